@@ -1,0 +1,18 @@
+// What a conversion uses where the user names nothing. One place for the server
+// (which fills them into the stored spec) and the compute process (which can run
+// alone).
+#pragma once
+
+#include <cstdint>
+
+namespace latentforge {
+
+inline constexpr double kDefaultDamping = 1e-3;
+inline constexpr double kDefaultAlpha = 0.5;
+inline constexpr int32_t kDefaultCalibrationSequences = 16;
+inline constexpr int32_t kDefaultSequenceLength = 2048;
+inline constexpr int32_t kDefaultEvaluationWindows = 8;
+inline constexpr int32_t kDefaultWindowLength = 2048;
+inline constexpr int32_t kDefaultMaxAttempts = 3;
+
+}  // namespace latentforge

@@ -1,0 +1,23 @@
+# Warnings, sanitizers and ccache for every target of this project.
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_C_COMPILER_LAUNCHER})
+endif()
+
+add_library(latentforge_warnings INTERFACE)
+target_compile_options(latentforge_warnings INTERFACE
+  -Wall -Wextra -Wpedantic -Werror -Werror=unused-result -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  target_compile_options(latentforge_warnings INTERFACE -Wthread-safety -Wno-gnu-zero-variadic-macro-arguments)
+else()
+  # ccache may only reuse objects built with a precompiled header when gcc
+  # preprocesses it in full.
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+endif()
+
+if(LATENTFORGE_SANITIZE)
+  add_compile_options(-fsanitize=${LATENTFORGE_SANITIZE} -fno-omit-frame-pointer -g1 -O1)
+  add_link_options(-fsanitize=${LATENTFORGE_SANITIZE})
+endif()
