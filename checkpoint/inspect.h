@@ -1,0 +1,43 @@
+// Everything that `latentforge model inspect` prints.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/kv_budget.h"
+
+namespace latentforge::checkpoint {
+
+// What one budget allows.
+struct BudgetOption {
+  std::string label;  // "2/3", "1/2", "1/3", "1/4"
+  double budget = 0;
+  bool feasible = false;        // false: the fields below are 0
+  int64_t uniform_rank = 0;     // of K and of V in every layer
+  RankTotals rank_totals;       // over all layers
+  int64_t bytes_per_token = 0;  // of the totals
+};
+
+struct ModelSummary {
+  std::string path;
+  std::string family;      // "llama", ...
+  std::string model_type;  // as in config.json
+  bool converted = false;  // an artifact of latentforge
+  int64_t parameters = 0;
+  int64_t weight_bytes = 0;
+  std::vector<std::string> dtypes;  // of the tensors, sorted, without repetition
+  ModelConfig config;
+  std::string attention;             // "MHA", "GQA", "MQA"
+  int64_t layers_with_window = 0;    // layers with a sliding window
+  DType cache_dtype = DType::kBF16;  // that the two lines below count with
+  int64_t kv_values_per_token = 0;
+  int64_t kv_bytes_per_token = 0;
+  int64_t kv_bytes_per_token_dense = 0;  // of the base architecture
+  std::vector<BudgetOption> budgets;     // of the base architecture; empty for artifacts
+};
+
+ModelSummary Summarize(const Checkpoint& checkpoint);
+
+}  // namespace latentforge::checkpoint

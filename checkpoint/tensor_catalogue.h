@@ -1,0 +1,41 @@
+// The one table of the tensors that a checkpoint holds; readers, checks, the
+// artifact writer and test fixtures use it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "checkpoint/model_config.h"
+#include "checkpoint/safetensors.h"
+
+namespace latentforge::checkpoint {
+
+struct TensorSpec {
+  std::string name;
+  Shape shape;  // [out, in] for weights of linear maps
+};
+
+inline constexpr char kEmbedTokens[] = "model.embed_tokens.weight";
+inline constexpr char kFinalNorm[] = "model.norm.weight";
+inline constexpr char kLmHead[] = "lm_head.weight";
+
+// "model.layers.LAYER.SUFFIX", for example LayerTensor(3, "self_attn.k_proj.weight").
+std::string LayerTensor(int64_t layer, absl::string_view suffix);
+
+// Tensors of one layer, in the order in which a forward pass uses them. For
+// artifacts with the latent projections of docs/architecture.md.
+std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer);
+
+// All tensors: embedding, layers, final norm, and the output head unless tied.
+std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config);
+
+// Sum over ExpectedTensors of their elements.
+int64_t NumParameters(const ModelConfig& config);
+
+// True for tensors that some checkpoints still carry and that nothing reads
+// (rotary_emb.inv_freq).
+bool IsIgnoredTensor(absl::string_view name);
+
+}  // namespace latentforge::checkpoint
