@@ -49,14 +49,23 @@ endfunction()
 # Links LibTorch and reuses one precompiled <ATen/ATen.h> for all its users.
 function(lf_use_torch name)
   if(NOT TARGET latentforge_torch_pch)
-    find_package(LibTorch REQUIRED)
+    find_package(LibTorch REQUIRED GLOBAL)
     file(WRITE "${CMAKE_BINARY_DIR}/torch_pch.cc" "// Holds the shared precompiled header.\n")
     add_library(latentforge_torch_pch OBJECT "${CMAKE_BINARY_DIR}/torch_pch.cc")
-    target_link_libraries(latentforge_torch_pch PUBLIC LibTorch::torch_cpu)
+    # The same warnings as its users: gcc refuses a header built with other macros.
+    target_link_libraries(latentforge_torch_pch PUBLIC LibTorch::torch_cpu
+                          PRIVATE latentforge_warnings)
+    target_compile_options(latentforge_torch_pch PRIVATE -Wno-unused-parameter)
     target_precompile_headers(latentforge_torch_pch PRIVATE <ATen/ATen.h>)
   endif()
   target_link_libraries(${name} PUBLIC LibTorch::torch_cpu)
   target_precompile_headers(${name} REUSE_FROM latentforge_torch_pch)
   # LibTorch's headers are not ours to fix.
-  target_compile_options(${name} PRIVATE -Wno-unused-parameter -Wno-pedantic)
+  target_compile_options(${name} PRIVATE -Wno-unused-parameter)
+  # Executables get -fPIE by default, and gcc refuses a header built with -fPIC.
+  get_target_property(type ${name} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${name} PRIVATE -fPIC)
+  endif()
 endfunction()
