@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "checkpoint/folder.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/safetensors.h"
 
@@ -51,6 +52,9 @@ class Checkpoint {
   // Names of ExpectedTensors, in its order.
   const std::vector<std::string>& tensor_names() const { return tensor_names_; }
 
+  // Types of the expected tensors, sorted, each once: {"BF16", "F32"}.
+  const std::vector<std::string>& dtype_names() const { return dtype_names_; }
+
   // Bytes of the expected tensors.
   int64_t total_bytes() const { return total_bytes_; }
 
@@ -64,21 +68,26 @@ class Checkpoint {
 
  private:
   struct Location {
-    uint32_t shard = 0;
-    const TensorEntry* entry = nullptr;  // in shards_[shard]
+    size_t shard = 0;  // index into shards_
+    const TensorEntry* entry = nullptr;
   };
 
   Checkpoint() = default;
-  absl::Status OpenShards();
-  absl::Status IndexTensors(const std::vector<std::pair<std::string, std::string>>& index);
+  absl::Status OpenShards(const ShardList& list);
+  absl::Status CheckIndex(const ShardList& list) const;
   absl::Status CheckTensors();
+  absl::Status CheckUnknownTensors(std::vector<std::string> unknown) const;
+  absl::Status CheckTiedHead() const;
+  absl::StatusOr<TensorView> View(absl::string_view name) const;
 
   std::filesystem::path dir_;
   std::string config_json_;
   ModelConfig config_;
+  std::vector<std::string> shard_names_;  // within dir_, sorted
   std::vector<SafetensorsFile> shards_;
-  absl::flat_hash_map<std::string, Location> tensors_;
+  absl::flat_hash_map<absl::string_view, Location> tensors_;  // views into shards_
   std::vector<std::string> tensor_names_;
+  std::vector<std::string> dtype_names_;
   int64_t total_bytes_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -106,7 +107,7 @@ class SafetensorsFile {
   uint64_t size_ = 0;
   const std::byte* map_ = nullptr;  // size_ bytes, owned
   SafetensorsHeader header_;
-  std::vector<uint32_t> by_name_;  // indices into header_.tensors, sorted by name
+  absl::flat_hash_map<absl::string_view, uint32_t> by_name_;  // into header_.tensors
 };
 
 }  // namespace latentforge::checkpoint

@@ -30,8 +30,11 @@ struct TinyOptions {
   int shards = 1;      // above 1: with model.safetensors.index.json
   uint64_t seed = 1;   // same options, same bytes
   double scale = 0.1;  // weights are uniform in [-scale, scale]; norms near 1
-  // Further keys of config.json, or other values for those above; null removes none.
+  // Further keys of config.json, or other values for those above.
   Json config_overrides = Json::object();
+  // Ranks of a converted model, one entry per layer; its base family is `family`.
+  std::vector<LayerRanks> ranks;
+  bool joint = false;
 };
 
 // The text of config.json that WriteTinyCheckpoint writes (transformers 4 style).

@@ -1,0 +1,172 @@
+#include "checkpoint/checkpoint.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/status_macros.h"
+#include "checkpoint/tensor_catalogue.h"
+
+namespace latentforge::checkpoint {
+namespace {
+
+absl::Status CheckTensor(const TensorSpec& spec, const TensorEntry& entry, absl::string_view file) {
+  if (!std::equal(spec.shape.begin(), spec.shape.end(), entry.shape.begin(), entry.shape.end())) {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": tensor \"", spec.name, "\" has shape ",
+                                                   ShapeText(entry.shape), ", expected ",
+                                                   ShapeText(spec.shape), " from config.json"));
+  }
+  if (!IsWeightType(entry.dtype)) {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": tensor \"", spec.name, "\" has type ",
+                                                   NameOf(entry.dtype),
+                                                   ", expected F32, F16 or BF16"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::filesystem::path& dir) {
+  Checkpoint checkpoint;
+  checkpoint.dir_ = dir;
+  LF_ASSIGN_OR_RETURN(checkpoint.config_json_, ReadTextInFolder(dir, kConfigFile));
+  absl::StatusOr<ModelConfig> config = ParseModelConfig(checkpoint.config_json_);
+  if (!config.ok()) return Annotate(config.status(), dir.string());
+  checkpoint.config_ = *std::move(config);
+  LF_ASSIGN_OR_RETURN(const ShardList list, ListShards(dir));
+  LF_RETURN_IF_ERROR(Annotate(checkpoint.OpenShards(list), dir.string()));
+  LF_RETURN_IF_ERROR(Annotate(checkpoint.CheckIndex(list), dir.string()));
+  LF_RETURN_IF_ERROR(Annotate(checkpoint.CheckTensors(), dir.string()));
+  LF_RETURN_IF_ERROR(checkpoint.CheckTiedHead());
+  return checkpoint;
+}
+
+absl::Status Checkpoint::OpenShards(const ShardList& list) {
+  shard_names_ = list.files;
+  for (const std::string& name : shard_names_) {
+    const absl::StatusOr<std::filesystem::path> path = ResolveInFolder(dir_, name);
+    if (!path.ok() && !list.tensors.empty()) {
+      return Annotate(path.status(), absl::StrCat(kIndexFile, " names ", name));
+    }
+    if (!path.ok()) return path.status();
+    LF_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(*path));
+    shards_.push_back(std::move(file));
+  }
+  // Only now do the files stay where they are.
+  for (size_t shard = 0; shard < shards_.size(); ++shard) {
+    for (const TensorEntry& entry : shards_[shard].header().tensors) {
+      const auto [found, inserted] = tensors_.try_emplace(entry.name, Location{shard, &entry});
+      if (inserted || IsIgnoredTensor(entry.name)) continue;
+      return absl::InvalidArgumentError(absl::StrCat("tensor \"", entry.name, "\" is in ",
+                                                     shard_names_[found->second.shard], " and in ",
+                                                     shard_names_[shard], ", expected once"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::CheckIndex(const ShardList& list) const {
+  if (list.tensors.empty()) return absl::OkStatus();
+  for (const auto& [tensor, file] : list.tensors) {
+    const auto found = tensors_.find(tensor);
+    if (found != tensors_.end() && shard_names_[found->second.shard] == file) continue;
+    if (IsIgnoredTensor(tensor)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(kIndexFile, " puts tensor \"", tensor, "\" into ", file, ", which lacks it"));
+  }
+  for (const auto& [tensor, location] : tensors_) {
+    if (IsIgnoredTensor(tensor) || list.tensors.count(std::string(tensor)) != 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat(shard_names_[location.shard], " holds tensor \"",
+                                                   tensor, "\", which ", kIndexFile, " lacks"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::CheckTensors() {
+  absl::flat_hash_set<std::string> expected;
+  std::set<std::string> dtypes;
+  for (TensorSpec& spec : ExpectedTensors(config_)) {
+    const auto found = tensors_.find(spec.name);
+    if (found == tensors_.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor \"", spec.name, "\" of shape ",
+                                                     ShapeText(spec.shape), " is missing"));
+    }
+    const auto& [shard, entry] = found->second;
+    LF_RETURN_IF_ERROR(CheckTensor(spec, *entry, shard_names_[shard]));
+    total_bytes_ += static_cast<int64_t>(entry->end - entry->begin);
+    dtypes.insert(std::string(NameOf(entry->dtype)));
+    tensor_names_.push_back(spec.name);
+    expected.insert(std::move(spec.name));
+  }
+  dtype_names_.assign(dtypes.begin(), dtypes.end());
+  std::vector<std::string> unknown;
+  for (const auto& [name, location] : tensors_) {
+    if (expected.contains(name) || IsIgnoredTensor(name)) continue;
+    if (name == kLmHead && config_.tie_word_embeddings) continue;  // see CheckTiedHead
+    unknown.emplace_back(name);
+  }
+  return CheckUnknownTensors(std::move(unknown));
+}
+
+absl::Status Checkpoint::CheckUnknownTensors(std::vector<std::string> unknown) const {
+  if (unknown.empty()) return absl::OkStatus();
+  std::sort(unknown.begin(), unknown.end());
+  const size_t count = unknown.size();
+  unknown.resize(std::min<size_t>(count, 5));
+  return absl::InvalidArgumentError(
+      absl::StrCat(count, count == 1 ? " tensor that a " : " tensors that a ", config_.model_type,
+                   " model with this config.json does not have: ", absl::StrJoin(unknown, ", "),
+                   count > unknown.size() ? ", ..." : ""));
+}
+
+// A tied checkpoint may repeat the embedding as its head; a head that differs
+// contradicts config.json.
+absl::Status Checkpoint::CheckTiedHead() const {
+  if (!config_.tie_word_embeddings || !tensors_.contains(kLmHead)) return absl::OkStatus();
+  LF_ASSIGN_OR_RETURN(const TensorView head, View(kLmHead));
+  LF_ASSIGN_OR_RETURN(const TensorView embedding, View(kEmbedTokens));
+  const bool equal = head.dtype() == embedding.dtype() &&
+                     head.bytes.size() == embedding.bytes.size() &&
+                     std::memcmp(head.bytes.data(), embedding.bytes.data(), head.bytes.size()) == 0;
+  DropPages(head);
+  DropPages(embedding);
+  if (equal) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(dir_.string(), ": tensor \"", kLmHead, "\" differs from \"", kEmbedTokens,
+                   "\" although config.json has \"tie_word_embeddings\": true"));
+}
+
+absl::StatusOr<TensorView> Checkpoint::View(absl::string_view name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) {
+    return absl::NotFoundError(absl::StrCat(dir_.string(), " has no tensor \"", name, "\""));
+  }
+  return shards_[found->second.shard].Find(name);
+}
+
+absl::StatusOr<TensorView> Checkpoint::Tensor(absl::string_view name) const {
+  const bool unread = IsIgnoredTensor(name) || (name == kLmHead && config_.tie_word_embeddings);
+  if (unread) {
+    return absl::NotFoundError(absl::StrCat(
+        "a ", config_.model_type, " model with this config.json has no tensor \"", name, "\""));
+  }
+  return View(name);
+}
+
+void Checkpoint::DropPages(const TensorView& view) const {
+  // Every file drops pages alike.
+  if (!shards_.empty()) shards_.front().DropPages(view);
+}
+
+std::vector<std::string> Checkpoint::files() const {
+  std::vector<std::string> files = shard_names_;
+  files.push_back(kConfigFile);
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+}  // namespace latentforge::checkpoint

@@ -1,0 +1,73 @@
+#include "checkpoint/kv_budget.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace latentforge::checkpoint {
+namespace {
+
+// The largest n with n / total <= budget, in the arithmetic in which anybody
+// would check it. Rounding the product alone gives 28 for 0.29 * 100.
+int64_t LargestShare(double budget, int64_t total) {
+  auto count = static_cast<int64_t>(std::floor(budget * static_cast<double>(total)));
+  const auto share = [total](int64_t n) {
+    return static_cast<double>(n) / static_cast<double>(total);
+  };
+  while (count < total && share(count + 1) <= budget) ++count;
+  while (count > 0 && share(count) > budget) --count;
+  return count;
+}
+
+// The share of `width` values per layer, where every layer needs at least
+// `smallest` of them.
+absl::StatusOr<int64_t> TotalForBudget(const ModelConfig& config, double budget, int64_t width,
+                                       int64_t smallest) {
+  if (!(budget > 0 && budget <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("KV budget is ", budget, ", expected a number above 0 and at most 1"));
+  }
+  const int64_t total = LargestShare(budget, width * config.num_layers);
+  if (total < smallest * config.num_layers) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "KV budget ", budget, " gives ", total, " cached values for ", config.num_layers,
+        " layers, expected at least ", smallest, " per layer: the smallest feasible budget is ",
+        static_cast<double>(smallest) / static_cast<double>(width)));
+  }
+  return total;
+}
+
+}  // namespace
+
+int64_t KvValuesPerToken(const ModelConfig& config) {
+  if (!config.latent.has_value()) return 2 * config.kv_width() * config.num_layers;
+  int64_t values = 0;
+  for (const LayerRanks& ranks : config.latent->ranks) values += ranks.total();
+  return values;
+}
+
+int64_t KvBytesPerToken(const ModelConfig& config, DType dtype) {
+  return KvValuesPerToken(config) * BytesOf(dtype);
+}
+
+int64_t KvBytesPerToken(const std::vector<LayerRanks>& ranks, DType dtype) {
+  int64_t values = 0;
+  for (const LayerRanks& layer : ranks) values += layer.total();
+  return values * BytesOf(dtype);
+}
+
+absl::StatusOr<RankTotals> RankTotalsForBudget(const ModelConfig& config, double budget) {
+  LF_ASSIGN_OR_RETURN(const int64_t total, TotalForBudget(config, budget, config.kv_width(), 1));
+  return RankTotals{total, total};
+}
+
+absl::StatusOr<int64_t> JointRankTotalForBudget(const ModelConfig& config, double budget) {
+  return TotalForBudget(config, budget, 2 * config.kv_width(), 1);
+}
+
+double SmallestBudget(const ModelConfig& config) {
+  return 1.0 / static_cast<double>(config.kv_width());
+}
+
+}  // namespace latentforge::checkpoint

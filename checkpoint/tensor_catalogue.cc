@@ -1,0 +1,122 @@
+#include "checkpoint/tensor_catalogue.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace latentforge::checkpoint {
+namespace {
+
+// Collects the tensors of one layer.
+class LayerTable {
+ public:
+  LayerTable(const ModelConfig& config, int64_t layer) : config_(config), layer_(layer) {}
+
+  void Vector(absl::string_view suffix, int64_t size) { Add(suffix, {size}); }
+
+  // A linear map, and its bias where there is one.
+  void Linear(absl::string_view module, int64_t out, int64_t in, bool bias) {
+    Add(absl::StrCat(module, ".weight"), {out, in});
+    if (bias) Add(absl::StrCat(module, ".bias"), {out});
+  }
+
+  // K or V ("k", "v") through a latent of `rank` values: down, then up.
+  void Latent(absl::string_view which, int64_t rank) {
+    const std::string module = absl::StrCat("self_attn.", which);
+    Linear(absl::StrCat(module, "_down_proj"), rank, config_.hidden_size, false);
+    Linear(absl::StrCat(module, "_up_proj"), config_.kv_width(), rank, config_.qkv_bias);
+  }
+
+  void Dense(absl::string_view which) {
+    Linear(absl::StrCat("self_attn.", which, "_proj"), config_.kv_width(), config_.hidden_size,
+           config_.qkv_bias);
+  }
+
+  void KeysAndValues() {
+    const int64_t width = config_.kv_width();
+    const LayerRanks ranks = config_.latent.has_value()
+                                 ? config_.latent->ranks[static_cast<size_t>(layer_)]
+                                 : LayerRanks{width, width, 0};
+    const bool joint = config_.latent.has_value() && config_.latent->joint;
+    if (joint && ranks.joint < 2 * width) {
+      Linear("self_attn.kv_down_proj", ranks.joint, config_.hidden_size, false);
+      Linear("self_attn.k_up_proj", width, ranks.joint, config_.qkv_bias);
+      Linear("self_attn.v_up_proj", width, ranks.joint, config_.qkv_bias);
+      return;
+    }
+    if (joint || ranks.k == width) {
+      Dense("k");
+    } else {
+      Latent("k", ranks.k);
+    }
+    if (joint || ranks.v == width) {
+      Dense("v");
+    } else {
+      Latent("v", ranks.v);
+    }
+  }
+
+  std::vector<TensorSpec> Take() { return std::move(specs_); }
+
+ private:
+  void Add(absl::string_view suffix, Shape shape) {
+    specs_.push_back({LayerTensor(layer_, suffix), std::move(shape)});
+  }
+
+  const ModelConfig& config_;
+  const int64_t layer_;
+  std::vector<TensorSpec> specs_;
+};
+
+}  // namespace
+
+std::string LayerTensor(int64_t layer, absl::string_view suffix) {
+  return absl::StrCat("model.layers.", layer, ".", suffix);
+}
+
+std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t intermediate = config.intermediate_size;
+  LayerTable table(config, layer);
+  table.Vector("input_layernorm.weight", hidden);
+  table.Linear("self_attn.q_proj", config.q_width(), hidden, config.qkv_bias);
+  table.KeysAndValues();
+  if (config.qk_norm) {
+    table.Vector("self_attn.q_norm.weight", config.head_dim);
+    table.Vector("self_attn.k_norm.weight", config.head_dim);
+  }
+  table.Linear("self_attn.o_proj", hidden, config.q_width(), config.o_bias);
+  table.Vector("post_attention_layernorm.weight", hidden);
+  table.Linear("mlp.gate_proj", intermediate, hidden, config.mlp_bias);
+  table.Linear("mlp.up_proj", intermediate, hidden, config.mlp_bias);
+  table.Linear("mlp.down_proj", hidden, intermediate, config.mlp_bias);
+  return table.Take();
+}
+
+std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config) {
+  std::vector<TensorSpec> specs;
+  specs.push_back({kEmbedTokens, {config.vocab_size, config.hidden_size}});
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    for (TensorSpec& spec : LayerTensors(config, layer)) specs.push_back(std::move(spec));
+  }
+  specs.push_back({kFinalNorm, {config.hidden_size}});
+  if (!config.tie_word_embeddings) {
+    specs.push_back({kLmHead, {config.vocab_size, config.hidden_size}});
+  }
+  return specs;
+}
+
+int64_t NumParameters(const ModelConfig& config) {
+  int64_t parameters = 0;
+  for (const TensorSpec& spec : ExpectedTensors(config)) {
+    int64_t elements = 1;
+    for (const int64_t dimension : spec.shape) elements *= dimension;
+    parameters += elements;
+  }
+  return parameters;
+}
+
+bool IsIgnoredTensor(absl::string_view name) { return absl::EndsWith(name, "rotary_emb.inv_freq"); }
+
+}  // namespace latentforge::checkpoint
