@@ -1,0 +1,66 @@
+#include "checkpoint/inspect.h"
+
+#include "base/file.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/checkpoint/fixture.h"
+
+namespace latentforge::checkpoint {
+namespace {
+
+using ::testing::ElementsAre;
+
+class InspectTest : public ::testing::Test {
+ protected:
+  ~InspectTest() override { RemoveTree(dir_).IgnoreError(); }  // only scratch
+
+  ModelSummary Inspect(const TinyOptions& options) {
+    EXPECT_TRUE(WriteTinyCheckpoint(dir_, options).ok());
+    return Summarize(Checkpoint::Open(dir_).value());
+  }
+
+  const std::filesystem::path dir_ = NewTestDirectory("inspect");
+};
+
+TEST_F(InspectTest, SummarizesABaseModel) {
+  const ModelSummary summary =
+      Inspect({.family = Family::kQwen3,
+               .dtype = DType::kBF16,
+               .config_overrides = {
+                   {"use_sliding_window", true}, {"sliding_window", 8}, {"max_window_layers", 1}}});
+  EXPECT_EQ(summary.family, "qwen3");
+  EXPECT_FALSE(summary.converted);
+  EXPECT_EQ(summary.attention, "GQA");
+  EXPECT_THAT(summary.dtypes, ElementsAre("BF16"));
+  EXPECT_EQ(summary.weight_bytes, 2 * summary.parameters);
+  EXPECT_EQ(summary.layers_with_window, 1);
+  EXPECT_EQ(summary.kv_bytes_per_token, 2 * 2 * 16 * 2);
+  ASSERT_EQ(summary.budgets.size(), 4u);
+  EXPECT_EQ(summary.budgets[0].label, "2/3");
+  EXPECT_EQ(summary.budgets[0].rank_totals.k, 21);  // floor(2/3 * 32)
+  EXPECT_EQ(summary.budgets[0].uniform_rank, 10);
+  EXPECT_EQ(summary.budgets[1].uniform_rank, 8);
+  EXPECT_EQ(summary.budgets[3].bytes_per_token, 32);
+  for (const BudgetOption& option : summary.budgets) EXPECT_TRUE(option.feasible);
+}
+
+TEST_F(InspectTest, SummarizesAnArtifact) {
+  const ModelSummary summary = Inspect({.num_kv_heads = 1, .ranks = {{4, 8, 0}, {1, 2, 0}}});
+  EXPECT_TRUE(summary.converted);
+  EXPECT_EQ(summary.attention, "MQA");
+  EXPECT_EQ(summary.model_type, "latentforge");
+  EXPECT_EQ(summary.kv_values_per_token, 15);
+  EXPECT_EQ(summary.kv_bytes_per_token, 60);
+  EXPECT_EQ(summary.kv_bytes_per_token_dense, 128);
+  EXPECT_TRUE(summary.budgets.empty());
+}
+
+TEST_F(InspectTest, SaysWhichBudgetsAreInfeasible) {
+  const ModelSummary summary = Inspect({.num_kv_heads = 1, .head_dim = 2});
+  EXPECT_TRUE(summary.budgets[1].feasible);
+  EXPECT_FALSE(summary.budgets[3].feasible);
+  EXPECT_EQ(summary.budgets[3].uniform_rank, 0);
+}
+
+}  // namespace
+}  // namespace latentforge::checkpoint
