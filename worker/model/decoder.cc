@@ -1,0 +1,179 @@
+#include "worker/model/decoder.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/model/attention.h"
+#include "worker/model/layer_ops.h"
+#include "worker/model/torch_guard.h"
+
+namespace latentforge::model {
+namespace {
+
+// Rows that go through the matrix products together: enough for their full speed,
+// few enough that what lies between them stays in the cache.
+constexpr int64_t kBlockRows = 2048;
+
+// x · weightᵀ into `out`.
+void Multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor out) {
+  at::mm_out(out, x, weight.t());
+}
+
+// x += y · weightᵀ + bias, the sum rounded once.
+void AddProduct(at::Tensor x, const at::Tensor& y, const Projection& projection) {
+  at::addmm_out(x, x, y, projection.weight.t());
+  if (projection.bias.defined()) x.add_(projection.bias);
+}
+
+const at::Tensor& FirstFactor(const Projection& p) { return p.low_rank() ? p.down : p.weight; }
+
+// K or V [rows, m] from the output of the front product.
+at::Tensor SecondFactor(const at::Tensor& front, int64_t begin, const Projection& p) {
+  const at::Tensor first = front.narrow(1, begin, FirstFactor(p).size(0));
+  const at::Tensor result = p.low_rank() ? first.mm(p.up.t()) : first;
+  if (p.bias.defined()) result.add_(p.bias);
+  return result;
+}
+
+absl::Status CheckShapes(const checkpoint::ModelConfig& config, const LayerWeights& weights,
+                         const at::Tensor& hidden, int64_t max_length) {
+  if (hidden.dim() != 3 || hidden.size(2) != config.hidden_size || !hidden.is_contiguous() ||
+      hidden.size(1) > max_length) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "hidden states have ", hidden.dim(), " dimensions, the last of ", hidden.size(-1),
+        ", expected a contiguous [B, T, ", config.hidden_size, "] with T at most ", max_length));
+  }
+  if (weights.layer < 0 || weights.layer >= config.num_layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", weights.layer, " of a model with ", config.num_layers));
+  }
+  for (const Projection* const p : {&weights.k, &weights.v}) {
+    const at::Tensor& first = FirstFactor(*p);
+    const bool fits = first.defined() && first.dim() == 2 && first.size(1) == config.hidden_size &&
+                      p->out_features() == config.kv_width() &&
+                      (!p->low_rank() || p->up.size(1) == p->down.size(0));
+    if (!fits) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("layer ", weights.layer, ": the ", p == &weights.k ? "key" : "value",
+                       " projection does not map ", config.hidden_size, " to ", config.kv_width()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Decoder::Front Decoder::MakeFront(const LayerWeights& weights) {
+  const bool joint = weights.k.low_rank() && weights.k.down.is_same(weights.v.down);
+  std::vector<at::Tensor> parts = {weights.q.weight, FirstFactor(weights.k)};
+  if (!joint) parts.push_back(FirstFactor(weights.v));
+  const int64_t k_begin = weights.q.weight.size(0);
+  return {.weight = at::cat(parts),
+          .k_begin = k_begin,
+          .v_begin = joint ? k_begin : k_begin + parts[1].size(0)};
+}
+
+// [rows of `like`, width] of `buffer`, which is made anew only when it is too small.
+at::Tensor Decoder::Take(at::Tensor& buffer, const at::Tensor& like, int64_t width) const {
+  const int64_t size = like.size(0) * width;
+  if (!buffer.defined() || buffer.numel() < size) buffer = at::empty({size}, like.options());
+  return buffer.narrow(0, 0, size).view({like.size(0), width});
+}
+
+absl::StatusOr<Decoder> Decoder::Create(const checkpoint::ModelConfig& config, at::Device device,
+                                        at::ScalarType dtype, int64_t max_length) {
+  if (max_length <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence length is ", max_length, ", expected at least 1"));
+  }
+  Decoder decoder;
+  decoder.config_ = config;
+  decoder.max_length_ = max_length;
+  LF_ASSIGN_OR_RETURN(
+      decoder.rope_,
+      CatchTorch([&] { return MakeRopeTable(config, max_length, device, dtype); }, "RoPE table"));
+  return decoder;
+}
+
+absl::Status Decoder::Forward(const LayerWeights& weights, const at::Tensor& hidden,
+                              const InputObserver& observer) {
+  LF_RETURN_IF_ERROR(CheckShapes(config_, weights, hidden, max_length_));
+  return CatchTorch(
+      [&]() -> absl::Status {
+        const Front front = MakeFront(weights);
+        const int64_t length = hidden.size(1);
+        const int64_t step = std::max<int64_t>(1, kBlockRows / length);
+        for (int64_t begin = 0; begin < hidden.size(0); begin += step) {
+          const int64_t count = std::min(step, hidden.size(0) - begin);
+          const at::Tensor rows =
+              hidden.narrow(0, begin, count).view({count * length, config_.hidden_size});
+          LF_RETURN_IF_ERROR(Attention(weights, front, rows, length, observer));
+          Mlp(weights, rows);
+        }
+        return absl::OkStatus();
+      },
+      absl::StrCat("layer ", weights.layer));
+}
+
+absl::Status Decoder::Attention(const LayerWeights& weights, const Front& front,
+                                const at::Tensor& x, int64_t length,
+                                const InputObserver& observer) {
+  const at::Tensor normed = Take(scratch_.normed, x, config_.hidden_size);
+  RmsNorm(x, weights.input_norm, config_.rms_norm_eps, normed);
+  if (observer) LF_RETURN_IF_ERROR(observer(weights.layer, normed));
+
+  const at::Tensor projected = Take(scratch_.front, x, front.weight.size(0));
+  Multiply(normed, front.weight, projected);
+  const auto by_head = [&](const at::Tensor& y, int64_t heads) {
+    return y.unflatten(0, {-1, length}).unflatten(2, {heads, config_.head_dim});
+  };
+  const at::Tensor q_rows = projected.narrow(1, 0, front.k_begin);
+  if (weights.q.bias.defined()) q_rows.add_(weights.q.bias);
+  const at::Tensor q = by_head(q_rows, config_.num_heads);
+  const at::Tensor k =
+      by_head(SecondFactor(projected, front.k_begin, weights.k), config_.num_kv_heads);
+  const at::Tensor v =
+      by_head(SecondFactor(projected, front.v_begin, weights.v), config_.num_kv_heads);
+  if (config_.qk_norm) {
+    RmsNorm(q, weights.q_norm, config_.rms_norm_eps, q);
+    RmsNorm(k, weights.k_norm, config_.rms_norm_eps, k);
+  }
+  ApplyRope(q, rope_);
+  ApplyRope(k, rope_);
+
+  const at::Tensor attended = Take(scratch_.attended, x, config_.q_width());
+  const std::optional<int64_t> window = config_.sliding_window[static_cast<size_t>(weights.layer)];
+  for (int64_t i = 0; i < q.size(0); ++i) {
+    CausalAttention(q[i], k[i], v[i], window, attended.narrow(0, i * length, length));
+  }
+  AddProduct(x, attended, weights.o);
+  return absl::OkStatus();
+}
+
+void Decoder::Mlp(const LayerWeights& weights, const at::Tensor& x) {
+  const at::Tensor normed = Take(scratch_.normed, x, config_.hidden_size);
+  RmsNorm(x, weights.post_attention_norm, config_.rms_norm_eps, normed);
+  const at::Tensor gate_up = Take(scratch_.gate_up, x, 2 * config_.intermediate_size);
+  Multiply(normed, weights.gate_up.weight, gate_up);
+  if (weights.gate_up.bias.defined()) gate_up.add_(weights.gate_up.bias);
+  const at::Tensor activated = Take(scratch_.activated, x, config_.intermediate_size);
+  SiluMultiply(gate_up, activated);
+  AddProduct(x, activated, weights.mlp_down);
+}
+
+absl::StatusOr<at::Tensor> Decoder::FinalNorm(const at::Tensor& x, const at::Tensor& weight) const {
+  return CatchTorch(
+      [&] {
+        at::Tensor out = at::empty_like(x);
+        RmsNorm(x, weight, config_.rms_norm_eps, out);
+        return out;
+      },
+      "final norm");
+}
+
+}  // namespace latentforge::model

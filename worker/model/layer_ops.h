@@ -1,0 +1,16 @@
+// The small operations between the matrix products of a decoder layer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace latentforge::model {
+
+// out = x / sqrt(mean(x²) + epsilon), rounded to x's type, times weight; over the
+// last dimension, in fp32 (transformers, LlamaRMSNorm). `out` may be x; both may be
+// strided with a contiguous last dimension.
+void RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon, const at::Tensor& out);
+
+// out = silu(g) * u for gate_up = [g, u], [rows, 2F] -> [rows, F].
+void SiluMultiply(const at::Tensor& gate_up, const at::Tensor& out);
+
+}  // namespace latentforge::model

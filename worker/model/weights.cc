@@ -1,0 +1,273 @@
+#include "worker/model/weights.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "checkpoint/dtype.h"
+#include "checkpoint/tensor_catalogue.h"
+#include "worker/model/torch_guard.h"
+
+namespace latentforge::model {
+namespace {
+
+using checkpoint::Checkpoint;
+using checkpoint::DType;
+using checkpoint::TensorView;
+
+// Mapped bytes that may be resident while a tensor is copied.
+constexpr int64_t kPieceBytes = int64_t{4} << 20;
+
+// Checkpoint::Open has refused every other type.
+at::ScalarType ScalarTypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF16:
+      return at::kHalf;
+    case DType::kBF16:
+      return at::kBFloat16;
+    default:
+      return at::kFloat;
+  }
+}
+
+// Bytes [begin, begin + size) of `view` as a view of its own.
+TensorView SubView(const TensorView& view, int64_t begin, int64_t size) {
+  return {view.entry, view.bytes.subspan(static_cast<size_t>(begin), static_cast<size_t>(size))};
+}
+
+// Copies the elements of `view` to a flat tensor of any type and device, piece by
+// piece. Tensors in a file need not be aligned to their element size.
+void CopyElements(const TensorView& view, const at::Tensor& target) {
+  const at::ScalarType type = ScalarTypeOf(view.dtype());
+  const int64_t width = checkpoint::BytesOf(view.dtype());
+  const auto bytes = static_cast<int64_t>(view.bytes.size());
+  const int64_t count = bytes / width;
+  const auto address = reinterpret_cast<uintptr_t>(view.bytes.data());
+  if (address % static_cast<uintptr_t>(width) == 0) {
+    // copy_ only reads its source.
+    void* const data = const_cast<std::byte*>(view.bytes.data());
+    target.copy_(at::from_blob(data, {count}, at::TensorOptions(type)));
+    return;
+  }
+  const at::Tensor aligned = at::empty({count}, at::TensorOptions(type));
+  std::memcpy(aligned.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+  target.copy_(aligned);
+}
+
+// Fills the contiguous tensor `target` with bytes [begin, ...) of `view`, giving
+// pages back on the way.
+void CopyTensor(const Checkpoint& checkpoint, const TensorView& view, int64_t begin,
+                const at::Tensor& target) {
+  const int64_t width = checkpoint::BytesOf(view.dtype());
+  const at::Tensor flat = target.view({-1});
+  const int64_t piece = kPieceBytes / width;
+  for (int64_t done = 0; done < flat.numel(); done += piece) {
+    const int64_t count = std::min(piece, flat.numel() - done);
+    const TensorView part = SubView(view, begin + done * width, count * width);
+    CopyElements(part, flat.narrow(0, done, count));
+    checkpoint.DropPages(part);
+  }
+}
+
+absl::StatusOr<at::Tensor> LoadAs(const Checkpoint& checkpoint, absl::string_view name,
+                                  const at::TensorOptions& options) {
+  LF_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name));
+  return CatchTorch(
+      [&] {
+        const at::IntArrayRef shape(view.shape().data(), view.shape().size());
+        at::Tensor tensor = at::empty(shape, options);
+        CopyTensor(checkpoint, view, 0, tensor);
+        checkpoint.DropPages(view);
+        return tensor;
+      },
+      absl::StrCat("loading ", name));
+}
+
+absl::string_view HeadName(const checkpoint::ModelConfig& config) {
+  return config.tie_word_embeddings ? checkpoint::kEmbedTokens : checkpoint::kLmHead;
+}
+
+}  // namespace
+
+absl::StatusOr<at::Tensor> WeightLoader::Tensor(absl::string_view name,
+                                                at::ScalarType dtype) const {
+  return LoadAs(*checkpoint_, name, at::TensorOptions(dtype));
+}
+
+absl::StatusOr<at::Tensor> WeightLoader::Load(absl::string_view name) const {
+  return LoadAs(*checkpoint_, name, at::TensorOptions(dtype_).device(device_));
+}
+
+absl::StatusOr<Projection> WeightLoader::LoadProjection(int64_t layer, absl::string_view module,
+                                                        bool bias) const {
+  const std::string prefix = checkpoint::LayerTensor(layer, module);
+  Projection projection;
+  LF_ASSIGN_OR_RETURN(projection.weight, Load(absl::StrCat(prefix, ".weight")));
+  if (bias) {
+    LF_ASSIGN_OR_RETURN(projection.bias, Load(absl::StrCat(prefix, ".bias")));
+  }
+  return projection;
+}
+
+absl::StatusOr<Projection> WeightLoader::LoadLowRank(int64_t layer, absl::string_view down,
+                                                     absl::string_view up) const {
+  Projection projection;
+  LF_ASSIGN_OR_RETURN(projection.down,
+                      Load(checkpoint::LayerTensor(layer, absl::StrCat(down, ".weight"))));
+  LF_ASSIGN_OR_RETURN(projection.up,
+                      Load(checkpoint::LayerTensor(layer, absl::StrCat(up, ".weight"))));
+  if (config().qkv_bias) {
+    LF_ASSIGN_OR_RETURN(projection.bias,
+                        Load(checkpoint::LayerTensor(layer, absl::StrCat(up, ".bias"))));
+  }
+  return projection;
+}
+
+absl::Status WeightLoader::LoadKeyValue(int64_t layer, LayerWeights& weights) const {
+  constexpr char kDenseK[] = "self_attn.k_proj";
+  constexpr char kDenseV[] = "self_attn.v_proj";
+  constexpr char kUpK[] = "self_attn.k_up_proj";
+  constexpr char kUpV[] = "self_attn.v_up_proj";
+  const checkpoint::ModelConfig& model = config();
+  const int64_t width = model.kv_width();
+  checkpoint::LayerRanks ranks = {.k = width, .v = width, .joint = 0};
+  if (model.latent.has_value()) ranks = model.latent->ranks[static_cast<size_t>(layer)];
+  const bool joint = model.latent.has_value() && model.latent->joint;
+
+  if (joint && ranks.joint < 2 * width) {
+    LF_ASSIGN_OR_RETURN(weights.k, LoadLowRank(layer, "self_attn.kv_down_proj", kUpK));
+    LF_ASSIGN_OR_RETURN(weights.v, LoadLowRank(layer, "self_attn.kv_down_proj", kUpV));
+    weights.v.down = weights.k.down;
+    return absl::OkStatus();
+  }
+  if (!joint && ranks.k < width) {
+    LF_ASSIGN_OR_RETURN(weights.k, LoadLowRank(layer, "self_attn.k_down_proj", kUpK));
+  } else {
+    LF_ASSIGN_OR_RETURN(weights.k, LoadProjection(layer, kDenseK, model.qkv_bias));
+  }
+  if (!joint && ranks.v < width) {
+    LF_ASSIGN_OR_RETURN(weights.v, LoadLowRank(layer, "self_attn.v_down_proj", kUpV));
+  } else {
+    LF_ASSIGN_OR_RETURN(weights.v, LoadProjection(layer, kDenseV, model.qkv_bias));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Projection> WeightLoader::LoadGateUp(int64_t layer) const {
+  const std::string gate = checkpoint::LayerTensor(layer, "mlp.gate_proj");
+  const std::string up = checkpoint::LayerTensor(layer, "mlp.up_proj");
+  Projection projection;
+  LF_ASSIGN_OR_RETURN(const TensorView gate_view,
+                      checkpoint_->Tensor(absl::StrCat(gate, ".weight")));
+  LF_ASSIGN_OR_RETURN(const TensorView up_view, checkpoint_->Tensor(absl::StrCat(up, ".weight")));
+  const int64_t width = config().intermediate_size;
+  // Both go straight into one tensor: the MLP is most of a layer.
+  LF_ASSIGN_OR_RETURN(projection.weight,
+                      CatchTorch(
+                          [&] {
+                            at::Tensor both = at::empty({2 * width, config().hidden_size},
+                                                        at::TensorOptions(dtype_).device(device_));
+                            CopyTensor(*checkpoint_, gate_view, 0, both.narrow(0, 0, width));
+                            CopyTensor(*checkpoint_, up_view, 0, both.narrow(0, width, width));
+                            checkpoint_->DropPages(gate_view);
+                            checkpoint_->DropPages(up_view);
+                            return both;
+                          },
+                          absl::StrCat("loading ", gate, " and ", up)));
+  if (config().mlp_bias) {
+    LF_ASSIGN_OR_RETURN(const at::Tensor gate_bias, Load(absl::StrCat(gate, ".bias")));
+    LF_ASSIGN_OR_RETURN(const at::Tensor up_bias, Load(absl::StrCat(up, ".bias")));
+    LF_ASSIGN_OR_RETURN(projection.bias, CatchTorch(
+                                             [&] {
+                                               return at::cat({gate_bias, up_bias});
+                                             },
+                                             gate));
+  }
+  return projection;
+}
+
+absl::StatusOr<LayerWeights> WeightLoader::Layer(int64_t layer) const {
+  if (layer < 0 || layer >= config().num_layers) {
+    return absl::OutOfRangeError(
+        absl::StrCat("layer ", layer, " of a model with layers 0 to ", config().num_layers - 1));
+  }
+  const auto name = [layer](absl::string_view suffix) {
+    return checkpoint::LayerTensor(layer, suffix);
+  };
+  LayerWeights weights;
+  weights.layer = layer;
+  LF_ASSIGN_OR_RETURN(weights.input_norm, Load(name("input_layernorm.weight")));
+  LF_ASSIGN_OR_RETURN(weights.post_attention_norm, Load(name("post_attention_layernorm.weight")));
+  if (config().qk_norm) {
+    LF_ASSIGN_OR_RETURN(weights.q_norm, Load(name("self_attn.q_norm.weight")));
+    LF_ASSIGN_OR_RETURN(weights.k_norm, Load(name("self_attn.k_norm.weight")));
+  }
+  LF_ASSIGN_OR_RETURN(weights.q, LoadProjection(layer, "self_attn.q_proj", config().qkv_bias));
+  LF_RETURN_IF_ERROR(LoadKeyValue(layer, weights));
+  LF_ASSIGN_OR_RETURN(weights.o, LoadProjection(layer, "self_attn.o_proj", config().o_bias));
+  LF_ASSIGN_OR_RETURN(weights.gate_up, LoadGateUp(layer));
+  LF_ASSIGN_OR_RETURN(weights.mlp_down, LoadProjection(layer, "mlp.down_proj", config().mlp_bias));
+  return weights;
+}
+
+absl::StatusOr<at::Tensor> WeightLoader::Embed(absl::Span<const int32_t> ids) const {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= config().vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("token ", i, " is ", ids[i], ", expected 0 to ", config().vocab_size - 1));
+    }
+  }
+  LF_ASSIGN_OR_RETURN(const TensorView view, checkpoint_->Tensor(checkpoint::kEmbedTokens));
+  // In order of the ids, so that pages can be given back on the way.
+  std::vector<size_t> order(ids.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ids[a] < ids[b]; });
+  const int64_t hidden = config().hidden_size;
+  const int64_t row_bytes = hidden * checkpoint::BytesOf(view.dtype());
+  return CatchTorch(
+      [&] {
+        const at::Tensor rows = at::empty({static_cast<int64_t>(ids.size()), hidden},
+                                          at::TensorOptions(ScalarTypeOf(view.dtype())));
+        auto* const target = static_cast<std::byte*>(rows.mutable_data_ptr());
+        int64_t dropped = 0;  // bytes before this are no longer resident
+        for (const size_t i : order) {
+          const int64_t begin = ids[i] * row_bytes;
+          std::memcpy(target + static_cast<int64_t>(i) * row_bytes, view.bytes.data() + begin,
+                      static_cast<size_t>(row_bytes));
+          if (begin - dropped > kPieceBytes) {
+            checkpoint_->DropPages(SubView(view, dropped, begin - dropped));
+            dropped = begin;
+          }
+        }
+        checkpoint_->DropPages(view);
+        return rows.to(device_, dtype_);
+      },
+      "looking up embeddings");
+}
+
+absl::StatusOr<at::Tensor> WeightLoader::FinalNorm() const { return Load(checkpoint::kFinalNorm); }
+
+absl::StatusOr<at::Tensor> WeightLoader::LmHeadRows(int64_t begin, int64_t end) const {
+  if (begin < 0 || begin > end || end > config().vocab_size) {
+    return absl::OutOfRangeError(
+        absl::StrCat("rows ", begin, " to ", end, " of an output head with ", config().vocab_size));
+  }
+  LF_ASSIGN_OR_RETURN(const TensorView view, checkpoint_->Tensor(HeadName(config())));
+  return CatchTorch(
+      [&] {
+        const int64_t hidden = config().hidden_size;
+        at::Tensor rows =
+            at::empty({end - begin, hidden}, at::TensorOptions(dtype_).device(device_));
+        CopyTensor(*checkpoint_, view, begin * hidden * checkpoint::BytesOf(view.dtype()), rows);
+        return rows;
+      },
+      "loading rows of the output head");
+}
+
+}  // namespace latentforge::model

@@ -1,0 +1,82 @@
+// Weights of one layer at a time, from a mapped checkpoint to a device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "checkpoint/checkpoint.h"
+
+namespace latentforge::model {
+
+// A linear map, either dense (`weight`) or of low rank (`up` * `down`).
+struct Projection {
+  at::Tensor weight;  // [out, in]; undefined when of low rank
+  at::Tensor down;    // [r, in]; undefined when dense
+  at::Tensor up;      // [out, r]; undefined when dense
+  at::Tensor bias;    // [out]; undefined when there is none
+
+  bool low_rank() const { return down.defined(); }
+  int64_t out_features() const { return low_rank() ? up.size(0) : weight.size(0); }
+};
+
+// One decoder layer. Tensors are contiguous, on one device, of one type. With a
+// joint latent k.down and v.down are the same tensor.
+struct LayerWeights {
+  int64_t layer = 0;
+  at::Tensor input_norm;           // [D]
+  at::Tensor post_attention_norm;  // [D]
+  at::Tensor q_norm, k_norm;       // [head_dim]; undefined without QK-norm
+  Projection q, k, v, o;
+  Projection gate_up;  // dense, [2F, D]: the gate's rows, then the rows of up
+  Projection mlp_down;
+};
+
+// Reads weights of a checkpoint and casts them. Mapped pages are given back as
+// soon as they have been copied, so resident memory is what is returned here.
+// Borrows the checkpoint. Every method is const and safe for concurrent use.
+// Errors: NotFound and DataLoss as Checkpoint::Tensor, ResourceExhausted when
+// memory runs out.
+class WeightLoader {
+ public:
+  WeightLoader(const checkpoint::Checkpoint& checkpoint, at::Device device, at::ScalarType dtype)
+      : checkpoint_(&checkpoint), device_(device), dtype_(dtype) {}
+
+  const checkpoint::ModelConfig& config() const { return checkpoint_->config(); }
+  at::Device device() const { return device_; }
+  at::ScalarType dtype() const { return dtype_; }
+
+  // OutOfRange when there is no such layer.
+  absl::StatusOr<LayerWeights> Layer(int64_t layer) const;
+
+  // Rows of the embedding for `ids`: [ids.size(), D]. InvalidArgument names an id
+  // outside the vocabulary and its position. Touches only the rows it needs.
+  absl::StatusOr<at::Tensor> Embed(absl::Span<const int32_t> ids) const;
+
+  absl::StatusOr<at::Tensor> FinalNorm() const;
+
+  // Rows [begin, end) of the output head, which is the embedding when tied.
+  // OutOfRange unless 0 <= begin <= end <= vocabulary.
+  absl::StatusOr<at::Tensor> LmHeadRows(int64_t begin, int64_t end) const;
+
+  // Any tensor by its name in the checkpoint, on the CPU as `dtype`.
+  absl::StatusOr<at::Tensor> Tensor(absl::string_view name, at::ScalarType dtype) const;
+
+ private:
+  absl::StatusOr<at::Tensor> Load(absl::string_view name) const;
+  absl::StatusOr<Projection> LoadProjection(int64_t layer, absl::string_view module,
+                                            bool bias) const;
+  absl::StatusOr<Projection> LoadLowRank(int64_t layer, absl::string_view down,
+                                         absl::string_view up) const;
+  absl::Status LoadKeyValue(int64_t layer, LayerWeights& weights) const;
+  absl::StatusOr<Projection> LoadGateUp(int64_t layer) const;
+
+  const checkpoint::Checkpoint* checkpoint_;
+  at::Device device_;
+  at::ScalarType dtype_;
+};
+
+}  // namespace latentforge::model
