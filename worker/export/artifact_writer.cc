@@ -1,0 +1,231 @@
+#include "worker/export/artifact_writer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "checkpoint/tensor_catalogue.h"
+#include "worker/export/artifact_config.h"
+#include "worker/export/embedded_files.h"
+#include "worker/export/manifest.h"
+#include "worker/export/model_card.h"
+#include "worker/export/tensor_cast.h"
+
+namespace latentforge::exporter {
+namespace {
+
+using checkpoint::Checkpoint;
+using checkpoint::LayerTensor;
+
+// Files of the source that go with its weights, where it has them.
+constexpr const char* kCopiedFiles[] = {"generation_config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "tokenizer.model",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "chat_template.jinja",
+                                        "chat_template.json",
+                                        "LICENSE",
+                                        "LICENSE.txt",
+                                        "LICENSE.md",
+                                        "NOTICE",
+                                        "NOTICE.txt"};
+constexpr int64_t kMaxCopiedBytes = int64_t{256} << 20;
+constexpr size_t kPieceBytes = size_t{16} << 20;  // multiple of every element size
+
+checkpoint::LatentConfig LatentOf(const Checkpoint& source, const ArtifactRequest& request) {
+  checkpoint::LatentConfig latent;
+  latent.base_model_type = std::string(checkpoint::FamilyName(source.config().family));
+  latent.joint = request.joint;
+  latent.ranks = request.ranks;
+  return latent;
+}
+
+// Tensors of the artifact in the order of the file.
+std::vector<TensorDeclaration> Declare(const checkpoint::ModelConfig& target,
+                                       checkpoint::DType dtype) {
+  std::vector<TensorDeclaration> tensors;
+  for (const checkpoint::TensorSpec& spec : checkpoint::ExpectedTensors(target)) {
+    tensors.push_back({spec.name, dtype, {spec.shape.begin(), spec.shape.end()}});
+  }
+  return tensors;
+}
+
+// Copies one tensor of the source in pieces and gives its pages back behind it.
+absl::Status CopyTensor(const Checkpoint& source, absl::string_view from,
+                        const TensorDeclaration& to, ShardedWriter& writer) {
+  LF_ASSIGN_OR_RETURN(checkpoint::TensorView view, source.Tensor(from));
+  const checkpoint::TensorView whole = view;
+  for (size_t begin = 0; begin < whole.bytes.size(); begin += kPieceBytes) {
+    view.bytes = whole.bytes.subspan(begin, kPieceBytes);
+    const absl::string_view bytes(reinterpret_cast<const char*>(view.bytes.data()),
+                                  view.bytes.size());
+    if (view.dtype() == to.dtype) {
+      LF_RETURN_IF_ERROR(writer.Append(to.name, bytes));
+    } else {
+      LF_ASSIGN_OR_RETURN(const at::Tensor piece, TensorFromBytes(bytes, view.dtype(), to.name));
+      LF_ASSIGN_OR_RETURN(const at::Tensor cast, CastTensor(piece, to.dtype, to.name));
+      LF_RETURN_IF_ERROR(writer.Append(to.name, BytesOf(cast)));
+    }
+    source.DropPages(view);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteFactor(const at::Tensor& tensor, const TensorDeclaration& to,
+                         ShardedWriter& writer) {
+  if (!tensor.defined()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", to.name, " is not given, but its rank is below the full width"));
+  }
+  if (!tensor.is_floating_point() || tensor.sizes() != at::IntArrayRef(to.shape)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", to.name, " is given as ", tensor.toString(), " of shape ",
+                     checkpoint::ShapeText({tensor.sizes().data(), tensor.sizes().size()}),
+                     ", expected floating point of shape ", checkpoint::ShapeText(to.shape)));
+  }
+  LF_ASSIGN_OR_RETURN(const at::Tensor cast, CastTensor(tensor, to.dtype, to.name));
+  return writer.Append(to.name, BytesOf(cast));
+}
+
+// The factor called `suffix` ("k_down_proj.weight"); null for any other tensor.
+const at::Tensor* FindFactor(const ConvertedLayer& layer, absl::string_view suffix) {
+  const std::pair<absl::string_view, const at::Tensor*> factors[] = {
+      {"self_attn.k_down_proj.weight", &layer.k_down},
+      {"self_attn.v_down_proj.weight", &layer.v_down},
+      {"self_attn.kv_down_proj.weight", &layer.kv_down},
+      {"self_attn.k_up_proj.weight", &layer.k_up},
+      {"self_attn.v_up_proj.weight", &layer.v_up}};
+  for (const auto& [name, tensor] : factors) {
+    if (name == suffix) return tensor;
+  }
+  return nullptr;
+}
+
+// The source's name of a copied tensor: only the biases move.
+std::string SourceName(int64_t layer, absl::string_view suffix) {
+  if (suffix == "self_attn.k_up_proj.bias") return LayerTensor(layer, "self_attn.k_proj.bias");
+  if (suffix == "self_attn.v_up_proj.bias") return LayerTensor(layer, "self_attn.v_proj.bias");
+  return LayerTensor(layer, suffix);
+}
+
+absl::Status WriteLayer(const Checkpoint& source, const checkpoint::ModelConfig& target, int layer,
+                        const LayerSource& layers, ShardedWriter& writer, checkpoint::DType dtype) {
+  LF_ASSIGN_OR_RETURN(const ConvertedLayer converted, layers(layer));
+  const std::string prefix = LayerTensor(layer, "");
+  for (const checkpoint::TensorSpec& spec : checkpoint::LayerTensors(target, layer)) {
+    const TensorDeclaration to{spec.name, dtype, {spec.shape.begin(), spec.shape.end()}};
+    const absl::string_view suffix = absl::string_view(spec.name).substr(prefix.size());
+    if (const at::Tensor* factor = FindFactor(converted, suffix); factor != nullptr) {
+      LF_RETURN_IF_ERROR(WriteFactor(*factor, to, writer));
+    } else {
+      LF_RETURN_IF_ERROR(CopyTensor(source, SourceName(layer, suffix), to, writer));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteWeights(const Checkpoint& source, const ArtifactRequest& request,
+                          const checkpoint::ModelConfig& target, const LayerSource& layers,
+                          StagingFolder& staging) {
+  const std::vector<TensorDeclaration> tensors = Declare(target, request.dtype);
+  LF_ASSIGN_OR_RETURN(ShardedWriter writer,
+                      ShardedWriter::Create(staging.path(), tensors, request.shard_bytes));
+  int layer = 0;
+  for (const TensorDeclaration& tensor : tensors) {
+    if (!absl::StartsWith(tensor.name, "model.layers.")) {
+      LF_RETURN_IF_ERROR(CopyTensor(source, tensor.name, tensor, writer));
+    } else if (layer < target.num_layers &&
+               tensor.name == checkpoint::LayerTensors(target, layer).front().name) {
+      LF_RETURN_IF_ERROR(WriteLayer(source, target, layer, layers, writer, request.dtype));
+      ++layer;
+    }
+  }
+  LF_ASSIGN_OR_RETURN(const auto shards, writer.Finish());
+  for (const auto& [name, digest] : shards) staging.Note(name, digest);
+  if (const std::optional<std::string> index = writer.IndexText(); index.has_value()) {
+    return staging.Write("model.safetensors.index.json", *index);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CopySmallFiles(const Checkpoint& source, StagingFolder& staging) {
+  for (const char* name : kCopiedFiles) {
+    const std::filesystem::path path = source.dir() / name;
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored)) continue;
+    // A link may not bring a file from elsewhere into what may be published.
+    LF_ASSIGN_OR_RETURN(const std::filesystem::path resolved, ResolveBeneath(path, {source.dir()}));
+    LF_ASSIGN_OR_RETURN(const std::string contents, ReadFile(resolved, kMaxCopiedBytes));
+    LF_RETURN_IF_ERROR(staging.Write(name, contents));
+  }
+  for (const EmbeddedFile& file : ModelCode()) {
+    LF_RETURN_IF_ERROR(staging.Write(file.name, file.contents));
+  }
+  return absl::OkStatus();
+}
+
+// report.json and README.md; returns the versions for the manifest.
+absl::StatusOr<Json> WriteReport(const Checkpoint& source, const ArtifactRequest& request,
+                                 const ReportMaker& make_report, StagingFolder& staging) {
+  LF_ASSIGN_OR_RETURN(const Report report, make_report());
+  LF_ASSIGN_OR_RETURN(const Json json, ReportToJson(report));
+  LF_RETURN_IF_ERROR(staging.Write("report.json", WriteJson(json, 2) + "\n"));
+  const std::string base = BaseModelName(source.config_json(), report.source.uri);
+  LF_RETURN_IF_ERROR(staging.Write("README.md", ModelCard(report, base, request.joint)));
+  return report.versions;
+}
+
+PublishedArtifact Describe(const std::filesystem::path& path, const Manifest& manifest,
+                           absl::string_view manifest_text) {
+  PublishedArtifact artifact{path, Sha256Hex(manifest_text), 0};
+  for (const ManifestFile& file : manifest.files) artifact.bytes += file.size;
+  return artifact;
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<PublishedArtifact>> FindPublished(const std::filesystem::path& output,
+                                                               absl::string_view job_id) {
+  const absl::StatusOr<std::string> text = ReadFile(output / kManifestName);
+  if (!text.ok()) return std::nullopt;
+  const absl::StatusOr<Manifest> manifest = ParseManifest(*text);
+  if (!manifest.ok() || manifest->job_id != job_id) return std::nullopt;
+  LF_RETURN_IF_ERROR(VerifyArtifact(output).status());
+  return Describe(output, *manifest, *text);
+}
+
+absl::StatusOr<PublishedArtifact> WriteArtifact(const Checkpoint& source,
+                                                const ArtifactRequest& request,
+                                                const LayerSource& layers,
+                                                const ReportMaker& report) {
+  checkpoint::ModelConfig target = source.config();
+  const checkpoint::LatentConfig latent = LatentOf(source, request);
+  LF_ASSIGN_OR_RETURN(const std::string config,
+                      ArtifactConfigText(source.config_json(), latent, request.dtype));
+  target.latent = latent;
+  LF_ASSIGN_OR_RETURN(StagingFolder staging, StagingFolder::Create(request.output, request.job_id));
+  LF_RETURN_IF_ERROR(staging.Write("config.json", config));
+  LF_RETURN_IF_ERROR(CopySmallFiles(source, staging));
+  LF_RETURN_IF_ERROR(WriteWeights(source, request, target, layers, staging));
+  Manifest manifest;
+  LF_ASSIGN_OR_RETURN(manifest.versions, WriteReport(source, request, report, staging));
+  manifest.job_id = request.job_id;
+  manifest.source_digest = request.source_digest;
+  manifest.settings_digest = request.settings_digest;
+  LF_RETURN_IF_ERROR(staging.ReadBack(manifest));
+  const std::string text = ManifestToText(manifest);
+  LF_RETURN_IF_ERROR(WriteFileAtomic(staging.path() / kManifestName, text));
+  LF_RETURN_IF_ERROR(staging.Publish());
+  return Describe(request.output, manifest, text);
+}
+
+}  // namespace latentforge::exporter

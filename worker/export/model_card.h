@@ -1,0 +1,19 @@
+// README.md of an artifact.
+#pragma once
+
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "worker/export/report.h"
+
+namespace latentforge::exporter {
+
+// The name under which a model card refers to the source: `_name_or_path` of its
+// config.json when that looks like "owner/name", else the last part of its URI.
+std::string BaseModelName(absl::string_view source_config, absl::string_view uri);
+
+// Markdown with a YAML head: what the artifact is, its figures, how to load it and
+// what it cannot do.
+std::string ModelCard(const Report& report, absl::string_view base_model, bool joint);
+
+}  // namespace latentforge::exporter

@@ -1,0 +1,117 @@
+#include "worker/export/report.h"
+
+#include <cmath>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace latentforge::exporter {
+namespace {
+
+// InvalidArgument names the path of the first number that JSON cannot hold.
+absl::Status CheckFinite(const Json& value, const std::string& path) {
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("report: ", path, " is ", value.get<double>(), ", expected a finite number"));
+  }
+  if (value.is_structured()) {
+    for (const auto& [key, member] : value.items()) {
+      LF_RETURN_IF_ERROR(CheckFinite(member, path.empty() ? key : absl::StrCat(path, ".", key)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Json> PerplexityToJson(const Report& report) {
+  if (report.perplexity_base.has_value() != report.perplexity_converted.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("report: perplexity.",
+                     report.perplexity_base.has_value() ? "converted" : "base", " is missing"));
+  }
+  if (!report.perplexity_base.has_value()) return Json(nullptr);
+  return Json{{"base", *report.perplexity_base},
+              {"converted", *report.perplexity_converted},
+              {"ratio", *report.perplexity_converted / *report.perplexity_base}};
+}
+
+Json LayersToJson(const std::vector<ReportLayer>& layers) {
+  Json array = Json::array();
+  for (const ReportLayer& layer : layers) {
+    Json entry = {{"layer", array.size()},
+                  {"rank_k", layer.rank_k},
+                  {"rank_v", layer.rank_v},
+                  {"relative_error_k", layer.relative_error_k},
+                  {"relative_error_v", layer.relative_error_v}};
+    if (layer.rank_kv > 0) entry["rank_kv"] = layer.rank_kv;
+    array.push_back(std::move(entry));
+  }
+  return array;
+}
+
+Json CalibrationToJson(const ReportCalibration& calibration) {
+  Json corpora = Json::array();
+  for (const ReportCorpus& corpus : calibration.corpora) {
+    corpora.push_back({{"uri", corpus.uri},
+                       {"sha256", corpus.sha256},
+                       {"weight", corpus.weight},
+                       {"tokens", corpus.tokens}});
+  }
+  return {{"corpora", corpora},
+          {"sequences", calibration.sequences},
+          {"sequence_length", calibration.sequence_length},
+          {"seed", calibration.seed}};
+}
+
+Json PhasesToJson(const std::vector<ReportPhase>& phases) {
+  Json array = Json::array();
+  for (const ReportPhase& phase : phases) {
+    array.push_back({{"name", phase.name},
+                     {"seconds", phase.seconds},
+                     {"tokens_per_second", phase.tokens_per_second}});
+  }
+  return array;
+}
+
+}  // namespace
+
+absl::StatusOr<Json> ReportToJson(const Report& report) {
+  if (report.kv_bytes_per_token_base <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("report: kv_cache.bytes_per_token.base is ",
+                                                   report.kv_bytes_per_token_base,
+                                                   ", expected a positive number"));
+  }
+  LF_ASSIGN_OR_RETURN(Json perplexity, PerplexityToJson(report));
+  const double ratio = static_cast<double>(report.kv_bytes_per_token_converted) /
+                       static_cast<double>(report.kv_bytes_per_token_base);
+  const Json source = {{"uri", report.source.uri},
+                       {"digest", report.source.digest},
+                       {"model_type", report.source.model_type},
+                       {"parameters", report.source.parameters}};
+  const Json evaluation = {{"text", report.evaluation.text},
+                           {"windows", report.evaluation.windows},
+                           {"window_length", report.evaluation.window_length},
+                           {"dtype", report.evaluation.dtype}};
+  Json json = {{"schema_version", kReportSchemaVersion},
+               {"perplexity", std::move(perplexity)},
+               {"kv_cache",
+                {{"bytes_per_token",
+                  {{"base", report.kv_bytes_per_token_base},
+                   {"converted", report.kv_bytes_per_token_converted}}},
+                 {"ratio", ratio}}},
+               {"layers", LayersToJson(report.layers)},
+               {"phases", PhasesToJson(report.phases)},
+               {"peak_rss_bytes", report.peak_rss_bytes},
+               {"parameters", {{"converted", report.parameters_converted}}},
+               {"settings", report.settings},
+               {"source", source},
+               {"evaluation", evaluation},
+               {"calibration", CalibrationToJson(report.calibration)},
+               {"versions", report.versions},
+               {"warnings", report.warnings}};
+  json["parameters"]["base"] = report.source.parameters;
+  LF_RETURN_IF_ERROR(CheckFinite(json, ""));
+  return json;
+}
+
+}  // namespace latentforge::exporter

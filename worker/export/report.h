@@ -1,0 +1,84 @@
+// report.json: what a conversion cost and what it achieved. docs/report.md
+// describes every key.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/json.h"
+
+namespace latentforge::exporter {
+
+inline constexpr int kReportSchemaVersion = 1;
+
+// One layer's ranks and calibration errors. relative_error is
+// ||(W - W')X||_F / ||WX||_F over the calibration inputs, 0 for a dense projection.
+// A joint latent has rank_kv and the errors of the two halves.
+struct ReportLayer {
+  int64_t rank_k = 0;  // separate latents; joint: 0
+  int64_t rank_v = 0;
+  int64_t rank_kv = 0;  // joint latent; separate: 0
+  double relative_error_k = 0;
+  double relative_error_v = 0;
+};
+
+// Wall time of one phase over all attempts of the job.
+struct ReportPhase {
+  std::string name;  // "fetching", "calibrating", "factorizing", "evaluating", "publishing"
+  double seconds = 0;
+  double tokens_per_second = 0;  // 0 where a phase processes no tokens
+};
+
+struct ReportCorpus {
+  std::string uri;
+  std::string sha256;
+  double weight = 1;
+  int64_t tokens = 0;
+};
+
+struct ReportSource {
+  std::string uri;
+  std::string digest;  // SHA-256 that names the source's content
+  std::string model_type;
+  int64_t parameters = 0;
+};
+
+struct ReportEvaluation {
+  std::string text;  // URI, or "held back from URI"
+  int windows = 0;
+  int window_length = 0;
+  std::string dtype;
+};
+
+struct ReportCalibration {
+  std::vector<ReportCorpus> corpora;
+  int sequences = 0;
+  int sequence_length = 0;
+  uint64_t seed = 0;
+};
+
+struct Report {
+  std::optional<double> perplexity_base;  // absent: no evaluation was made
+  std::optional<double> perplexity_converted;
+  int64_t kv_bytes_per_token_base = 0;  // over all layers
+  int64_t kv_bytes_per_token_converted = 0;
+  std::vector<ReportLayer> layers;
+  std::vector<ReportPhase> phases;
+  int64_t peak_rss_bytes = 0;
+  int64_t parameters_converted = 0;
+  Json settings = Json::object();  // the resolved job specification
+  ReportSource source;
+  ReportEvaluation evaluation;
+  ReportCalibration calibration;
+  Json versions = Json::object();  // latentforge, libtorch, ...
+  std::vector<std::string> warnings;
+};
+
+// The report as JSON with schema_version. InvalidArgument names the key of a
+// number that is not finite, or a missing perplexity of a pair.
+absl::StatusOr<Json> ReportToJson(const Report& report);
+
+}  // namespace latentforge::exporter

@@ -1,0 +1,130 @@
+#include "worker/export/staging.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "base/unique_fd.h"
+
+namespace latentforge::exporter {
+namespace fs = std::filesystem;
+namespace {
+
+// Makes the next read come from the disk, where the system is willing.
+void DropFromPageCache(const fs::path& path) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.valid()) posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+}
+
+absl::Status CheckJobId(absl::string_view job_id) {
+  const bool plain = std::all_of(job_id.begin(), job_id.end(), [](unsigned char c) {
+    return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
+  });
+  if (job_id.empty() || job_id.size() > 128 || !plain) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("job id \"", job_id, "\" is not 1 to 128 letters, digits, '.', '_' or '-'"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckOutput(const fs::path& output) {
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(output);
+  if (absl::IsNotFound(names.status())) {
+    std::error_code ignored;
+    if (fs::symlink_status(output, ignored).type() == fs::file_type::not_found) {
+      return absl::OkStatus();
+    }
+    return absl::AlreadyExistsError(
+        absl::StrCat("output ", output.string(), " exists and is not a folder"));
+  }
+  LF_RETURN_IF_ERROR(Annotate(names.status(), "output"));
+  if (!names->empty()) {
+    return absl::AlreadyExistsError(absl::StrCat("output folder ", output.string(), " holds ",
+                                                 names->size(), " files (", names->front(),
+                                                 " ...), expected none"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StagingFolder> StagingFolder::Create(const fs::path& output,
+                                                    absl::string_view job_id) {
+  LF_RETURN_IF_ERROR(CheckJobId(job_id));
+  fs::path target = fs::absolute(output).lexically_normal();
+  if (!target.has_filename()) target = target.parent_path();  // a trailing slash
+  if (!target.has_filename()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("output \"", output.string(), "\" is not a folder that can be made"));
+  }
+  LF_RETURN_IF_ERROR(CheckOutput(target));
+  const fs::path partial = absl::StrCat(target.string(), ".partial-", job_id);
+  LF_RETURN_IF_ERROR(RemoveTree(partial));
+  LF_RETURN_IF_ERROR(CreateDirectories(partial));
+  return StagingFolder(std::move(target), partial);
+}
+
+StagingFolder::StagingFolder(StagingFolder&& other) noexcept
+    : output_(std::move(other.output_)),
+      partial_(std::exchange(other.partial_, fs::path())),
+      digests_(std::move(other.digests_)) {}
+
+StagingFolder::~StagingFolder() {
+  if (partial_.empty()) return;
+  const absl::Status status = RemoveTree(partial_);
+  if (!status.ok()) {
+    Log(Severity::kWarning, "could not remove an unfinished artifact",
+        {{"path", partial_.string()}, {"error", status.ToString()}});
+  }
+}
+
+absl::Status StagingFolder::Write(absl::string_view name, absl::string_view contents) {
+  LF_RETURN_IF_ERROR(WriteFileAtomic(partial_ / std::string(name), contents));
+  Note(name, Sha256Hex(contents));
+  return absl::OkStatus();
+}
+
+void StagingFolder::Note(absl::string_view name, absl::string_view sha256) {
+  digests_[std::string(name)] = std::string(sha256);
+}
+
+absl::Status StagingFolder::ReadBack(Manifest& manifest) const {
+  for (const auto& [name, unused] : digests_) DropFromPageCache(partial_ / name);
+  LF_RETURN_IF_ERROR(HashFolder(partial_, manifest));
+  std::map<std::string, std::string> missing = digests_;
+  for (const ManifestFile& file : manifest.files) {
+    const auto expected = missing.find(file.name);
+    if (expected == missing.end() || expected->second != file.sha256) {
+      return absl::DataLossError(absl::StrCat(
+          (partial_ / file.name).string(), " reads back with SHA-256 ", file.sha256,
+          ", written was ", expected == missing.end() ? "no such file" : expected->second));
+    }
+    missing.erase(expected);
+  }
+  if (missing.empty()) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat((partial_ / missing.begin()->first).string(), " was written and is missing"));
+}
+
+absl::Status StagingFolder::Publish() {
+  LF_RETURN_IF_ERROR(SyncPath(partial_));
+  // An existing empty folder is replaced in the same step.
+  if (rename(partial_.c_str(), output_.c_str()) != 0) {
+    return ErrnoStatus(errno, "publishing", output_);
+  }
+  partial_.clear();
+  return SyncPath(output_.parent_path());
+}
+
+}  // namespace latentforge::exporter
