@@ -1,0 +1,54 @@
+#include "worker/agent/attempt_control.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+
+#include "base/file.h"
+
+namespace latentforge::agent {
+
+absl::StatusOr<std::unique_ptr<AttemptControl>> AttemptControl::Create() {
+  UniqueFd fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!fd.valid()) return ErrnoStatus(errno, "make", "event descriptor");
+  return std::unique_ptr<AttemptControl>(new AttemptControl(std::move(fd)));
+}
+
+void AttemptControl::RequestStop(StopReason reason) {
+  absl::MutexLock lock(&mutex_);
+  if (reason <= reason_) return;
+  reason_ = reason;
+  const uint64_t one = 1;
+  // Only a counter at its maximum would refuse, and that is readable already.
+  [[maybe_unused]] const ssize_t written = write(wake_fd_.get(), &one, sizeof(one));
+}
+
+StopReason AttemptControl::reason() const {
+  absl::MutexLock lock(&mutex_);
+  return reason_;
+}
+
+void AttemptControl::GiveUp() {
+  absl::MutexLock lock(&mutex_);
+  gave_up_ = true;
+}
+
+bool AttemptControl::gave_up() const {
+  absl::MutexLock lock(&mutex_);
+  return gave_up_;
+}
+
+bool AttemptControl::Pause(absl::Duration duration) const {
+  absl::MutexLock lock(&mutex_);
+  return !mutex_.AwaitWithTimeout(absl::Condition(this, &AttemptControl::Silenced), duration);
+}
+
+void AttemptControl::ClearWake() {
+  uint64_t count;
+  // Nothing to read means nothing to clear.
+  [[maybe_unused]] const ssize_t got = read(wake_fd_.get(), &count, sizeof(count));
+}
+
+}  // namespace latentforge::agent

@@ -1,0 +1,55 @@
+// Why a running attempt has to stop, shared by its threads.
+#pragma once
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/unique_fd.h"
+
+namespace latentforge::agent {
+
+// In rising gravity; the gravest wins.
+enum class StopReason {
+  kNone,
+  kRelease,        // the worker is leaving
+  kCancel,         // the server asked for it
+  kLeaseDeadline,  // by our own clock the lease is about to expire
+  kLeaseLost,      // the server refused the lease
+};
+
+// Safe for concurrent use.
+class AttemptControl {
+ public:
+  // Errors: ResourceExhausted when no descriptor is left.
+  static absl::StatusOr<std::unique_ptr<AttemptControl>> Create();
+
+  // Stops the attempt unless a graver reason stands already.
+  void RequestStop(StopReason reason);
+  StopReason reason() const;
+
+  // No more waiting for the server either: Pause() returns at once.
+  void GiveUp();
+  bool gave_up() const;
+
+  // Waits before the next try to report. False, at once, when nothing may be
+  // reported any more: the lease is lost or we gave up.
+  bool Pause(absl::Duration duration) const;
+
+  // Readable after a new reason, until ClearWake.
+  int wake_fd() const { return wake_fd_.get(); }
+  void ClearWake();
+
+ private:
+  explicit AttemptControl(UniqueFd wake_fd) : wake_fd_(std::move(wake_fd)) {}
+  bool Silenced() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return gave_up_ || reason_ == StopReason::kLeaseLost;
+  }
+
+  const UniqueFd wake_fd_;
+  mutable absl::Mutex mutex_;
+  StopReason reason_ ABSL_GUARDED_BY(mutex_) = StopReason::kNone;
+  bool gave_up_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace latentforge::agent

@@ -1,0 +1,56 @@
+// Follows one compute process from start to end.
+#pragma once
+
+#include <string>
+
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "worker/agent/attempt_control.h"
+#include "worker/agent/child_process.h"
+#include "worker/agent/event_reader.h"
+#include "worker/agent/event_relay.h"
+#include "worker/agent/outcome.h"
+#include "worker/agent/stderr_tail.h"
+
+namespace latentforge::agent {
+
+struct SessionOptions {
+  absl::Duration stop_grace = absl::Seconds(10);   // from SIGTERM to SIGKILL
+  absl::Duration final_grace = absl::Seconds(60);  // from the last event to SIGKILL
+  size_t stderr_lines = 20;
+};
+
+// Reads events and log lines of the process, passes events on, and stops the
+// process when the control says so: SIGTERM and, after the grace, SIGKILL for a
+// release or a cancellation, SIGKILL at once for a lease that is gone, for a line
+// that is no event, and after a last event without an end. Used once, by the
+// thread that started the process.
+class ChildSession {
+ public:
+  ChildSession(ChildProcess& child, AttemptControl& control, EventRelay& relay, const Clock& clock,
+               SessionOptions options, std::string job);
+
+  // Until the process has ended. Fills in what it learnt.
+  void Run(AttemptFacts* facts);
+
+ private:
+  void ObeyControl(absl::Duration now);
+  void TakeOutput(const ChildOutput& output);
+  absl::Status TakeEvent(v1::AttemptEvent event);
+  void KillBy(absl::Duration time) { kill_at_ = std::min(kill_at_, time); }
+  void LogLine(const std::string& line) const;
+
+  ChildProcess& child_;
+  AttemptControl& control_;
+  EventRelay& relay_;
+  const Clock& clock_;
+  const SessionOptions options_;
+  const std::string job_;
+  EventReader reader_;
+  StderrTail tail_;
+  AttemptFacts* facts_ = nullptr;
+  bool terminated_ = false;
+  absl::Duration kill_at_ = absl::InfiniteDuration();
+};
+
+}  // namespace latentforge::agent

@@ -1,0 +1,173 @@
+#include "worker/agent/lease_client.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+namespace latentforge::agent {
+namespace {
+
+constexpr char kReasonUrl[] = "latentforge/error-reason";
+constexpr char kLeaseLost[] = "LEASE_LOST";
+
+// The reason of the google.rpc.ErrorInfo that the status carries; empty without one.
+std::string ErrorReason(const grpc::Status& status) {
+  google::rpc::Status details;
+  if (!details.ParseFromString(status.error_details())) return "";
+  for (const google::protobuf::Any& any : details.details()) {
+    google::rpc::ErrorInfo info;
+    if (any.Is<google::rpc::ErrorInfo>() && any.UnpackTo(&info)) return info.reason();
+  }
+  return "";
+}
+
+absl::Status ToAbslStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  const std::string reason = ErrorReason(status);
+  absl::Status converted(
+      static_cast<absl::StatusCode>(status.error_code()),
+      reason.empty() ? status.error_message() : absl::StrCat(reason, ": ", status.error_message()));
+  if (!reason.empty()) converted.SetPayload(kReasonUrl, absl::Cord(reason));
+  return converted;
+}
+
+}  // namespace
+
+bool IsLeaseLost(const absl::Status& status) {
+  if (status.code() == absl::StatusCode::kNotFound) return true;
+  if (status.code() != absl::StatusCode::kAborted) return false;
+  const auto reason = status.GetPayload(kReasonUrl);
+  return !reason.has_value() || *reason == kLeaseLost;
+}
+
+bool IsTransient(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kInternal:  // a connection that broke within a call
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kCancelled:
+      return true;
+    case absl::StatusCode::kAborted:
+      return !IsLeaseLost(status);
+    default:
+      return false;
+  }
+}
+
+std::shared_ptr<grpc::Channel> MakeServerChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  // Longer than any call is silent, so that a live server never sees a ping.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 40000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// A context that the client can cancel while the call runs.
+struct LeaseClient::Call {
+  Call(LeaseClient& owner, bool acquire, absl::Duration timeout)
+      : client(owner), calls(acquire ? owner.acquiring_ : owner.others_) {
+    context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
+    absl::MutexLock lock(&client.mutex_);
+    if (client.all_stopped_ || (acquire && client.acquire_stopped_)) context.TryCancel();
+    calls.insert(&context);
+  }
+  ~Call() {
+    absl::MutexLock lock(&client.mutex_);
+    calls.erase(&context);
+  }
+
+  LeaseClient& client;
+  std::set<grpc::ClientContext*>& calls;
+  grpc::ClientContext context;
+};
+
+LeaseClient::LeaseClient(std::shared_ptr<grpc::Channel> channel, absl::Duration rpc_timeout,
+                         const Clock& clock)
+    : stub_(v1::WorkerService::NewStub(std::move(channel))),
+      rpc_timeout_(rpc_timeout),
+      clock_(clock),
+      last_contact_(clock.Monotonic()) {}
+
+absl::Status LeaseClient::Finish(const grpc::Status& status) {
+  const grpc::StatusCode code = status.error_code();
+  if (code != grpc::StatusCode::UNAVAILABLE && code != grpc::StatusCode::DEADLINE_EXCEEDED &&
+      code != grpc::StatusCode::CANCELLED) {
+    absl::MutexLock lock(&mutex_);
+    last_contact_ = clock_.Monotonic();
+    reached_ = reached_ || status.ok();
+  }
+  return ToAbslStatus(status);
+}
+
+absl::StatusOr<v1::AcquireLeaseResponse> LeaseClient::Acquire(const v1::WorkerInfo& worker,
+                                                              absl::Duration wait) {
+  v1::AcquireLeaseRequest request;
+  *request.mutable_worker() = worker;
+  request.mutable_wait()->set_seconds(absl::ToInt64Seconds(wait));
+  request.mutable_wait()->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(wait % absl::Seconds(1))));
+  v1::AcquireLeaseResponse response;
+  Call call(*this, /*acquire=*/true, wait + rpc_timeout_);
+  LF_RETURN_IF_ERROR(Finish(stub_->AcquireLease(&call.context, request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::HeartbeatResponse> LeaseClient::Heartbeat(const v1::HeartbeatRequest& request,
+                                                             absl::Duration timeout) {
+  v1::HeartbeatResponse response;
+  Call call(*this, /*acquire=*/false, std::min(timeout, rpc_timeout_));
+  LF_RETURN_IF_ERROR(Finish(stub_->Heartbeat(&call.context, request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::ReportEventsResponse> LeaseClient::ReportEvents(
+    const v1::ReportEventsRequest& request) {
+  v1::ReportEventsResponse response;
+  Call call(*this, /*acquire=*/false, rpc_timeout_);
+  LF_RETURN_IF_ERROR(Finish(stub_->ReportEvents(&call.context, request, &response)));
+  return response;
+}
+
+absl::Status LeaseClient::Complete(const v1::CompleteAttemptRequest& request) {
+  v1::CompleteAttemptResponse response;
+  Call call(*this, /*acquire=*/false, rpc_timeout_);
+  return Finish(stub_->CompleteAttempt(&call.context, request, &response));
+}
+
+void LeaseClient::StopAcquiring() {
+  absl::MutexLock lock(&mutex_);
+  acquire_stopped_ = true;
+  for (grpc::ClientContext* context : acquiring_) context->TryCancel();
+}
+
+void LeaseClient::StopAll() {
+  absl::MutexLock lock(&mutex_);
+  acquire_stopped_ = true;
+  all_stopped_ = true;
+  for (grpc::ClientContext* context : acquiring_) context->TryCancel();
+  for (grpc::ClientContext* context : others_) context->TryCancel();
+}
+
+absl::Duration LeaseClient::LastContact() const {
+  absl::MutexLock lock(&mutex_);
+  return last_contact_;
+}
+
+bool LeaseClient::EverReached() const {
+  absl::MutexLock lock(&mutex_);
+  return reached_;
+}
+
+}  // namespace latentforge::agent

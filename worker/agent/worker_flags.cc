@@ -1,0 +1,90 @@
+#include "worker/agent/worker_flags.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <functional>
+#include <thread>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "base/version.h"
+#include "worker/agent/machine.h"
+
+namespace latentforge::agent {
+namespace {
+
+std::string CheckDuration(const std::string& text) {
+  absl::Duration parsed;
+  if (absl::ParseDuration(text, &parsed) && parsed >= absl::ZeroDuration()) return "";
+  return absl::StrCat("\"", text, "\" is no duration, expected for example 10s");
+}
+
+// A flag that takes a duration such as 10s, 500ms or 1h30m.
+void AddDuration(CLI::App& app, const std::string& name, absl::Duration& value,
+                 const std::string& help) {
+  app.add_option_function<std::string>(
+         name,
+         [&value](const std::string& text) {
+           // CheckDuration has seen that it parses.
+           if (absl::Duration parsed; absl::ParseDuration(text, &parsed)) value = parsed;
+         },
+         help)
+      ->check(CLI::Validator(std::function<std::string(std::string&)>(CheckDuration), "DURATION"));
+}
+
+void FillDefaults(WorkerFlags& flags) {
+  if (flags.name.empty()) flags.name = absl::StrCat(HostName(), "-", getpid());
+  if (flags.scratch.empty()) flags.scratch = DefaultScratch().string();
+  if (flags.convert.empty()) flags.convert = SiblingConvert().string();
+  if (flags.threads == 0 && flags.slots > 1) {
+    const int cores = static_cast<int>(std::thread::hardware_concurrency());
+    flags.threads = std::max(1, cores / flags.slots);
+  }
+}
+
+// CLI11's own exit code; 0 also after help or version, and then *run stays false.
+int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
+  bool json_log = false;
+  CLI::App app("Runs the conversions that a latentforge-server hands out.", "latentforge-worker");
+  app.set_version_flag("--version", std::string(kVersion));
+  app.add_option("--server", flags.server, "Server: HOST:PORT or unix:/PATH")
+      ->capture_default_str();
+  app.add_option("--name", flags.name, "Name, unique among workers (default: HOST-PID)");
+  app.add_option("--slots", flags.slots, "Attempts that run at once")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_option("--scratch", flags.scratch, "Folder for files of running jobs");
+  AddDuration(app, "--scratch-keep", flags.scratch_keep,
+              "Remove unused scratch files after this time (default: 168h)");
+  app.add_option("--convert", flags.convert,
+                 "The latentforge-convert program (default: beside us)");
+  app.add_option("--device", flags.device,
+                 "Device of jobs that name none: auto, cpu, cuda, cuda:N");
+  app.add_option("--threads", flags.threads,
+                 "Threads of each attempt whose job names none (default: cores / slots)")
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--ready-file", flags.ready_file, "Written once the server has answered");
+  AddDuration(app, "--stop-grace", flags.stop_grace,
+              "How long a stopped conversion may take to end (default: 10s)");
+  AddDuration(app, "--exit-when-server-gone", flags.exit_when_server_gone,
+              "Exit when the server has not answered for this long (default: never)");
+  app.add_flag("--log-json", json_log, "Log in JSON lines");
+  CLI11_PARSE(app, argc, argv);
+  if (json_log) flags.log_format = LogFormat::kJson;
+  *run = true;
+  return 0;
+}
+
+}  // namespace
+
+std::optional<WorkerFlags> ParseWorkerFlags(int argc, const char* const* argv, int* exit_code) {
+  WorkerFlags flags;
+  bool run = false;
+  *exit_code = Parse(argc, argv, flags, &run) == 0 ? 0 : 2;
+  if (!run) return std::nullopt;
+  FillDefaults(flags);
+  return flags;
+}
+
+}  // namespace latentforge::agent

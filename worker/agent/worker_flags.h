@@ -1,0 +1,32 @@
+// The command line of latentforge-worker.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/log.h"
+
+namespace latentforge::agent {
+
+struct WorkerFlags {
+  std::string server = "localhost:7443";
+  std::string name;
+  int slots = 1;
+  std::string scratch;
+  absl::Duration scratch_keep = absl::Hours(24 * 7);
+  std::string convert;
+  std::string device;
+  int threads = 0;
+  std::string ready_file;
+  absl::Duration stop_grace = absl::Seconds(10);
+  absl::Duration exit_when_server_gone = absl::InfiniteDuration();
+  LogFormat log_format = LogFormat::kText;
+};
+
+// Fills in the flags with their defaults. Prints help, version or an error;
+// nullopt and an exit code when the program has to end (0, or 2 for wrong usage).
+std::optional<WorkerFlags> ParseWorkerFlags(int argc, const char* const* argv, int* exit_code);
+
+}  // namespace latentforge::agent
