@@ -1,0 +1,210 @@
+// Stands in for latentforge-convert in tests: the same command line, and a script
+// instead of a computation.
+//
+//   fake_convert --spec FILE --work-dir DIR
+//
+// The script is JSON: OUT.script.json, where OUT is the path of spec.output.uri,
+// or else the file that LATENTFORGE_FAKE_SCRIPT names:
+//   {"attempts": [[STEP, …], …]}      the last list serves all later attempts too
+// The number of the attempt is counted in DIR/attempts, so it survives kills. Steps:
+//   {"event": {…}}       prints an event; sequence and time are filled in
+//   {"print": "text"}    prints a line as it is; {"write": "text"} without line end
+//   {"stderr": "text", "times": N}
+//   {"sleep_ms": N}      SIGTERM ends it with exit code 5
+//   {"ignore_sigterm": true}
+//   {"wait_for": PATH}   until PATH exists; SIGTERM ends it as above
+//   {"append": PATH, "text": "…"}  adds a line to a file
+//   {"once": NAME, "append": PATH, "text": "…"}  only if DIR/NAME is absent; makes it
+//   {"spawn_sleeper": PATH}  starts a grandchild that sleeps, writes its pid to PATH
+//   {"signal": N}        sends N to itself
+//   {"hang": true}       never ends
+//   {"exit": N}
+// "$DIR", "$PID" and "$ATTEMPT" in text and paths are replaced. After the last step
+// it exits with 0.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/status_macros.h"
+
+namespace latentforge {
+namespace {
+
+constexpr int kExitUsage = 2;
+constexpr int kExitSystem = 3;
+constexpr int kExitCancelled = 5;
+
+volatile sig_atomic_t g_terminated = 0;
+
+void OnTerminate(int) { g_terminated = 1; }
+
+void SetTerminateHandler(void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+// The fake computes nothing, so it may wait.
+void Nap() {
+  if (g_terminated != 0) _exit(kExitCancelled);
+  usleep(5000);
+}
+
+class Script {
+ public:
+  Script(std::filesystem::path work_dir, int attempt)
+      : work_dir_(std::move(work_dir)), attempt_(attempt) {}
+
+  void Run(const Json& steps) {
+    for (const Json& step : steps) RunStep(step);
+  }
+
+ private:
+  std::string Expand(const std::string& text) const {
+    return absl::StrReplaceAll(text, {{"$DIR", work_dir_.string()},
+                                      {"$PID", std::to_string(getpid())},
+                                      {"$ATTEMPT", std::to_string(attempt_)}});
+  }
+
+  std::string Text(const Json& step, const char* key) const {
+    return Expand(step.value(key, std::string()));
+  }
+
+  void PrintEvent(Json event) {
+    if (!event.contains("sequence")) event["sequence"] = ++sequence_;
+    if (!event.contains("time"))
+      event["time"] = absl::FormatTime(absl::RFC3339_full, absl::Now(), absl::UTCTimeZone());
+    std::cout << WriteJson(event) << std::endl;
+  }
+
+  void Append(const Json& step) const {
+    std::ofstream(Text(step, "append"), std::ios::app) << Text(step, "text") << "\n" << std::flush;
+  }
+
+  void Once(const Json& step) const {
+    const std::filesystem::path marker = work_dir_ / Text(step, "once");
+    if (std::filesystem::exists(marker)) return;
+    Append(step);
+    std::ofstream(marker) << "done\n";
+  }
+
+  void SpawnSleeper(const Json& step) const {
+    const pid_t pid = fork();
+    if (pid == 0) {
+      for (;;) pause();
+    }
+    std::ofstream(Text(step, "spawn_sleeper")) << pid << std::flush;
+  }
+
+  void RunStep(const Json& step) {
+    if (step.contains("event")) return PrintEvent(step["event"]);
+    if (step.contains("print")) {
+      std::cout << Text(step, "print") << std::endl;
+    } else if (step.contains("write")) {
+      std::cout << Text(step, "write") << std::flush;
+    } else if (step.contains("stderr")) {
+      for (int i = 0; i < step.value("times", 1); ++i) std::cerr << Text(step, "stderr") << "\n";
+    } else if (step.contains("sleep_ms")) {
+      const absl::Time end = absl::Now() + absl::Milliseconds(step["sleep_ms"].get<int>());
+      while (absl::Now() < end) Nap();
+    } else if (step.contains("ignore_sigterm")) {
+      SetTerminateHandler(SIG_IGN);
+    } else if (step.contains("wait_for")) {
+      while (!std::filesystem::exists(Text(step, "wait_for"))) Nap();
+    } else if (step.contains("once")) {
+      Once(step);
+    } else if (step.contains("append")) {
+      Append(step);
+    } else if (step.contains("spawn_sleeper")) {
+      SpawnSleeper(step);
+    } else if (step.contains("signal")) {
+      raise(step["signal"].get<int>());
+    } else if (step.contains("hang")) {
+      for (;;) pause();
+    } else if (step.contains("exit")) {
+      _exit(step["exit"].get<int>());
+    } else {
+      std::cerr << "fake_convert: unknown step " << WriteJson(step) << "\n";
+      _exit(kExitSystem);
+    }
+  }
+
+  const std::filesystem::path work_dir_;
+  const int attempt_;
+  int sequence_ = 0;
+};
+
+absl::StatusOr<Json> ReadJson(const std::filesystem::path& path) {
+  LF_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  return ParseJson(text);
+}
+
+absl::StatusOr<Json> FindScript(const Json& spec) {
+  const Json output = spec.value("output", Json::object());
+  if (const std::string uri = output.value("uri", std::string()); !uri.empty()) {
+    LF_ASSIGN_OR_RETURN(const std::filesystem::path out, PathFromUri(uri));
+    const std::filesystem::path script = out.string() + ".script.json";
+    if (std::filesystem::exists(script)) return ReadJson(script);
+  }
+  const char* path = std::getenv("LATENTFORGE_FAKE_SCRIPT");
+  if (path == nullptr) return absl::NotFoundError("no script for fake_convert");
+  return ReadJson(path);
+}
+
+// Counts this attempt; the first is 1.
+int CountAttempt(const std::filesystem::path& work_dir) {
+  int attempts = 0;
+  std::ifstream(work_dir / "attempts") >> attempts;
+  std::ofstream(work_dir / "attempts") << ++attempts;
+  return attempts;
+}
+
+// As the real program does: the work folder is locked while it runs.
+bool Lock(const std::filesystem::path& work_dir) {
+  const int fd = open((work_dir / "lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+  return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+int Main(int argc, char** argv) {
+  if (argc != 5 || std::string(argv[1]) != "--spec" || std::string(argv[3]) != "--work-dir") {
+    std::cerr << "usage: fake_convert --spec FILE --work-dir DIR\n";
+    return kExitUsage;
+  }
+  SetTerminateHandler(OnTerminate);
+  const std::filesystem::path work_dir = argv[4];
+  const absl::StatusOr<Json> spec = ReadJson(argv[2]);
+  const absl::StatusOr<Json> script = spec.ok() ? FindScript(*spec) : spec.status();
+  if (!script.ok() || !script->contains("attempts") || (*script)["attempts"].empty()) {
+    std::cerr << "fake_convert: " << script.status() << "\n";
+    return kExitSystem;
+  }
+  if (!Lock(work_dir)) {
+    std::cerr << "fake_convert: " << work_dir << " is in use\n";
+    return kExitSystem;
+  }
+  const int attempt = CountAttempt(work_dir);
+  const Json& attempts = (*script)["attempts"];
+  const size_t index = std::min<size_t>(static_cast<size_t>(attempt), attempts.size()) - 1;
+  Script(work_dir, attempt).Run(attempts[index]);
+  return 0;
+}
+
+}  // namespace
+}  // namespace latentforge
+
+int main(int argc, char** argv) { return latentforge::Main(argc, argv); }
