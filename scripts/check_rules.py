@@ -1,0 +1,106 @@
+"""Checks rules of docs/architecture.md that the text of a source file shows.
+
+Include arrows between folders, which folders may see gRPC and LibTorch, `using
+namespace` in headers, exceptions, bare new and delete, file lengths, unfinished work.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+# Folder: the folders that it may include, besides itself.
+ARROWS = {
+    "base": (),
+    "proto": (),
+    "checkpoint": ("base",),
+    "service": ("base", "proto", "checkpoint"),
+    "client": ("base", "proto", "checkpoint"),
+    "worker/agent": ("base", "proto"),
+    "worker/model": ("base", "checkpoint"),
+    "worker/factorize": ("base",),
+    "worker/evaluate": ("base", "checkpoint", "worker/model"),
+    "worker/calibrate": ("base", "checkpoint", "worker/model", "worker/factorize"),
+    "worker/export": ("base", "checkpoint"),
+    "worker/convert": ("base", "checkpoint", "worker/model", "worker/factorize", "worker/evaluate",
+                       "worker/calibrate", "worker/export"),
+}
+GRPC = re.compile(r"^(grpc|grpcpp|google)/")
+TORCH = re.compile(r"^(ATen|c10|torch)/")
+GRPC_FOLDERS = ("service", "client", "worker/agent")
+CATCH_FILES = ("worker/model/torch_guard.cc",)  # turns LibTorch's exceptions into Status
+MAX_LINES = 400
+MAX_TEST_LINES = 600
+
+COMMENT_OR_STRING = re.compile(
+    r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'', re.DOTALL)
+INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.MULTILINE)
+FORBIDDEN = (
+    (re.compile(r"\bthrow\b"), "throws; errors are Status here"),
+    (re.compile(r"\bnew\b(?!\s*\()(?<!operator new)"), "says new; use std::make_unique"),
+    (re.compile(r"\bdelete\b(?!\s*[;,])"), "says delete; use std::unique_ptr"),
+    (re.compile(r"\b(malloc|free)\s*\("), "calls malloc or free"),
+)
+
+
+def folder_of(path):
+    parts = path.split("/")
+    return "/".join(parts[:2]) if parts[0] == "worker" else parts[0]
+
+
+def include_errors(path, text):
+    folder = folder_of(path)
+    allowed = ARROWS.get(folder)
+    if allowed is None:
+        return
+    for name in INCLUDE.findall(text):
+        target = "proto" if name.startswith("latentforge/") else folder_of(name)
+        if target in ARROWS and target != folder and target not in allowed:
+            yield f"includes {name}, but {folder} may include only: {', '.join(allowed) or 'itself'}"
+        if GRPC.match(name) and folder not in GRPC_FOLDERS:
+            yield f"includes {name}; only {', '.join(GRPC_FOLDERS)} see gRPC and protobuf"
+        if TORCH.match(name) and (not folder.startswith("worker/") or folder == "worker/agent"):
+            yield f"includes {name}; only the compute process sees LibTorch"
+
+
+def text_errors(path, text):
+    code = COMMENT_OR_STRING.sub(" ", text)
+    in_tests = path.startswith("tests/")
+    if path.endswith(".h") and re.search(r"\busing namespace\b", code):
+        yield "says using namespace in a header"
+    if not in_tests:
+        for pattern, message in FORBIDDEN:
+            # "= delete" is a declaration.
+            if pattern.search(code.replace("= delete", "")):
+                yield message
+        if re.search(r"\bcatch\s*\(", code) and path not in CATCH_FILES:
+            yield f"catches exceptions; only {', '.join(CATCH_FILES)} does"
+    if path.endswith(".cc") and not in_tests:
+        own = path[:-3] + ".h"
+        includes = INCLUDE.findall(text)
+        if own in includes and includes[0] != own:
+            yield f"includes {includes[0]} before its own header"
+    limit = MAX_TEST_LINES if in_tests else MAX_LINES
+    lines = text.count("\n")
+    if lines > limit:
+        yield f"has {lines} lines, expected at most {limit}"
+    if re.search(r"\b(TODO|FIXME|XXX)\b", text):
+        yield "holds a note about unfinished work"
+
+
+def main():
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.h", "*.cc"],
+        check=True, capture_output=True, text=True)
+    paths = [path for path in listing.stdout.splitlines() if pathlib.Path(path).exists()]
+    errors = []
+    for path in paths:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        for check in (include_errors, text_errors):
+            errors += [f"{path}: {message}" for message in check(path, text)]
+    print("\n".join(errors) if errors else f"{len(paths)} files keep the rules")
+    sys.exit(bool(errors))
+
+
+if __name__ == "__main__":
+    main()
