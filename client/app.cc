@@ -1,0 +1,141 @@
+#include "client/app.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "CLI/App.hpp"
+#include "CLI/Config.hpp"
+#include "CLI/Formatter.hpp"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/version.h"
+#include "client/commands/convert.h"
+#include "client/commands/info.h"
+#include "client/commands/job.h"
+#include "client/error.h"
+#include "client/exit_code.h"
+#include "client/output.h"
+#include "client/suggest.h"
+
+namespace latentforge::client {
+namespace {
+
+constexpr char kHelp[] = R"(Example:
+  latentforge convert ./model --kv-budget 0.5 --calibration text.txt --out ./converted
+
+Converts pretrained transformer checkpoints into ones that cache and compute less.)";
+
+// The innermost command that was recognised.
+const CLI::App* Deepest(const CLI::App& app) {
+  const CLI::App* deepest = &app;
+  while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
+  return deepest;
+}
+
+std::vector<std::string> FlagNames(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back(absl::StrCat("--", name));
+  }
+  return names;
+}
+
+std::vector<std::string> CommandNames(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::App* child : command.get_subcommands({})) names.push_back(child->get_name());
+  return names;
+}
+
+// "latentforge job" of the command `job`.
+std::string CommandPath(const CLI::App& command) {
+  if (command.get_parent() == nullptr) return command.get_name();
+  return absl::StrCat(CommandPath(*command.get_parent()), " ", command.get_name());
+}
+
+absl::Status UsageError(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App* command = Deepest(app);
+  std::string message = error.what();
+  const std::vector<std::string> unknown = app.remaining(true);
+  const std::vector<std::string> commands = CommandNames(*command);
+  if (!unknown.empty()) {
+    const bool flag = absl::StartsWith(unknown[0], "-");
+    const std::string name = unknown[0].substr(0, unknown[0].find('='));
+    message = absl::StrCat("\"", name, "\" is no ", flag ? "flag" : "command", " of ",
+                           CommandPath(*command),
+                           DidYouMean(name, flag ? FlagNames(*command) : commands));
+  } else if (!commands.empty()) {
+    message = absl::StrCat("a command of ", CommandPath(*command),
+                           " is missing: ", absl::StrJoin(commands, ", "));
+  }
+  return WithNextStep(absl::InvalidArgumentError(message),
+                      absl::StrCat(CommandPath(*command), " --help"));
+}
+
+void Report(const absl::Status& status, bool json, Terminal& terminal) {
+  terminal.Write(json ? RenderErrorJson(status) : RenderErrorText(status));
+}
+
+// Also for arguments that do not parse.
+bool WantsJson(const std::vector<std::string>& arguments) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    const bool apart = (argument == "-o" || argument == "--output") && i + 1 < arguments.size();
+    const std::string value = apart                                     ? arguments[i + 1]
+                              : absl::StartsWith(argument, "-o")        ? argument.substr(2)
+                              : absl::StartsWith(argument, "--output=") ? argument.substr(9)
+                                                                        : "";
+    if (value == "json" || value == "jsonl") return true;
+  }
+  return false;
+}
+
+// Lists commands with one sentence each: a description begins with an example.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_subcommand(const CLI::App* command) const override {
+    std::string summary = command->get_description();
+    if (const size_t gap = summary.rfind("\n\n"); gap != std::string::npos) {
+      summary.erase(0, gap + 2);
+    }
+    summary = summary.substr(0, summary.find_first_of(".:;"));
+    std::replace(summary.begin(), summary.end(), '\n', ' ');
+    return absl::StrCat("  ", command->get_name(),
+                        std::string(14 - std::min<size_t>(12, command->get_name().size()), ' '),
+                        summary, "\n");
+  }
+};
+
+}  // namespace
+
+int RunApp(int argc, const char* const* argv, const CommandContext& context) {
+  CLI::App app(kHelp, "latentforge");
+  app.set_version_flag("--version", absl::StrCat("latentforge ", kVersion));
+  app.require_subcommand(1);
+  app.formatter(std::make_shared<HelpFormatter>());
+  app.get_formatter()->column_width(34);
+  const bool json = WantsJson(std::vector<std::string>(argv + 1, argv + argc));
+  Selection selection;
+  AddConvertCommand(&app, context, &selection);
+  AddEvaluateCommand(&app, context, &selection);
+  AddJobCommands(&app, context, &selection);
+  AddInfoCommands(&app, context, &selection);
+  // CLI11 reports by exception; this is the one place that meets it.
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return app.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    const absl::Status status = UsageError(app, error);
+    Report(status, json, context.terminal);
+    return ExitCodeOf(status);
+  }
+  const absl::Status status = selection.command ? selection.command() : absl::OkStatus();
+  if (!status.ok()) Report(status, json, context.terminal);
+  return ExitCodeOf(status);
+}
+
+}  // namespace latentforge::client

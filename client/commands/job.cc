@@ -1,0 +1,127 @@
+#include "client/commands/job.h"
+
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "client/commands/spec_options.h"
+
+namespace latentforge::client {
+namespace {
+
+constexpr char kOneJobFormats[] = "table, json, jsonl or name (default: table)";
+
+// Makes the parser choose `run` with `options`, which the callback keeps alive.
+template <typename Options>
+void Choose(CLI::App* command, const std::shared_ptr<Options>& options,
+            absl::Status (*run)(const Options&, const CommandContext&),
+            const CommandContext& context, Selection* selection) {
+  command->callback([options, run, &context, selection] {
+    selection->command = [options, run, &context] { return run(*options, context); };
+  });
+}
+
+void AddTimeout(CLI::App* command, WaitOptions* options) {
+  command
+      ->add_option(
+          "--timeout", options->timeout,
+          "Stops waiting after this time, with exit code 8; the job runs on (default: none)")
+      ->type_name("TIME");
+}
+
+void AddSubmit(CLI::App* app, const CommandContext& context, Selection* selection) {
+  auto options = std::make_shared<SubmitOptions>();
+  CLI::App* command = app->add_subcommand("submit", R"(Example:
+  latentforge job submit /models/SmolLM2 --kv-budget 0.5 \
+    --calibration /data/train.txt --out /models/SmolLM2-latent --wait
+
+Submits a conversion to a server and prints the job's name.)");
+  AddSpecOptions(command, &options->spec);
+  AddServerOptions(command, &options->server, "name for table, json or jsonl (default: table)");
+  command->add_option("--request-id", options->request_id,
+                      "Submitting twice with the same id makes one job (default: a new UUID)");
+  command->add_flag("--validate-only", options->validate_only,
+                    "Checks everything, prints what the conversion needs, and submits nothing "
+                    "(default: off)");
+  command->add_flag(
+      "--wait", options->wait,
+      "Watches until the job ends; Ctrl-C stops watching, not the job (default: off)");
+  AddTimeout(command, &options->waiting);
+  Choose(command, options, RunSubmit, context, selection);
+}
+
+void AddWatch(CLI::App* app, const CommandContext& context, Selection* selection) {
+  auto options = std::make_shared<WatchJobOptions>();
+  CLI::App* command = app->add_subcommand("watch", R"(Example:
+  latentforge job watch jobs/1234 -o jsonl
+
+Shows a job's progress until it ends, across lost connections; exit code 0, 3 or 5
+says how it ended. Ctrl-C stops watching, not the job.)");
+  command->add_option("JOB", options->job, "Name of the job")->required();
+  command
+      ->add_option("--from-sequence", options->from_sequence,
+                   "Shows events behind this one; 0 shows all (default: new events only)")
+      ->check(CLI::NonNegativeNumber);
+  AddServerOptions(command, &options->server,
+                   "table, json, name, or jsonl for events as they come (default: table)");
+  AddTimeout(command, &options->waiting);
+  Choose(command, options, RunWatch, context, selection);
+}
+
+void AddList(CLI::App* app, const CommandContext& context, Selection* selection) {
+  auto options = std::make_shared<ListJobsOptions>();
+  CLI::App* command = app->add_subcommand("list", R"(Example:
+  latentforge job list --state running --label team=search
+
+Lists jobs, newest first.)");
+  command
+      ->add_option("--state", options->states,
+                   "queued, running, cancelling, succeeded, failed or cancelled; repeatable "
+                   "(default: all)")
+      ->expected(1);
+  command
+      ->add_option("--label", options->labels,
+                   "KEY=VALUE; repeatable, all must match (default: all)")
+      ->expected(1);
+  command->add_option("--page-size", options->page_size, "Most jobs in a page (default: 50)")
+      ->check(CLI::Range(0, 1000));
+  command->add_option("--page-token", options->page_token, "The page to show (default: the first)");
+  command->add_flag("--all", options->all, "Shows every page (default: off)");
+  AddServerOptions(command, &options->server, kOneJobFormats);
+  Choose(command, options, RunListJobs, context, selection);
+}
+
+void AddOneJob(CLI::App* app, const std::string& verb, const std::string& help,
+               absl::Status (*run)(const OneJobOptions&, const CommandContext&),
+               const CommandContext& context, Selection* selection) {
+  auto options = std::make_shared<OneJobOptions>();
+  CLI::App* command = app->add_subcommand(
+      verb, absl::StrCat("Example:\n  latentforge job ", verb, " jobs/1234\n\n", help));
+  command->add_option("JOB", options->job, "Name of the job")->required();
+  AddServerOptions(command, &options->server, kOneJobFormats);
+  Choose(command, options, run, context, selection);
+}
+
+}  // namespace
+
+void AddServerOptions(CLI::App* app, ServerOptions* options, const std::string& formats) {
+  app->add_option("--server", options->server,
+                  absl::StrCat("HOST:PORT or unix:/PATH (default: $LATENTFORGE_SERVER, else ",
+                               kDefaultServer, ")"))
+      ->type_name("ADDRESS");
+  app->add_option("-o,--output", options->output, formats)->type_name("FORMAT");
+}
+
+void AddJobCommands(CLI::App* app, const CommandContext& context, Selection* selection) {
+  CLI::App* job = app->add_subcommand("job", "Submits and follows jobs on a server");
+  job->require_subcommand(1);
+  AddSubmit(job, context, selection);
+  AddOneJob(job, "get", "Shows one job.", RunGetJob, context, selection);
+  AddList(job, context, selection);
+  AddWatch(job, context, selection);
+  AddOneJob(job, "cancel", "Asks for cancellation; a job that has ended stays as it is.",
+            RunCancelJob, context, selection);
+  AddOneJob(job, "delete", "Deletes a job that has ended; its artifact stays.", RunDeleteJob,
+            context, selection);
+}
+
+}  // namespace latentforge::client

@@ -1,0 +1,135 @@
+#include "client/commands/spec_options.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/conversion_defaults.h"
+#include "client/field_text.h"
+#include "latentforge/v1/spec.pb.h"
+
+namespace latentforge::client {
+namespace {
+
+std::string OneOf(const google::protobuf::EnumDescriptor* type) {
+  return absl::StrJoin(ShortEnumNames(*type), ", ");
+}
+
+void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
+  const std::string group = "Factorisation";
+  app->add_option(
+         "--method", flags->method,
+         absl::StrCat("How to convert: ", OneOf(v1::Method_descriptor()), " (default: kv-latent)"))
+      ->group(group);
+  app->add_option("--preconditioner", flags->preconditioner,
+                  absl::StrCat("Weighting before the SVD: ", OneOf(v1::Preconditioner_descriptor()),
+                               " (default: the best one measured)"))
+      ->group(group);
+  app->add_option(
+         "--allocation", flags->allocation,
+         absl::StrCat("How layers share the budget: ", OneOf(v1::RankAllocation_descriptor()),
+                      " (default: the best one measured)"))
+      ->group(group);
+  app->add_option("--rank-profile", flags->rank_profile,
+                  "Ranks to use: a report.json, or {\"layers\": [{\"rank_k\": 64, \"rank_v\": 64}, "
+                  "...]}; implies --allocation profile (default: none)")
+      ->group(group);
+  app->add_option("--damping", flags->damping,
+                  absl::StrCat("Multiples of tr(C)/D added to the diagonal of C (default: ",
+                               kDefaultDamping, ")"))
+      ->group(group);
+  app->add_option("--alpha", flags->alpha,
+                  absl::StrCat("Exponent of diagonal-l1 (default: ", kDefaultAlpha, ")"))
+      ->group(group);
+}
+
+void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
+  const std::string group = "Calibration";
+  app->add_option(
+         "--calibration", flags->calibration,
+         "Text to calibrate on, FILE or FILE:WEIGHT; repeatable. Plain text, or JSON lines "
+         "with --calibration-text-field (required)")
+      ->group(group)
+      ->type_name("FILE[:WEIGHT]")
+      ->expected(1);
+  app->add_option("--calibration-text-field", flags->calibration_text_field,
+                  "Field that holds the text, in files named *.jsonl, *.ndjson or *.json (default: "
+                  "none)")
+      ->group(group);
+  app->add_option("--calibration-sequences", flags->calibration_sequences,
+                  absl::StrCat("Number of sequences (default: ", kDefaultCalibrationSequences, ")"))
+      ->group(group);
+  app->add_option("--sequence-length", flags->sequence_length,
+                  absl::StrCat("Tokens in each (default: ", kDefaultSequenceLength, ")"))
+      ->group(group);
+  app->add_option("--seed", flags->seed, "Seed of the sampling (default: 0)")->group(group);
+}
+
+void AddEvaluationOptions(CLI::App* app, SpecFlags* flags) {
+  const std::string group = "Evaluation";
+  app->add_option("--evaluate", flags->evaluate,
+                  "Text to measure perplexity on (default: a part of the first calibration text, "
+                  "held back)")
+      ->group(group)
+      ->type_name("FILE");
+  app->add_option("--evaluate-text-field", flags->evaluate_text_field,
+                  "Field that holds the text, for JSON lines (default: none)")
+      ->group(group);
+  app->add_option("--evaluate-windows", flags->evaluate_windows,
+                  absl::StrCat("Number of windows (default: ", kDefaultEvaluationWindows, ")"))
+      ->group(group);
+  app->add_option("--window-length", flags->window_length,
+                  absl::StrCat("Tokens in each (default: ", kDefaultWindowLength, ")"))
+      ->group(group);
+}
+
+void AddComputationOptions(CLI::App* app, SpecFlags* flags) {
+  const std::string group = "Computation";
+  app->add_option("--dtype", flags->dtype,
+                  "Format of the computation: float32, bfloat16 (default: bfloat16)")
+      ->group(group);
+  app->add_option("--output-dtype", flags->output_dtype,
+                  "Format of the stored weights: float32, bfloat16, float16 (default: the model's)")
+      ->group(group);
+  app->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N (default: auto)")
+      ->group(group);
+  app->add_option("--threads", flags->threads, "Threads of the computation (default: all)")
+      ->group(group);
+  app->add_option("--deadline", flags->deadline,
+                  "The job fails when it has not ended after this time, such as 90m or 12h "
+                  "(default: none)")
+      ->group(group)
+      ->type_name("TIME");
+}
+
+}  // namespace
+
+void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
+  app->add_option("MODEL", flags->model, "Folder of the checkpoint to convert (required)");
+  app->add_option("--kv-budget", flags->kv_budget,
+                  "Share of the KV cache bytes to keep, in (0, 1] (required)")
+      ->type_name("SHARE");
+  app->add_option("--out", flags->out, "Folder to write; absent or empty (required)")
+      ->type_name("DIR");
+  AddCalibrationOptions(app, flags);
+  AddEvaluationOptions(app, flags);
+  AddFactorizationOptions(app, flags);
+  AddComputationOptions(app, flags);
+  const std::string group = "Job";
+  app->add_option(
+         "-f,--file", flags->job_file,
+         "Job file in YAML or JSON, - for standard input; flags win over it (default: none)")
+      ->group(group)
+      ->type_name("FILE");
+  app->add_option(
+         "--set", flags->settings,
+         "Sets one field of the job, such as budget.kvBudget=0.5; repeatable, wins over all "
+         "(default: none)")
+      ->group(group)
+      ->type_name("KEY=VALUE")
+      ->expected(1);
+  app->add_option("--label", flags->labels, "Labels the job; repeatable (default: none)")
+      ->group(group)
+      ->type_name("KEY=VALUE")
+      ->expected(1);
+}
+
+}  // namespace latentforge::client

@@ -1,0 +1,164 @@
+#include "client/conversion_client.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "client/error.h"
+#include "client/rpc_status.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+
+namespace latentforge::client {
+namespace {
+
+// A watch is renewed after this long, so that a dead connection is noticed.
+constexpr absl::Duration kWatchTimeout = absl::Minutes(5);
+
+void SetDeadline(absl::Duration timeout, grpc::ClientContext* context) {
+  context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  // A private pool: a new channel means a new connection.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5000);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+ConversionClient::ConversionClient(std::shared_ptr<grpc::Channel> channel, std::string address,
+                                   Clock& clock, ClientOptions options)
+    : jobs_(v1::JobService::NewStub(channel)),
+      workers_(v1::WorkerService::NewStub(channel)),
+      address_(std::move(address)),
+      clock_(clock),
+      options_(options) {}
+
+absl::Status ConversionClient::Explain(const grpc::Status& status) const {
+  absl::Status result = FromRpcStatus(status);
+  const bool away = absl::IsUnavailable(result) || absl::IsDeadlineExceeded(result);
+  if (!away || !ReasonOf(result).empty()) return result;
+  result = Annotate(result, absl::StrCat("server ", address_, " did not answer"));
+  return WithNextStep(WithReason(std::move(result), "SERVER_UNREACHABLE"),
+                      absl::StrCat("latentforge health --server ", address_,
+                                   "  (or name another server: --server, LATENTFORGE_SERVER)"));
+}
+
+template <typename Response>
+absl::StatusOr<Response> ConversionClient::Call(
+    Repeat repeat, absl::FunctionRef<grpc::Status(grpc::ClientContext*, Response*)> call) {
+  absl::Duration backoff = options_.first_backoff;
+  for (int attempt = 1;; ++attempt) {
+    grpc::ClientContext context;
+    SetDeadline(options_.call_timeout, &context);
+    Response response;
+    const grpc::Status status = call(&context, &response);
+    if (status.ok()) return response;
+    if (repeat == Repeat::kNo || status.error_code() != grpc::StatusCode::UNAVAILABLE ||
+        attempt >= options_.max_tries) {
+      return Explain(status);
+    }
+    clock_.SleepFor(backoff);
+    backoff *= 2;
+  }
+}
+
+absl::StatusOr<v1::CreateJobResponse> ConversionClient::CreateJob(
+    const v1::CreateJobRequest& request) {
+  const bool repeatable = !request.request_id().empty() || request.validate_only();
+  return Call<v1::CreateJobResponse>(
+      repeatable ? Repeat::kYes : Repeat::kNo,
+      [&](grpc::ClientContext* context, v1::CreateJobResponse* response) {
+        return jobs_->CreateJob(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::Job> ConversionClient::GetJob(const std::string& name) {
+  v1::GetJobRequest request;
+  request.set_name(name);
+  LF_ASSIGN_OR_RETURN(v1::GetJobResponse response,
+                      Call<v1::GetJobResponse>(Repeat::kYes, [&](grpc::ClientContext* context,
+                                                                 v1::GetJobResponse* reply) {
+                        return jobs_->GetJob(context, request, reply);
+                      }));
+  return std::move(*response.mutable_job());
+}
+
+absl::StatusOr<v1::ListJobsResponse> ConversionClient::ListJobs(
+    const v1::ListJobsRequest& request) {
+  return Call<v1::ListJobsResponse>(
+      Repeat::kYes, [&](grpc::ClientContext* context, v1::ListJobsResponse* response) {
+        return jobs_->ListJobs(context, request, response);
+      });
+}
+
+// Cancelling twice is cancelling once, so a repeat is safe.
+absl::StatusOr<v1::Job> ConversionClient::CancelJob(const std::string& name) {
+  v1::CancelJobRequest request;
+  request.set_name(name);
+  LF_ASSIGN_OR_RETURN(v1::CancelJobResponse response,
+                      Call<v1::CancelJobResponse>(Repeat::kYes, [&](grpc::ClientContext* context,
+                                                                    v1::CancelJobResponse* reply) {
+                        return jobs_->CancelJob(context, request, reply);
+                      }));
+  return std::move(*response.mutable_job());
+}
+
+absl::Status ConversionClient::DeleteJob(const std::string& name) {
+  v1::DeleteJobRequest request;
+  request.set_name(name);
+  return Call<v1::DeleteJobResponse>(
+             Repeat::kNo,
+             [&](grpc::ClientContext* context, v1::DeleteJobResponse* response) {
+               return jobs_->DeleteJob(context, request, response);
+             })
+      .status();
+}
+
+absl::StatusOr<v1::ListWorkersResponse> ConversionClient::ListWorkers(
+    const v1::ListWorkersRequest& request) {
+  return Call<v1::ListWorkersResponse>(
+      Repeat::kYes, [&](grpc::ClientContext* context, v1::ListWorkersResponse* response) {
+        return workers_->ListWorkers(context, request, response);
+      });
+}
+
+absl::StatusOr<std::string> ConversionClient::ServerVersion() {
+  v1::ListJobsRequest request;
+  request.set_page_size(1);
+  std::string version;
+  const absl::StatusOr<v1::ListJobsResponse> response = Call<v1::ListJobsResponse>(
+      Repeat::kYes, [&](grpc::ClientContext* context, v1::ListJobsResponse* reply) {
+        const grpc::Status status = jobs_->ListJobs(context, request, reply);
+        const auto& metadata = context->GetServerInitialMetadata();
+        const auto found = metadata.find("latentforge-version");
+        if (found != metadata.end()) version.assign(found->second.data(), found->second.size());
+        return status;
+      });
+  LF_RETURN_IF_ERROR(response.status());
+  if (version.empty()) {
+    return absl::NotFoundError(absl::StrCat("server ", address_, " does not name its version"));
+  }
+  return version;
+}
+
+absl::Status ConversionClient::WatchOnce(
+    const v1::WatchJobRequest& request, grpc::ClientContext* context,
+    absl::FunctionRef<bool(const v1::WatchJobResponse&)> receive) {
+  SetDeadline(kWatchTimeout, context);
+  const std::unique_ptr<grpc::ClientReader<v1::WatchJobResponse>> reader =
+      jobs_->WatchJob(context, request);
+  v1::WatchJobResponse message;
+  bool stopped = false;
+  while (!stopped && reader->Read(&message)) stopped = !receive(message);
+  if (stopped) context->TryCancel();
+  const grpc::Status status = reader->Finish();
+  return stopped ? absl::OkStatus() : Explain(status);
+}
+
+}  // namespace latentforge::client

@@ -1,0 +1,167 @@
+#include "client/convert_run.h"
+
+#include <memory>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/status_macros.h"
+#include "client/conversion_client.h"
+#include "client/error.h"
+#include "client/follow_job.h"
+#include "client/interrupt.h"
+#include "client/job_tracker.h"
+#include "client/private_service.h"
+#include "client/result_table.h"
+#include "client/state_folder.h"
+
+namespace latentforge::client {
+namespace {
+
+bool ArtifactExists(const v1::Job& job) {
+  const absl::StatusOr<std::filesystem::path> path =
+      PathFromUri(job.status().result().artifact_uri());
+  std::error_code error;
+  return path.ok() && std::filesystem::exists(*path, error);
+}
+
+// Submits, or finds what an interrupted run of the same command submitted: the
+// request id is made of the specification. A job that ended without an artifact is
+// of no use, so the next id is tried.
+absl::StatusOr<v1::Job> Submit(ConversionClient& client, const JobDraft& draft,
+                               const std::string& digest) {
+  constexpr int kMostRuns = 1000;
+  for (int run = 1; run <= kMostRuns; ++run) {
+    v1::CreateJobRequest request;
+    *request.mutable_spec() = draft.spec;
+    request.mutable_labels()->insert(draft.labels.begin(), draft.labels.end());
+    request.set_request_id(absl::StrCat("convert-", digest, "-", run));
+    absl::StatusOr<v1::CreateJobResponse> response = client.CreateJob(request);
+    if (!response.ok()) return response.status();
+    v1::Job job = std::move(*response->mutable_job());
+    const v1::JobState state = job.status().state();
+    const bool finished = state == v1::JOB_STATE_SUCCEEDED && ArtifactExists(job);
+    if (finished || !IsTerminal(state)) return job;
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("the work folder holds ", kMostRuns, " ended runs of this conversion"));
+}
+
+absl::Status PrintResult(const v1::ConversionResult& result, OutputFormat format,
+                         const JobDraft& draft) {
+  if (format == OutputFormat::kName) {
+    return PrintOutput(absl::StrCat(PathText(result.artifact_uri()), "\n"));
+  }
+  if (format == OutputFormat::kJson || format == OutputFormat::kJsonLines) {
+    LF_ASSIGN_OR_RETURN(const std::filesystem::path path, PathFromUri(result.report_uri()));
+    LF_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+    LF_ASSIGN_OR_RETURN(const Json report, ParseJson(text));
+    return PrintOutput(
+        absl::StrCat(WriteJson(report, format == OutputFormat::kJson ? 2 : -1), "\n"));
+  }
+  const std::string& text_uri = draft.spec.evaluation().corpus().uri().empty()
+                                    ? draft.spec.calibration().corpora(0).uri()
+                                    : draft.spec.evaluation().corpus().uri();
+  return PrintOutput(absl::StrCat(ResultTable(result), "\nnext: latentforge evaluate ",
+                                  ShellWord(PathText(result.artifact_uri())), " --text ",
+                                  ShellWord(PathText(text_uri)), "\n"));
+}
+
+// Follows the job; after the first Ctrl-C asks for cancellation and follows on.
+absl::StatusOr<v1::Job> Follow(ConversionClient& client, PrivateService& service,
+                               const std::string& name, const CommandContext& context) {
+  const std::unique_ptr<ProgressView> view = MakeProgressView(context.terminal, context.clock);
+  FollowOptions options;
+  options.after = 0;
+  options.interrupted = Interrupted;
+  options.check = [&service] { return service.Check(); };
+  absl::StatusOr<FollowResult> result = FollowJob(client, context.clock, name, *view, options);
+  if (result.ok() && result->end == FollowEnd::kInterrupted) {
+    view->Notice("cancelling; Ctrl-C again leaves at once");
+    const absl::StatusOr<v1::Job> cancelled = client.CancelJob(name);
+    if (!cancelled.ok()) {
+      view->Finish();
+      return cancelled.status();
+    }
+    options.after = result->sequence;
+    options.interrupted = nullptr;
+    result = FollowJob(client, context.clock, name, *view, options);
+  }
+  view->Finish();
+  if (!result.ok()) return result.status();
+  return std::move(result->job);
+}
+
+absl::Status Interruption() {
+  return WithExitCode(absl::CancelledError("interrupted; the conversion was cancelled"),
+                      kExitInterrupted);
+}
+
+absl::StatusOr<std::filesystem::path> StateRoot(const ConvertOptions& options,
+                                                const CommandContext& context) {
+  if (!options.work_dir.has_value()) return DefaultStateRoot(context.environment);
+  if (options.work_dir->empty()) return absl::InvalidArgumentError("--work-dir is empty");
+  return (context.files.current_folder / *options.work_dir).lexically_normal();
+}
+
+// The work folder is of use as long as a rerun could continue in it, or somebody
+// has to look into the logs.
+bool WorkIsDone(const v1::Job& job) {
+  const v1::JobStatus& status = job.status();
+  return status.state() != v1::JOB_STATE_FAILED ||
+         status.error().error_class() == v1::ERROR_CLASS_USER;
+}
+
+absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, const JobDraft& draft,
+                                  const std::string& digest, const CommandContext& context) {
+  PrivateServiceOptions options;
+  options.folder = folder.path();
+  LF_ASSIGN_OR_RETURN(options.socket, folder.SocketPath());
+  options.server = SiblingProgram("latentforge-server");
+  options.worker = SiblingProgram("latentforge-worker");
+  options.convert = SiblingProgram("latentforge-convert");
+  options.interrupted = Interrupted;
+  LF_ASSIGN_OR_RETURN(const std::unique_ptr<PrivateService> service,
+                      PrivateService::Start(options, context.clock));
+  ConversionClient client(OpenChannel(service->address()), service->address(), context.clock);
+  LF_ASSIGN_OR_RETURN(const v1::Job job, Submit(client, draft, digest));
+  absl::StatusOr<v1::Job> ended = Follow(client, *service, job.name(), context);
+  service->Stop();
+  return ended;
+}
+
+}  // namespace
+
+absl::Status RunConvert(const ConvertOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.output));
+  LF_ASSIGN_OR_RETURN(const JobDraft draft, BuildDraft(options.spec, context.files));
+  LF_RETURN_IF_ERROR(CheckLocalInputs(draft, context.files));
+  LF_ASSIGN_OR_RETURN(const std::filesystem::path root, StateRoot(options, context));
+  const std::string digest = SpecDigest(draft.spec);
+  LF_ASSIGN_OR_RETURN(StateFolder folder, StateFolder::Open(root, digest));
+  if (folder.existed()) {
+    context.terminal.Write(
+        absl::StrCat("continuing the interrupted run in ", folder.path().string(), "\n"));
+  }
+  const absl::StatusOr<v1::Job> job = ConvertIn(folder, draft, digest, context);
+  folder.Release();
+  // A refused request leaves nothing worth keeping; a broken service leaves logs
+  // and finished layers.
+  const bool refused = absl::IsInvalidArgument(job.status()) || absl::IsCancelled(job.status()) ||
+                       absl::IsAlreadyExists(job.status()) || absl::IsNotFound(job.status());
+  const bool remove =
+      !options.keep_work && (job.ok() ? WorkIsDone(*job) : refused && !folder.existed());
+  if (remove) {
+    LF_RETURN_IF_ERROR(folder.Remove());
+  } else {
+    context.terminal.Write(absl::StrCat("kept: ", folder.path().string(), "\n"));
+  }
+  if (!job.ok()) return job.status();
+  if (job->status().state() == v1::JOB_STATE_CANCELLED && Interrupted()) return Interruption();
+  LF_RETURN_IF_ERROR(JobOutcome(*job));
+  return PrintResult(job->status().result(), format, draft);
+}
+
+}  // namespace latentforge::client

@@ -1,0 +1,102 @@
+#include "client/error.h"
+
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/json.h"
+
+namespace latentforge::client {
+namespace {
+
+constexpr char kReasonUrl[] = "latentforge.client/reason";
+constexpr char kNextStepUrl[] = "latentforge.client/next-step";
+constexpr char kExitCodeUrl[] = "latentforge.client/exit-code";
+constexpr char kViolationsUrl[] = "latentforge.client/violations";
+
+absl::Status With(absl::Status status, const char* url, absl::string_view value) {
+  if (!status.ok() && !value.empty()) status.SetPayload(url, absl::Cord(value));
+  return status;
+}
+
+std::string PayloadOf(const absl::Status& status, const char* url) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(url);
+  return payload.has_value() ? std::string(*payload) : std::string();
+}
+
+}  // namespace
+
+absl::Status WithReason(absl::Status status, absl::string_view reason) {
+  return With(std::move(status), kReasonUrl, reason);
+}
+
+absl::Status WithNextStep(absl::Status status, absl::string_view next_step) {
+  return With(std::move(status), kNextStepUrl, next_step);
+}
+
+absl::Status WithViolations(absl::Status status, const std::vector<FieldViolation>& violations) {
+  Json list = Json::array();
+  for (const FieldViolation& violation : violations) {
+    list.push_back({{"field", violation.field}, {"description", violation.description}});
+  }
+  if (list.empty()) return status;
+  return With(std::move(status), kViolationsUrl, WriteJson(list));
+}
+
+absl::Status WithExitCode(absl::Status status, ExitCode code) {
+  return With(std::move(status), kExitCodeUrl, absl::StrCat(static_cast<int>(code)));
+}
+
+int ExitCodeOf(const absl::Status& status) {
+  int code = 0;
+  if (absl::SimpleAtoi(PayloadOf(status, kExitCodeUrl), &code)) return code;
+  return ExitCodeForStatus(status);
+}
+
+std::string ReasonOf(const absl::Status& status) { return PayloadOf(status, kReasonUrl); }
+
+std::string NextStepOf(const absl::Status& status) { return PayloadOf(status, kNextStepUrl); }
+
+std::vector<FieldViolation> ViolationsOf(const absl::Status& status) {
+  std::vector<FieldViolation> violations;
+  const std::string payload = PayloadOf(status, kViolationsUrl);
+  if (payload.empty()) return violations;
+  const absl::StatusOr<Json> list = ParseJson(payload);
+  if (!list.ok() || !list->is_array()) return violations;
+  for (const Json& item : *list) {
+    violations.push_back({item.value("field", ""), item.value("description", "")});
+  }
+  return violations;
+}
+
+std::string RenderErrorText(const absl::Status& status) {
+  std::string text = absl::StrCat("error: ", status.message());
+  if (const std::string reason = ReasonOf(status); !reason.empty()) {
+    absl::StrAppend(&text, " [", reason, "]");
+  }
+  absl::StrAppend(&text, "\n");
+  for (const FieldViolation& violation : ViolationsOf(status)) {
+    absl::StrAppend(&text, "  ", violation.field, ": ", violation.description, "\n");
+  }
+  if (const std::string next = NextStepOf(status); !next.empty()) {
+    absl::StrAppend(&text, "next: ", next, "\n");
+  }
+  return text;
+}
+
+std::string RenderErrorJson(const absl::Status& status) {
+  Json error = {{"code", absl::StatusCodeToString(status.code())},
+                {"message", std::string(status.message())},
+                {"exitCode", ExitCodeOf(status)}};
+  if (const std::string reason = ReasonOf(status); !reason.empty()) error["reason"] = reason;
+  if (const std::string next = NextStepOf(status); !next.empty()) error["nextStep"] = next;
+  Json violations = Json::array();
+  for (const FieldViolation& violation : ViolationsOf(status)) {
+    violations.push_back({{"field", violation.field}, {"description", violation.description}});
+  }
+  if (!violations.empty()) error["fieldViolations"] = violations;
+  return absl::StrCat(WriteJson({{"error", error}}), "\n");
+}
+
+}  // namespace latentforge::client

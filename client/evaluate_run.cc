@@ -1,0 +1,100 @@
+#include "client/evaluate_run.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/json.h"
+#include "base/status_macros.h"
+#include "client/child_output.h"
+#include "client/child_process.h"
+#include "client/compute_events.h"
+#include "client/error.h"
+#include "client/interrupt.h"
+#include "client/output.h"
+#include "client/progress_view.h"
+#include "client/text_format.h"
+
+namespace latentforge::client {
+namespace {
+
+void AddFlag(const char* flag, const std::optional<std::string>& value,
+             std::vector<std::string>* command) {
+  if (!value.has_value()) return;
+  command->push_back(flag);
+  command->push_back(*value);
+}
+
+std::optional<std::string> Number(const std::optional<int32_t>& value) {
+  return value.has_value() ? std::optional<std::string>(absl::StrCat(*value)) : std::nullopt;
+}
+
+// The members of the measured object, one a line; nested ones stay JSON.
+std::string FiguresTable(const Json& figures) {
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [key, value] : figures.items()) {
+    rows.push_back({Printable(key), value.is_string()         ? Printable(value.get<std::string>())
+                                    : value.is_number_float() ? FormatFigure(value.get<double>())
+                                                              : Printable(WriteJson(value))});
+  }
+  return FormatTable({}, rows);
+}
+
+absl::Status PrintFigures(const std::string& text, OutputFormat format) {
+  const absl::StatusOr<Json> figures = ParseJson(text);
+  if (!figures.ok() || !figures->is_object()) {
+    return absl::InternalError(
+        absl::StrCat("latentforge-convert printed no JSON object: ", text.substr(0, 200)));
+  }
+  if (format == OutputFormat::kTable) return PrintOutput(FiguresTable(*figures));
+  return PrintOutput(
+      absl::StrCat(WriteJson(*figures, format == OutputFormat::kJson ? 2 : -1), "\n"));
+}
+
+}  // namespace
+
+std::vector<std::string> EvaluateCommandLine(const EvaluateOptions& options,
+                                             const std::filesystem::path& program) {
+  std::vector<std::string> command = {program.string(), "evaluate",   options.model,
+                                      "--text",         options.text, "--events"};
+  AddFlag("--text-field", options.text_field, &command);
+  AddFlag("--windows", Number(options.windows), &command);
+  AddFlag("--window-length", Number(options.window_length), &command);
+  AddFlag("--dtype", options.dtype, &command);
+  AddFlag("--device", options.device, &command);
+  AddFlag("--threads", Number(options.threads), &command);
+  return command;
+}
+
+absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.output));
+  for (const auto& [flag, path] :
+       {std::pair<const char*, std::string>{"MODEL", options.model}, {"--text", options.text}}) {
+    if (!context.files.exists(context.files.current_folder / path)) {
+      return absl::NotFoundError(absl::StrCat(flag, " ", path, ": no such file or folder"));
+    }
+  }
+  LF_ASSIGN_OR_RETURN(
+      const std::unique_ptr<ChildProcess> child,
+      ChildProcess::Start(
+          {EvaluateCommandLine(options, SiblingProgram("latentforge-convert")), {}}));
+  const std::unique_ptr<ProgressView> view = MakeProgressView(context.terminal, context.clock);
+  ComputeEvents events(*view);
+  bool told = false;
+  const std::string output = ReadChildOutput(
+      *child, [&](const std::string& line) { events.TakeLine(line); },
+      [&] {
+        view->Tick();
+        if (Interrupted() && !std::exchange(told, true)) child->Signal(SIGTERM);
+      });
+  const int wait_status = child->Wait();
+  view->Finish();
+  if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) return PrintFigures(output, format);
+  if (Interrupted()) return absl::CancelledError("interrupted; the evaluation was stopped");
+  return events.Failure(DescribeWaitStatus(wait_status));
+}
+
+}  // namespace latentforge::client

@@ -1,0 +1,184 @@
+#include "client/field_text.h"
+
+#include <cmath>
+#include <cstdint>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/time/time.h"
+#include "base/status_macros.h"
+#include "client/suggest.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/duration.pb.h"
+
+namespace latentforge::client {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::EnumDescriptor;
+using google::protobuf::EnumValueDescriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+std::string ToUpperSnake(absl::string_view camel) {
+  std::string snake;
+  for (size_t i = 0; i < camel.size(); ++i) {
+    if (i > 0 && absl::ascii_isupper(camel[i]) && !absl::ascii_isupper(camel[i - 1])) snake += '_';
+    snake += absl::ascii_toupper(camel[i]);
+  }
+  return snake;
+}
+
+std::string CanonicalEnumText(absl::string_view text) {
+  std::string canonical =
+      absl::StrReplaceAll(absl::AsciiStrToUpper(absl::string_view(text)), {{"-", "_"}});
+  if (canonical == "FP32") return "FLOAT32";
+  if (canonical == "BF16") return "BFLOAT16";
+  if (canonical == "FP16") return "FLOAT16";
+  return canonical;
+}
+
+absl::Status WrongValue(const FieldDescriptor& field, absl::string_view text,
+                        absl::string_view expected) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(field.json_name(), " is \"", text, "\", expected ", expected));
+}
+
+template <typename T>
+void Store(const FieldDescriptor& field, T value, Message* message,
+           void (Reflection::*set)(Message*, const FieldDescriptor*, T) const,
+           void (Reflection::*add)(Message*, const FieldDescriptor*, T) const) {
+  const Reflection& reflection = *message->GetReflection();
+  (reflection.*(field.is_repeated() ? add : set))(message, &field, value);
+}
+
+absl::Status SetInteger(const FieldDescriptor& field, absl::string_view text, Message* message) {
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32: {
+      int32_t value = 0;
+      if (!absl::SimpleAtoi(text, &value)) return WrongValue(field, text, "a 32-bit integer");
+      Store(field, value, message, &Reflection::SetInt32, &Reflection::AddInt32);
+      return absl::OkStatus();
+    }
+    case FieldDescriptor::CPPTYPE_INT64: {
+      int64_t value = 0;
+      if (!absl::SimpleAtoi(text, &value)) return WrongValue(field, text, "a 64-bit integer");
+      Store(field, value, message, &Reflection::SetInt64, &Reflection::AddInt64);
+      return absl::OkStatus();
+    }
+    default: {
+      uint64_t value = 0;
+      if (!absl::SimpleAtoi(text, &value)) {
+        return WrongValue(field, text, "an integer from 0 to 2^64 - 1");
+      }
+      Store(field, value, message, &Reflection::SetUInt64, &Reflection::AddUInt64);
+      return absl::OkStatus();
+    }
+  }
+}
+
+absl::Status SetDouble(const FieldDescriptor& field, absl::string_view text, Message* message) {
+  double value = 0;
+  if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) {
+    return WrongValue(field, text, "a finite number");
+  }
+  Store(field, value, message, &Reflection::SetDouble, &Reflection::AddDouble);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<const FieldDescriptor*> FindField(const Descriptor& message,
+                                                 absl::string_view name) {
+  std::vector<std::string> known;
+  for (int i = 0; i < message.field_count(); ++i) {
+    const FieldDescriptor* field = message.field(i);
+    if (name == field->json_name() || name == field->name()) return field;
+    known.push_back(field->json_name());
+  }
+  return absl::InvalidArgumentError(absl::StrCat("\"", name, "\" is not a field of ",
+                                                 message.name(), " (", absl::StrJoin(known, ", "),
+                                                 ")", DidYouMean(name, known)));
+}
+
+std::string ShortEnumName(const EnumValueDescriptor& value) {
+  if (value.number() == 0) return "";
+  const std::string prefix = ToUpperSnake(value.type()->name()) + "_";
+  absl::string_view name = value.name();
+  if (absl::StartsWith(name, prefix)) name.remove_prefix(prefix.size());
+  return absl::StrReplaceAll(absl::AsciiStrToLower(name), {{"_", "-"}});
+}
+
+std::vector<std::string> ShortEnumNames(const EnumDescriptor& type) {
+  std::vector<std::string> names;
+  for (int i = 0; i < type.value_count(); ++i) {
+    if (type.value(i)->number() != 0) names.push_back(ShortEnumName(*type.value(i)));
+  }
+  return names;
+}
+
+absl::StatusOr<int> ParseEnum(const EnumDescriptor& type, absl::string_view text) {
+  const std::string canonical = CanonicalEnumText(text);
+  for (int i = 0; i < type.value_count(); ++i) {
+    const EnumValueDescriptor* value = type.value(i);
+    const std::string short_name = CanonicalEnumText(ShortEnumName(*value));
+    if (canonical == value->name() || (!short_name.empty() && canonical == short_name)) {
+      return value->number();
+    }
+  }
+  const std::vector<std::string> names = ShortEnumNames(type);
+  return absl::InvalidArgumentError(absl::StrCat(
+      "\"", text, "\", expected one of ", absl::StrJoin(names, ", "), DidYouMean(text, names)));
+}
+
+absl::Status ParseDuration(absl::string_view text, Message* duration) {
+  absl::Duration value;
+  if (!absl::ParseDuration(text, &value) || value <= absl::ZeroDuration() ||
+      value > absl::Hours(24 * 365)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", text, "\", expected a time span of at most a year, such as 90s, 45m or 2h30m"));
+  }
+  google::protobuf::Duration parsed;
+  parsed.set_seconds(absl::IDivDuration(value, absl::Seconds(1), &value));
+  parsed.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(value)));
+  duration->CopyFrom(parsed);
+  return absl::OkStatus();
+}
+
+absl::Status SetScalar(const FieldDescriptor& field, absl::string_view text, Message* message) {
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32:
+    case FieldDescriptor::CPPTYPE_INT64:
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return SetInteger(field, text, message);
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return SetDouble(field, text, message);
+    case FieldDescriptor::CPPTYPE_BOOL: {
+      if (text != "true" && text != "false") return WrongValue(field, text, "true or false");
+      Store(field, text == "true", message, &Reflection::SetBool, &Reflection::AddBool);
+      return absl::OkStatus();
+    }
+    case FieldDescriptor::CPPTYPE_STRING:
+      if (field.is_repeated()) {
+        message->GetReflection()->AddString(message, &field, std::string(text));
+      } else {
+        message->GetReflection()->SetString(message, &field, std::string(text));
+      }
+      return absl::OkStatus();
+    case FieldDescriptor::CPPTYPE_ENUM: {
+      const absl::StatusOr<int> value = ParseEnum(*field.enum_type(), text);
+      if (!value.ok()) return Annotate(value.status(), absl::StrCat(field.json_name(), " is"));
+      Store(field, *value, message, &Reflection::SetEnumValue, &Reflection::AddEnumValue);
+      return absl::OkStatus();
+    }
+    default:
+      return WrongValue(field, text, "a mapping");
+  }
+}
+
+}  // namespace latentforge::client

@@ -1,0 +1,39 @@
+// Protobuf fields as users write them in job files, flags and --set: JSON names
+// or .proto names, and short enum values ("root-covariance").
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "google/protobuf/message.h"
+
+namespace latentforge::client {
+
+// The field that is called `name` (JSON name or .proto name). InvalidArgument
+// names the nearest field.
+absl::StatusOr<const google::protobuf::FieldDescriptor*> FindField(
+    const google::protobuf::Descriptor& message, absl::string_view name);
+
+// "root-covariance" of PRECONDITIONER_ROOT_COVARIANCE; "" of the zero value.
+std::string ShortEnumName(const google::protobuf::EnumValueDescriptor& value);
+
+// Every short name of an enum but that of its zero value.
+std::vector<std::string> ShortEnumNames(const google::protobuf::EnumDescriptor& type);
+
+// The value that is written "root-covariance", "root_covariance" or
+// "PRECONDITIONER_ROOT_COVARIANCE"; formats may also be "fp32", "bf16", "fp16".
+// InvalidArgument lists what is allowed.
+absl::StatusOr<int> ParseEnum(const google::protobuf::EnumDescriptor& type, absl::string_view text);
+
+// A time span: "90s", "2h30m". InvalidArgument when it is not positive.
+absl::Status ParseDuration(absl::string_view text, google::protobuf::Message* duration);
+
+// Sets (or, for a repeated field, appends) a number, text, truth value or enum.
+// InvalidArgument says which field has which value and what was expected.
+absl::Status SetScalar(const google::protobuf::FieldDescriptor& field, absl::string_view text,
+                       google::protobuf::Message* message);
+
+}  // namespace latentforge::client

@@ -1,0 +1,87 @@
+#include "client/follow_job.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "client/error.h"
+#include "client/job_tracker.h"
+#include "client/text_format.h"
+
+namespace latentforge::client {
+namespace {
+
+constexpr absl::Duration kTick = absl::Milliseconds(100);
+
+// One update of the watch; says whether the watch has ended.
+absl::StatusOr<bool> Take(const WatchUpdate& update, const FollowOptions& options,
+                          JobTracker* tracker, ProgressView* view) {
+  switch (update.kind) {
+    case WatchUpdate::Kind::kEnded:
+      return update.status.ok() ? absl::StatusOr<bool>(true) : update.status;
+    case WatchUpdate::Kind::kReconnecting:
+      view->Notice(absl::StrCat("connection lost (", update.status.message(), "), trying again"));
+      return false;
+    case WatchUpdate::Kind::kMessage:
+      break;
+  }
+  LF_ASSIGN_OR_RETURN(const JobTracker::Change change, tracker->Apply(update.message));
+  if (change == JobTracker::Change::kNothing) return false;
+  if (options.on_message) options.on_message(update.message);
+  view->Show(tracker->job(),
+             change == JobTracker::Change::kEvent ? &update.message.event() : nullptr);
+  return tracker->ended();
+}
+
+const char* NextStepOf(v1::ErrorClass error_class) {
+  switch (error_class) {
+    case v1::ERROR_CLASS_USER:
+      return "correct what the message names and submit again";
+    case v1::ERROR_CLASS_RESOURCE:
+      return "free the resource that the message names, or use another machine, and submit again";
+    default:
+      return "submit again; if it fails again, look into the worker's log";
+  }
+}
+
+}  // namespace
+
+absl::Status JobOutcome(const v1::Job& job) {
+  const v1::ConversionError& error = job.status().error();
+  switch (job.status().state()) {
+    case v1::JOB_STATE_FAILED: {
+      absl::Status status =
+          absl::InternalError(absl::StrCat(job.name(), " failed: ", Printable(error.message())));
+      status = WithNextStep(WithReason(status, error.reason()), NextStepOf(error.error_class()));
+      return WithExitCode(status, kExitJobFailed);
+    }
+    case v1::JOB_STATE_CANCELLED:
+      return WithExitCode(absl::CancelledError(absl::StrCat(job.name(), " was cancelled")),
+                          kExitJobCancelled);
+    default:
+      return absl::OkStatus();
+  }
+}
+
+absl::StatusOr<FollowResult> FollowJob(ConversionClient& client, Clock& clock,
+                                       const std::string& job, ProgressView& view,
+                                       const FollowOptions& options) {
+  JobWatch watch(client, clock, job, options.after, options.watch);
+  JobTracker tracker(options.after);
+  const absl::Duration deadline = clock.Monotonic() + options.timeout;
+  while (true) {
+    if (options.check) LF_RETURN_IF_ERROR(options.check());
+    if (options.interrupted && options.interrupted()) {
+      return FollowResult{tracker.job(), tracker.sequence(), FollowEnd::kInterrupted};
+    }
+    if (clock.Monotonic() >= deadline)
+      return FollowResult{tracker.job(), tracker.sequence(), FollowEnd::kTimedOut};
+    const std::optional<WatchUpdate> update = watch.Next(kTick);
+    if (!update.has_value()) {
+      view.Tick();
+      continue;
+    }
+    LF_ASSIGN_OR_RETURN(const bool ended, Take(*update, options, &tracker, &view));
+    if (ended) return FollowResult{tracker.job(), tracker.sequence(), FollowEnd::kJobEnded};
+  }
+}
+
+}  // namespace latentforge::client

@@ -1,0 +1,136 @@
+#include "client/job_run.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "client/conversion_client.h"
+#include "client/error.h"
+#include "client/field_text.h"
+#include "client/output.h"
+
+namespace latentforge::client {
+namespace {
+
+absl::StatusOr<v1::JobFilter> Filter(const ListJobsOptions& options) {
+  v1::JobFilter filter;
+  for (const std::string& state : options.states) {
+    const absl::StatusOr<int> value = ParseEnum(*v1::JobState_descriptor(), state);
+    if (!value.ok()) return Annotate(value.status(), "--state is");
+    filter.add_states(static_cast<v1::JobState>(*value));
+  }
+  for (const std::string& label : options.labels) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--label ", label, ": expected KEY=VALUE, such as team=search"));
+    }
+    (*filter.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  return filter;
+}
+
+absl::Status CheckRequestId(const std::string& id) {
+  if (id.size() <= 64) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--request-id has ", id.size(), " characters, expected 1 to 64"));
+}
+
+}  // namespace
+
+std::string ServerAddress(const ServerOptions& options, const CommandContext& context) {
+  if (options.server.has_value()) return *options.server;
+  const std::string from_environment = context.environment("LATENTFORGE_SERVER").value_or("");
+  return from_environment.empty() ? kDefaultServer : from_environment;
+}
+
+std::string JobName(const std::string& text) {
+  return absl::StartsWith(text, "jobs/") ? text : absl::StrCat("jobs/", text);
+}
+
+absl::Status RunSubmit(const SubmitOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
+  LF_ASSIGN_OR_RETURN(const JobDraft draft, BuildDraft(options.spec, context.files));
+  LF_RETURN_IF_ERROR(CheckRequestId(options.request_id));
+  v1::CreateJobRequest request;
+  *request.mutable_spec() = draft.spec;
+  request.mutable_labels()->insert(draft.labels.begin(), draft.labels.end());
+  request.set_validate_only(options.validate_only);
+  request.set_request_id(options.request_id);
+  if (request.request_id().empty() && !options.validate_only) {
+    LF_ASSIGN_OR_RETURN(*request.mutable_request_id(), NewRequestId());
+    context.terminal.Write(absl::StrCat("request id: ", request.request_id(), "\n"));
+  }
+  const std::string address = ServerAddress(options.server, context);
+  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const v1::CreateJobResponse response, client.CreateJob(request));
+  if (options.validate_only) {
+    LF_ASSIGN_OR_RETURN(const std::string text, RenderEstimate(response, format));
+    return PrintOutput(text);
+  }
+  if (!options.wait) {
+    // The name alone is what a script or the next command needs.
+    const OutputFormat submitted = format == OutputFormat::kTable ? OutputFormat::kName : format;
+    LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(response.job(), submitted));
+    return PrintOutput(text);
+  }
+  context.terminal.Write(absl::StrCat("submitted ", response.job().name(), "\n"));
+  WatchJobOptions watch;
+  watch.server = options.server;
+  watch.server.server = address;
+  watch.job = response.job().name();
+  watch.from_sequence = 0;
+  watch.waiting = options.waiting;
+  return RunWatch(watch, context);
+}
+
+absl::Status RunListJobs(const ListJobsOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
+  v1::ListJobsRequest request;
+  LF_ASSIGN_OR_RETURN(*request.mutable_filter(), Filter(options));
+  request.set_page_size(options.page_size);
+  request.set_page_token(options.page_token);
+  const std::string address = ServerAddress(options.server, context);
+  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(v1::ListJobsResponse jobs, client.ListJobs(request));
+  while (options.all && !jobs.next_page_token().empty()) {
+    request.set_page_token(jobs.next_page_token());
+    LF_ASSIGN_OR_RETURN(const v1::ListJobsResponse page, client.ListJobs(request));
+    jobs.mutable_jobs()->MergeFrom(page.jobs());
+    jobs.set_next_page_token(page.next_page_token());
+  }
+  LF_ASSIGN_OR_RETURN(const std::string text, RenderJobs(jobs, format));
+  return PrintOutput(text);
+}
+
+absl::Status RunGetJob(const OneJobOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
+  const std::string address = ServerAddress(options.server, context);
+  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const v1::Job job, client.GetJob(JobName(options.job)));
+  LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(job, format));
+  return PrintOutput(text);
+}
+
+absl::Status RunCancelJob(const OneJobOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
+  const std::string address = ServerAddress(options.server, context);
+  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const v1::Job job, client.CancelJob(JobName(options.job)));
+  LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(job, format));
+  return PrintOutput(text);
+}
+
+absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
+  const std::string address = ServerAddress(options.server, context);
+  ConversionClient client(OpenChannel(address), address, context.clock);
+  const std::string name = JobName(options.job);
+  LF_RETURN_IF_ERROR(client.DeleteJob(name));
+  v1::Job deleted;
+  deleted.set_name(name);
+  const OutputFormat named = format == OutputFormat::kTable ? OutputFormat::kName : format;
+  LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(deleted, named));
+  return PrintOutput(text);
+}
+
+}  // namespace latentforge::client

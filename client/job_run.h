@@ -1,0 +1,71 @@
+// The `latentforge job` commands behind their flags.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "client/commands/command.h"
+
+namespace latentforge::client {
+
+// What every command that talks to a server takes.
+struct ServerOptions {
+  std::optional<std::string> server;  // else LATENTFORGE_SERVER, else the default
+  std::string output = "table";
+};
+
+inline constexpr char kDefaultServer[] = "localhost:8470";
+
+std::string ServerAddress(const ServerOptions& options, const CommandContext& context);
+
+struct WaitOptions {
+  std::optional<std::string> timeout;  // "90s"
+};
+
+struct SubmitOptions {
+  ServerOptions server;
+  SpecFlags spec;
+  std::string request_id;
+  bool validate_only = false;
+  bool wait = false;
+  WaitOptions waiting;
+};
+
+struct WatchJobOptions {
+  ServerOptions server;
+  std::string job;
+  std::optional<int64_t> from_sequence;
+  WaitOptions waiting;
+};
+
+struct ListJobsOptions {
+  ServerOptions server;
+  std::vector<std::string> states;
+  std::vector<std::string> labels;
+  int32_t page_size = 0;
+  std::string page_token;
+  bool all = false;
+};
+
+struct OneJobOptions {
+  ServerOptions server;
+  std::string job;
+};
+
+absl::Status RunSubmit(const SubmitOptions& options, const CommandContext& context);
+absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& context);
+absl::Status RunListJobs(const ListJobsOptions& options, const CommandContext& context);
+absl::Status RunGetJob(const OneJobOptions& options, const CommandContext& context);
+absl::Status RunCancelJob(const OneJobOptions& options, const CommandContext& context);
+absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context);
+
+// "jobs/ID" of "jobs/ID" or "ID".
+std::string JobName(const std::string& text);
+
+// A random UUID, version 4.
+absl::StatusOr<std::string> NewRequestId();
+
+}  // namespace latentforge::client

@@ -1,0 +1,48 @@
+// A job as a watcher knows it: the snapshot with every later event applied.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "latentforge/v1/job.pb.h"
+#include "latentforge/v1/job_service.pb.h"
+
+namespace latentforge::client {
+
+bool IsTerminal(v1::JobState state);
+
+// Pure bookkeeping; not safe for concurrent use.
+class JobTracker {
+ public:
+  enum class Change { kNothing, kSnapshot, kEvent };
+
+  // `after`: the watch was opened with this from_sequence, so events that the
+  // snapshot includes are sent again.
+  explicit JobTracker(std::optional<int64_t> after = std::nullopt) : after_(after) {}
+
+  // Takes one message of a watch. Events that were seen already (a repeat after a
+  // reconnect) and bookmarks are kNothing. DataLoss when a sequence is missing.
+  absl::StatusOr<Change> Apply(const v1::WatchJobResponse& message);
+
+  const v1::Job& job() const { return job_; }
+  bool has_snapshot() const { return has_snapshot_; }
+  // The job has ended and every event of it was seen.
+  bool ended() const {
+    return IsTerminal(job_.status().state()) && sequence_ >= snapshot_sequence_;
+  }
+  // Sequence up to which everything is known: where a watch resumes.
+  int64_t sequence() const { return sequence_; }
+
+ private:
+  void ApplyEvent(const v1::JobEvent& event);
+  void ApplyState(const v1::StateChanged& change);
+
+  const std::optional<int64_t> after_;
+  v1::Job job_;
+  bool has_snapshot_ = false;
+  int64_t sequence_ = 0;
+  int64_t snapshot_sequence_ = 0;
+};
+
+}  // namespace latentforge::client

@@ -1,0 +1,96 @@
+// RunWatch and what it needs; the rest of job_run.h is in job_run.cc.
+#include <sys/random.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+#include "base/status_macros.h"
+#include "client/conversion_client.h"
+#include "client/error.h"
+#include "client/follow_job.h"
+#include "client/interrupt.h"
+#include "client/job_run.h"
+#include "client/output.h"
+#include "client/result_table.h"
+
+namespace latentforge::client {
+namespace {
+
+absl::StatusOr<absl::Duration> Timeout(const WaitOptions& options) {
+  if (!options.timeout.has_value()) return absl::InfiniteDuration();
+  absl::Duration timeout;
+  if (!absl::ParseDuration(*options.timeout, &timeout) || timeout < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--timeout is \"", *options.timeout, "\", expected a time span such as 90s or 2h30m"));
+  }
+  return timeout;
+}
+
+// {"snapshot": ...} first, then {"event": ...}, one a line.
+void PrintMessage(const v1::WatchJobResponse& message) {
+  const absl::StatusOr<std::string> line = ToJson(message, true);
+  if (line.ok()) PrintOutput(*line).IgnoreError();  // a reader that left ends us by its exit
+}
+
+// The job still runs: why we stop watching, and how to watch again.
+absl::Status Detached(FollowEnd end, const std::string& job, const std::string& address) {
+  const std::string again =
+      absl::StrCat("latentforge job watch ", job, " --server ", ShellWord(address));
+  if (end == FollowEnd::kTimedOut) {
+    return WithNextStep(WithExitCode(absl::DeadlineExceededError(absl::StrCat(
+                                         "the time to wait is over; ", job, " still runs")),
+                                     kExitWaitTimedOut),
+                        again);
+  }
+  return WithNextStep(
+      WithExitCode(absl::CancelledError(absl::StrCat("stopped watching; ", job, " still runs")),
+                   kExitInterrupted),
+      again);
+}
+
+}  // namespace
+
+absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
+  FollowOptions follow;
+  LF_ASSIGN_OR_RETURN(follow.timeout, Timeout(options.waiting));
+  follow.after = options.from_sequence;
+  follow.interrupted = Interrupted;
+  const bool events = format == OutputFormat::kJsonLines;
+  if (events) follow.on_message = PrintMessage;
+  const std::string address = ServerAddress(options.server, context);
+  ConversionClient client(OpenChannel(address), address, context.clock);
+  const std::unique_ptr<ProgressView> view =
+      events ? std::make_unique<SilentView>() : MakeProgressView(context.terminal, context.clock);
+  const std::string name = JobName(options.job);
+  const absl::StatusOr<FollowResult> result = FollowJob(client, context.clock, name, *view, follow);
+  view->Finish();
+  if (!result.ok()) return result.status();
+  if (result->end != FollowEnd::kJobEnded) return Detached(result->end, name, address);
+  LF_RETURN_IF_ERROR(JobOutcome(result->job));
+  if (events) return absl::OkStatus();
+  if (format == OutputFormat::kTable)
+    return PrintOutput(ResultTable(result->job.status().result()));
+  LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(result->job, format));
+  return PrintOutput(text);
+}
+
+absl::StatusOr<std::string> NewRequestId() {
+  uint8_t bytes[16];
+  if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes)) {
+    return absl::InternalError("the system gave no random bytes");
+  }
+  bytes[6] = static_cast<uint8_t>((bytes[6] & 0x0F) | 0x40);  // version 4
+  bytes[8] = static_cast<uint8_t>((bytes[8] & 0x3F) | 0x80);  // RFC 4122 variant
+  std::string id;
+  for (int i = 0; i < 16; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) id += '-';
+    absl::StrAppendFormat(&id, "%02x", bytes[i]);
+  }
+  return id;
+}
+
+}  // namespace latentforge::client

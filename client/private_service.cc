@@ -1,0 +1,115 @@
+#include "client/private_service.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "client/error.h"
+#include "client/result_table.h"
+#include "client/text_format.h"
+
+namespace latentforge::client {
+namespace {
+
+constexpr char kServer[] = "latentforge-server";
+constexpr char kWorker[] = "latentforge-worker";
+constexpr absl::Duration kStopGrace = absl::Seconds(10);
+
+std::filesystem::path ReadyFile(const std::filesystem::path& folder, const std::string& name) {
+  return folder / absl::StrCat(name, ".ready");
+}
+
+std::filesystem::path LogFile(const std::filesystem::path& folder, const std::string& name) {
+  return folder / absl::StrCat(name, ".log");
+}
+
+}  // namespace
+
+std::string LogTail(const std::filesystem::path& path, int lines) {
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) return "";
+  std::vector<std::string> all = absl::StrSplit(*text, '\n', absl::SkipWhitespace());
+  if (static_cast<int>(all.size()) > lines) all.erase(all.begin(), all.end() - lines);
+  std::string tail;
+  for (const std::string& line : all) absl::StrAppend(&tail, "\n  | ", Printable(line));
+  return tail;
+}
+
+absl::StatusOr<std::unique_ptr<PrivateService>> PrivateService::Start(
+    const PrivateServiceOptions& options, Clock& clock) {
+  std::unique_ptr<PrivateService> service(new PrivateService(options, clock));
+  // A killed run leaves its socket; the folder is locked, so nobody uses it.
+  LF_RETURN_IF_ERROR(RemoveTree(options.socket));
+  const std::string& folder = options.folder.string();
+  LF_ASSIGN_OR_RETURN(
+      service->server_,
+      service->StartOne(
+          kServer, {options.server.string(), "--listen", service->address(), "--database",
+                    folder + "/jobs.db", "--ready-file", ReadyFile(folder, kServer).string()}));
+  LF_ASSIGN_OR_RETURN(
+      service->worker_,
+      service->StartOne(kWorker,
+                        {options.worker.string(), "--server", service->address(), "--scratch",
+                         folder + "/scratch", "--convert", options.convert.string(), "--ready-file",
+                         ReadyFile(folder, kWorker).string()}));
+  return service;
+}
+
+std::string PrivateService::address() const {
+  return absl::StrCat("unix:", options_.socket.string());
+}
+
+absl::Status PrivateService::Died(const std::string& name, int wait_status) const {
+  const std::filesystem::path log = LogFile(options_.folder, name);
+  return WithNextStep(WithReason(absl::InternalError(absl::StrCat(
+                                     name, " ended with ", DescribeWaitStatus(wait_status),
+                                     "; the end of ", log.string(), ":", LogTail(log, 15))),
+                                 "CHILD_DIED"),
+                      absl::StrCat("less ", ShellWord(log.string()),
+                                   "  (the same command again continues where this one stopped)"));
+}
+
+absl::StatusOr<std::unique_ptr<ChildProcess>> PrivateService::StartOne(
+    const std::string& name, std::vector<std::string> command) {
+  const std::filesystem::path ready = ReadyFile(options_.folder, name);
+  LF_RETURN_IF_ERROR(RemoveTree(ready));
+  ChildOptions child_options{std::move(command), LogFile(options_.folder, name)};
+  absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(child_options);
+  if (!child.ok()) {
+    return WithNextStep(child.status(),
+                        absl::StrCat("install latentforge in full: ", name,
+                                     " belongs into the same folder as latentforge"));
+  }
+  const absl::Duration deadline = clock_.Monotonic() + options_.patience;
+  std::error_code error;
+  while (!std::filesystem::exists(ready, error)) {
+    if (const std::optional<int> status = (*child)->Poll()) return Died(name, *status);
+    if (options_.interrupted && options_.interrupted()) return absl::CancelledError("interrupted");
+    if (clock_.Monotonic() > deadline) {
+      return absl::InternalError(absl::StrCat(
+          name, " was not ready after ", absl::FormatDuration(options_.patience), "; the end of ",
+          child_options.log.string(), ":", LogTail(child_options.log, 15)));
+    }
+    clock_.SleepFor(absl::Milliseconds(10));
+  }
+  return child;
+}
+
+absl::Status PrivateService::Check() {
+  if (const std::optional<int> status = server_->Poll()) return Died(kServer, *status);
+  if (const std::optional<int> status = worker_->Poll()) return Died(kWorker, *status);
+  return absl::OkStatus();
+}
+
+void PrivateService::Stop() {
+  worker_->Stop(clock_, kStopGrace);
+  server_->Stop(clock_, kStopGrace);
+}
+
+}  // namespace latentforge::client

@@ -1,0 +1,60 @@
+// A server and a worker for one command, reached through a Unix socket.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "client/child_process.h"
+
+namespace latentforge::client {
+
+struct PrivateServiceOptions {
+  std::filesystem::path folder;  // database, scratch, logs; exists
+  std::filesystem::path socket;  // does not exist, or is stale
+  std::filesystem::path server;  // programs
+  std::filesystem::path worker;
+  std::filesystem::path convert;
+  absl::Duration patience = absl::Seconds(30);  // for each to be ready
+  std::function<bool()> interrupted;            // gives up starting
+};
+
+// Both programs die with this object or process. Not safe for concurrent use.
+class PrivateService {
+ public:
+  // Returns when both are ready. Internal with the last lines of the log of the
+  // program that did not start; Cancelled when interrupted. Borrows the clock.
+  static absl::StatusOr<std::unique_ptr<PrivateService>> Start(const PrivateServiceOptions& options,
+                                                               Clock& clock);
+
+  // "unix:PATH".
+  std::string address() const;
+
+  // Internal, with the last lines of its log, when one of them has ended.
+  absl::Status Check();
+
+  // Stops the worker, then the server.
+  void Stop();
+
+ private:
+  PrivateService(const PrivateServiceOptions& options, Clock& clock)
+      : options_(options), clock_(clock) {}
+  absl::StatusOr<std::unique_ptr<ChildProcess>> StartOne(const std::string& name,
+                                                         std::vector<std::string> command);
+  absl::Status Died(const std::string& name, int wait_status) const;
+
+  const PrivateServiceOptions options_;
+  Clock& clock_;
+  std::unique_ptr<ChildProcess> server_;  // before the worker: outlives it
+  std::unique_ptr<ChildProcess> worker_;
+};
+
+// The last `lines` lines of a file, each behind "  | "; empty when unreadable.
+std::string LogTail(const std::filesystem::path& path, int lines);
+
+}  // namespace latentforge::client

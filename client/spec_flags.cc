@@ -1,0 +1,256 @@
+#include "client/spec_flags.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <iostream>
+#include <iterator>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "client/error.h"
+#include "client/field_text.h"
+#include "client/rank_profile.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/duration.pb.h"
+
+namespace latentforge::client {
+namespace {
+
+std::string ToUri(const std::string& path, const FileAccess& files) {
+  if (absl::StrContains(path, "://") || absl::StartsWith(path, "file:")) return path;
+  return UriFromPath((files.current_folder / path).lexically_normal());
+}
+
+template <typename Set>
+absl::Status ApplyEnum(const char* flag, const std::optional<std::string>& text,
+                       const google::protobuf::EnumDescriptor* type, Set set) {
+  if (!text.has_value()) return absl::OkStatus();
+  const absl::StatusOr<int> value = ParseEnum(*type, *text);
+  if (!value.ok()) return Annotate(value.status(), absl::StrCat(flag, " is"));
+  set(*value);
+  return absl::OkStatus();
+}
+
+bool IsJsonLines(absl::string_view path) {
+  return absl::EndsWith(path, ".jsonl") || absl::EndsWith(path, ".ndjson") ||
+         absl::EndsWith(path, ".json");
+}
+
+// The text field goes to the JSON lines files, or to all when none is named so:
+// plain text may stand beside JSON lines.
+void ApplyTextField(const std::string& text_field, v1::CalibrationSpec* calibration) {
+  bool any_json = false;
+  for (const v1::CorpusSpec& corpus : calibration->corpora()) {
+    any_json = any_json || IsJsonLines(corpus.uri());
+  }
+  for (v1::CorpusSpec& corpus : *calibration->mutable_corpora()) {
+    if (!any_json || IsJsonLines(corpus.uri())) corpus.set_text_field(text_field);
+  }
+}
+
+absl::Status ApplyCalibration(const SpecFlags& flags, const FileAccess& files,
+                              v1::CalibrationSpec* calibration) {
+  if (!flags.calibration.empty()) calibration->clear_corpora();
+  for (const std::string& text : flags.calibration) {
+    LF_ASSIGN_OR_RETURN(const WeightedFile file, ParseWeightedFile(text, files));
+    v1::CorpusSpec* corpus = calibration->add_corpora();
+    corpus->set_uri(ToUri(file.path, files));
+    corpus->set_weight(file.weight);
+  }
+  if (flags.calibration_text_field) ApplyTextField(*flags.calibration_text_field, calibration);
+  if (flags.calibration_sequences) calibration->set_sequences(*flags.calibration_sequences);
+  if (flags.sequence_length) calibration->set_sequence_length(*flags.sequence_length);
+  if (flags.seed) calibration->set_seed(*flags.seed);
+  return absl::OkStatus();
+}
+
+void ApplyEvaluation(const SpecFlags& flags, const FileAccess& files, v1::JobSpec* spec) {
+  if (flags.evaluate) {
+    spec->mutable_evaluation()->mutable_corpus()->set_uri(ToUri(*flags.evaluate, files));
+  }
+  if (flags.evaluate_text_field) {
+    spec->mutable_evaluation()->mutable_corpus()->set_text_field(*flags.evaluate_text_field);
+  }
+  if (flags.evaluate_windows) spec->mutable_evaluation()->set_windows(*flags.evaluate_windows);
+  if (flags.window_length) spec->mutable_evaluation()->set_window_length(*flags.window_length);
+}
+
+absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
+                                v1::FactorizationSpec* factorization) {
+  LF_RETURN_IF_ERROR(ApplyEnum(
+      "--preconditioner", flags.preconditioner, v1::Preconditioner_descriptor(), [&](int value) {
+        factorization->set_preconditioner(static_cast<v1::Preconditioner>(value));
+      }));
+  LF_RETURN_IF_ERROR(ApplyEnum(
+      "--allocation", flags.allocation, v1::RankAllocation_descriptor(),
+      [&](int value) { factorization->set_allocation(static_cast<v1::RankAllocation>(value)); }));
+  if (flags.damping) factorization->set_damping(*flags.damping);
+  if (flags.alpha) factorization->set_alpha(*flags.alpha);
+  if (!flags.rank_profile) return absl::OkStatus();
+  if (flags.allocation && factorization->allocation() != v1::RANK_ALLOCATION_PROFILE) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--rank-profile goes with --allocation profile, not ", *flags.allocation));
+  }
+  LF_ASSIGN_OR_RETURN(const std::string text, files.read(*flags.rank_profile));
+  LF_ASSIGN_OR_RETURN(*factorization->mutable_rank_profile(),
+                      ParseRankProfile(text, *flags.rank_profile));
+  factorization->set_allocation(v1::RANK_ALLOCATION_PROFILE);
+  return absl::OkStatus();
+}
+
+absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::JobSpec* spec) {
+  if (flags.model) spec->mutable_source()->set_uri(ToUri(*flags.model, files));
+  if (flags.out) spec->mutable_output()->set_uri(ToUri(*flags.out, files));
+  if (flags.kv_budget) spec->mutable_budget()->set_kv_budget(*flags.kv_budget);
+  if (flags.device) spec->set_device(*flags.device);
+  if (flags.threads) spec->set_threads(*flags.threads);
+  LF_RETURN_IF_ERROR(ApplyEnum("--method", flags.method, v1::Method_descriptor(), [&](int value) {
+    spec->set_method(static_cast<v1::Method>(value));
+  }));
+  LF_RETURN_IF_ERROR(ApplyEnum("--dtype", flags.dtype, v1::DataType_descriptor(), [&](int value) {
+    spec->set_dtype(static_cast<v1::DataType>(value));
+  }));
+  LF_RETURN_IF_ERROR(ApplyEnum(
+      "--output-dtype", flags.output_dtype, v1::DataType_descriptor(),
+      [&](int value) { spec->mutable_output()->set_dtype(static_cast<v1::DataType>(value)); }));
+  if (flags.deadline) {
+    LF_RETURN_IF_ERROR(
+        Annotate(ParseDuration(*flags.deadline, spec->mutable_deadline()), "--deadline is"));
+  }
+  LF_RETURN_IF_ERROR(ApplyCalibration(flags, files, spec->mutable_calibration()));
+  ApplyEvaluation(flags, files, spec);
+  return ApplyFactorization(flags, files, spec->mutable_factorization());
+}
+
+absl::Status ApplyLabels(const SpecFlags& flags, JobDraft* draft) {
+  for (const std::string& label : flags.labels) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--label ", label, ": expected KEY=VALUE, such as team=search"));
+    }
+    draft->labels[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  return absl::OkStatus();
+}
+
+void MakeUri(const FileAccess& files, std::string* uri) {
+  if (!uri->empty()) *uri = ToUri(*uri, files);
+}
+
+void MakeUrisAbsolute(const FileAccess& files, v1::JobSpec* spec) {
+  MakeUri(files, spec->mutable_source()->mutable_uri());
+  MakeUri(files, spec->mutable_output()->mutable_uri());
+  for (v1::CorpusSpec& corpus : *spec->mutable_calibration()->mutable_corpora()) {
+    MakeUri(files, corpus.mutable_uri());
+  }
+  if (spec->evaluation().has_corpus()) {
+    MakeUri(files, spec->mutable_evaluation()->mutable_corpus()->mutable_uri());
+  }
+}
+
+absl::Status CheckComplete(const v1::JobSpec& spec) {
+  if (spec.source().uri().empty()) {
+    return absl::InvalidArgumentError(
+        "MODEL is missing: name the folder of the checkpoint to convert (job file: source.uri)");
+  }
+  if (spec.output().uri().empty()) {
+    return absl::InvalidArgumentError(
+        "--out is missing: name the folder to write (job file: output.uri)");
+  }
+  if (spec.calibration().corpora().empty()) {
+    return absl::InvalidArgumentError(
+        "--calibration is missing: name a text file (job file: calibration.corpora)");
+  }
+  // NaN is on neither side, so the test asks for the good range.
+  const double budget = spec.budget().kv_budget();
+  if (!(budget > 0 && budget <= 1) &&
+      spec.factorization().allocation() != v1::RANK_ALLOCATION_PROFILE) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-budget is ", budget,
+                     ", expected a share of the KV cache in (0, 1], such as 0.5 (job file: "
+                     "budget.kvBudget)"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckInput(absl::string_view flag, const std::string& uri, const FileAccess& files) {
+  LF_ASSIGN_OR_RETURN(const std::filesystem::path path, PathFromUri(uri));
+  if (files.exists(path)) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(flag, " ", path.string(), ": no such file or folder"));
+}
+
+}  // namespace
+
+FileAccess LocalFileAccess() {
+  std::error_code ignored;
+  FileAccess access;
+  access.current_folder = std::filesystem::current_path(ignored);
+  access.read = [](const std::string& path) -> absl::StatusOr<std::string> {
+    if (path != "-") return ReadFile(path);
+    return std::string(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  };
+  access.exists = [](const std::filesystem::path& path) {
+    std::error_code error;
+    return std::filesystem::exists(path, error);
+  };
+  return access;
+}
+
+absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view text, const FileAccess& files) {
+  if (text.empty()) return absl::InvalidArgumentError("--calibration is empty, expected a file");
+  const std::string whole(text);
+  const size_t colon = whole.rfind(':');
+  if (colon == std::string::npos || files.exists(files.current_folder / whole)) {
+    return WeightedFile{whole, 0};
+  }
+  const std::string path = whole.substr(0, colon);
+  const std::string weight_text = whole.substr(colon + 1);
+  double weight = 0;
+  const bool is_number = absl::SimpleAtod(weight_text, &weight);
+  // "file:/text" has a colon that is no weight's.
+  if (!is_number && !files.exists(files.current_folder / path)) return WeightedFile{whole, 0};
+  if (!is_number || !std::isfinite(weight) || weight <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--calibration ", text, ": weight is \"",
+                                                   weight_text, "\", expected a positive number"));
+  }
+  return WeightedFile{path, weight};
+}
+
+absl::StatusOr<JobDraft> BuildDraft(const SpecFlags& flags, const FileAccess& files) {
+  JobDraft draft;
+  if (flags.job_file) {
+    LF_ASSIGN_OR_RETURN(const std::string text, files.read(*flags.job_file));
+    const std::string name = *flags.job_file == "-" ? "standard input" : *flags.job_file;
+    LF_RETURN_IF_ERROR(MergeJobFile(text, name, &draft));
+  }
+  LF_RETURN_IF_ERROR(ApplyFlags(flags, files, &draft.spec));
+  LF_RETURN_IF_ERROR(ApplyLabels(flags, &draft));
+  for (const std::string& setting : flags.settings) {
+    LF_RETURN_IF_ERROR(ApplySetting(setting, &draft));
+  }
+  MakeUrisAbsolute(files, &draft.spec);
+  LF_RETURN_IF_ERROR(CheckComplete(draft.spec));
+  return draft;
+}
+
+absl::Status CheckLocalInputs(const JobDraft& draft, const FileAccess& files) {
+  const absl::Status model = CheckInput("MODEL", draft.spec.source().uri(), files);
+  LF_RETURN_IF_ERROR(WithNextStep(
+      model, "name a local folder with config.json and *.safetensors; models are not downloaded"));
+  for (const v1::CorpusSpec& corpus : draft.spec.calibration().corpora()) {
+    LF_RETURN_IF_ERROR(CheckInput("--calibration", corpus.uri(), files));
+  }
+  if (const std::string& uri = draft.spec.evaluation().corpus().uri(); !uri.empty()) {
+    LF_RETURN_IF_ERROR(CheckInput("--evaluate", uri, files));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace latentforge::client

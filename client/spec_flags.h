@@ -1,0 +1,78 @@
+// The flags of `convert` and `job submit`, and how they become a JobSpec.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "client/job_file.h"
+
+namespace latentforge::client {
+
+// What was typed; absent means: leave it to the job file, then to the server.
+struct SpecFlags {
+  std::optional<std::string> model;
+  std::optional<std::string> out;
+  std::optional<std::string> method;
+  std::optional<double> kv_budget;
+  std::optional<std::string> preconditioner;
+  std::optional<double> damping;
+  std::optional<double> alpha;
+  std::optional<std::string> allocation;
+  std::optional<std::string> rank_profile;
+  std::vector<std::string> calibration;
+  std::optional<std::string> calibration_text_field;
+  std::optional<int32_t> calibration_sequences;
+  std::optional<int32_t> sequence_length;
+  std::optional<std::string> evaluate;
+  std::optional<std::string> evaluate_text_field;
+  std::optional<int32_t> evaluate_windows;
+  std::optional<int32_t> window_length;
+  std::optional<uint64_t> seed;
+  std::optional<std::string> dtype;
+  std::optional<std::string> output_dtype;
+  std::optional<std::string> device;
+  std::optional<int32_t> threads;
+  std::optional<std::string> deadline;
+  std::optional<std::string> job_file;
+  std::vector<std::string> settings;
+  std::vector<std::string> labels;
+};
+
+// Where flags meet the machine. `read` gives the text of a file, "-" being
+// standard input; `exists` says whether a path exists.
+struct FileAccess {
+  std::filesystem::path current_folder;
+  std::function<absl::StatusOr<std::string>(const std::string&)> read;
+  std::function<bool(const std::filesystem::path&)> exists;
+};
+
+// The access of this process.
+FileAccess LocalFileAccess();
+
+// A file with a weight.
+struct WeightedFile {
+  std::string path;
+  double weight = 0;  // 0: not given
+};
+
+// Splits FILE[:WEIGHT]. The whole text is the file when that exists; otherwise
+// what follows the last colon is the weight. InvalidArgument for a weight that is
+// not a positive number.
+absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view text, const FileAccess& files);
+
+// Job file, then flags, then --set: the later wins. Paths become absolute file:
+// URIs. InvalidArgument names the flag, or the flag or key that is missing.
+absl::StatusOr<JobDraft> BuildDraft(const SpecFlags& flags, const FileAccess& files);
+
+// NotFound, with the flag, when the model or a text of the draft is not on this
+// machine.
+absl::Status CheckLocalInputs(const JobDraft& draft, const FileAccess& files);
+
+}  // namespace latentforge::client
