@@ -1,0 +1,91 @@
+// What every phase of an attempt is given, and what phases hand on.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "checkpoint/checkpoint.h"
+#include "worker/calibrate/sampling.h"
+#include "worker/convert/event_writer.h"
+#include "worker/convert/job_spec.h"
+#include "worker/convert/progress_meter.h"
+#include "worker/convert/stop_token.h"
+#include "worker/convert/work_dir.h"
+#include "worker/evaluate/perplexity.h"
+#include "worker/export/artifact_writer.h"
+#include "worker/export/report.h"
+#include "worker/factorize/rank_allocation.h"
+
+namespace latentforge::convert {
+
+// Borrows everything; not safe for concurrent use.
+struct Attempt {
+  const JobSpec& spec;
+  WorkDir& work;
+  EventWriter& events;
+  ProgressMeter& progress;
+  const StopToken& stop;
+  const Clock& clock;
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kBFloat16;
+  absl::Duration phase_start;  // of the running phase, by clock.Monotonic()
+
+  // Someone asked to stop, or nobody listens any more.
+  bool stopped() const { return stop.requested() || events.closed(); }
+};
+
+// The checked source and the tokens to work on.
+struct Inputs {
+  checkpoint::Checkpoint checkpoint;
+  checkpoint::DType source_dtype;  // of the K and V projections
+  checkpoint::DType output_dtype;
+  std::string source_digest;
+  std::string settings_digest;  // of what defines the result, output and device aside
+  std::string job_digest;       // of settings, source and texts
+  calibrate::TokenSequences sequences;
+  evaluate::TokenWindows windows;
+  std::vector<exporter::ReportCorpus> corpora;
+  std::string evaluation_text;  // URI, or "held back from URI"
+  std::vector<std::string> warnings;
+};
+
+// Ranks and errors of all layers; factors lie in the scratch folder.
+struct Factorization {
+  factorize::RankProfile ranks;
+  std::vector<double> error_k;  // ||(W - W')X||_F / ||WX||_F on the calibration tokens
+  std::vector<double> error_v;
+};
+
+struct Evaluation {
+  double perplexity_base = 0;
+  double perplexity_converted = 0;
+  int64_t tokens = 0;  // through both models, in this attempt
+};
+
+// Each phase finds in the scratch folder what earlier attempts finished of it,
+// stops between layers or windows with Cancelled, and gives its errors a reason.
+absl::StatusOr<Inputs> FetchInputs(Attempt& attempt);
+absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs);  // tokens
+absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& inputs);
+absl::StatusOr<Evaluation> EvaluateBoth(Attempt& attempt, const Inputs& inputs);
+absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
+                                    const Factorization& factorization,
+                                    const Evaluation& evaluation);
+
+// Layers whose statistics earlier attempts saved, from layer 0 on.
+int64_t FinishedLayers(const WorkDir& work, int64_t layers);
+
+// The factors of one layer as FactorizeLayers stored them, in the output's format.
+absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const WorkDir& work, int64_t layer);
+
+// Highest resident set of this process so far.
+int64_t PeakRssBytes();
+
+}  // namespace latentforge::convert

@@ -1,0 +1,57 @@
+// What to convert and how: latentforge.v1.JobSpec as plain values.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/conversion_defaults.h"
+#include "base/json.h"
+#include "checkpoint/dtype.h"
+#include "worker/factorize/preconditioner.h"
+#include "worker/factorize/rank_allocation.h"
+
+namespace latentforge::convert {
+
+struct CorpusSpec {
+  std::filesystem::path path;
+  double weight = 1;
+  std::string text_field;  // empty: plain text
+};
+
+struct JobSpec {
+  std::filesystem::path source;
+  double kv_budget = 0;
+  factorize::PreconditionerOptions preconditioner;
+  // Absent where rank_profile says it all.
+  std::optional<factorize::RankAllocation> allocation;
+  factorize::RankProfile rank_profile;  // empty unless given
+  std::vector<CorpusSpec> corpora;
+  int64_t sequences = kDefaultCalibrationSequences;
+  int64_t sequence_length = kDefaultSequenceLength;
+  uint64_t seed = 0;
+  std::optional<CorpusSpec> evaluation;  // absent: a held-back part of corpora[0]
+  int64_t windows = kDefaultEvaluationWindows;
+  int64_t window_length = kDefaultWindowLength;
+  std::filesystem::path output;
+  std::optional<checkpoint::DType> output_dtype;  // absent: the source's
+  checkpoint::DType dtype = checkpoint::DType::kBF16;
+  std::string device = "auto";
+  int threads = 0;
+};
+
+// Reads proto3 JSON of latentforge.v1.JobSpec (lowerCamelCase keys, enum names,
+// 64-bit integers as text or numbers) and fills in defaults. InvalidArgument names
+// the key, the value and what was expected; OutOfRange a rank profile whose layers
+// are not 0, 1, 2, …; Unimplemented a method other than METHOD_KV_LATENT.
+absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text);
+
+// The specification with defaults filled in, for report.json and as the base of
+// the digest by which a later attempt knows its work.
+Json JobSpecToJson(const JobSpec& spec);
+
+}  // namespace latentforge::convert

@@ -1,0 +1,110 @@
+// latentforge-convert: one attempt of a conversion, or an evaluation.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+#include <string>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "worker/convert/error_reason.h"
+#include "worker/convert/evaluate_command.h"
+#include "worker/convert/event_writer.h"
+#include "worker/convert/job_spec.h"
+#include "worker/convert/pipeline.h"
+#include "worker/convert/stop_token.h"
+
+namespace latentforge::convert {
+namespace {
+
+constexpr int kExitUsage = 2;
+
+struct Flags {
+  std::string spec;
+  std::string work_dir;
+  EvaluateRequest evaluate;
+  bool events = false;
+};
+
+absl::StatusOr<std::string> ReadSpec(const std::string& path) {
+  if (path != "-") return ReadFile(path, 16 << 20);
+  return std::string(std::istreambuf_iterator<char>(std::cin), {});
+}
+
+int Convert(const Flags& flags) {
+  EventWriter events(STDOUT_FILENO, RealClock());
+  const absl::StatusOr<std::string> text = ReadSpec(flags.spec);
+  absl::StatusOr<JobSpec> spec = text.ok() ? ParseJobSpec(*text) : text.status();
+  if (!spec.ok()) {
+    const absl::Status status =
+        WithReasonByCode(spec.status(), {{absl::StatusCode::kUnimplemented, "METHOD_NOT_SUPPORTED"},
+                                         {absl::StatusCode::kOutOfRange, "RANK_OUT_OF_RANGE"},
+                                         {absl::StatusCode::kNotFound, "INVALID_SPEC"},
+                                         {absl::StatusCode::kPermissionDenied, "INVALID_SPEC"}});
+    Log(Severity::kError, std::string(status.message()));
+    ReportEarlyError(status, events);
+    return ExitCode(status);
+  }
+  const absl::Status status =
+      RunConversion(*spec, flags.work_dir, events, SignalStopToken(), RealClock());
+  if (!status.ok()) Log(Severity::kError, std::string(status.message()));
+  return ExitCode(status);
+}
+
+int RunEvaluate(const Flags& flags) {
+  EventWriter events(STDERR_FILENO, RealClock());
+  const absl::StatusOr<Json> result =
+      Evaluate(flags.evaluate, flags.events ? &events : nullptr, SignalStopToken(), RealClock());
+  if (!result.ok()) {
+    if (flags.events && !absl::IsCancelled(result.status())) {
+      ReportEarlyError(result.status(), events);
+    } else {
+      Log(Severity::kError, std::string(result.status().message()));
+    }
+    return ExitCode(result.status());
+  }
+  std::cout << WriteJson(*result, 2) << std::endl;
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  CLI::App app("Converts a transformer checkpoint to latent attention: one attempt of one job.");
+  app.set_version_flag("--version", kVersion);
+  app.add_option("--spec", flags.spec, "Job specification, proto3 JSON; - reads stdin");
+  app.add_option("--work-dir", flags.work_dir, "Scratch folder of the job");
+  CLI::App* evaluate = app.add_subcommand("evaluate", "Measures perplexity");
+  EvaluateRequest& request = flags.evaluate;
+  evaluate->add_option("model", request.model, "Checkpoint or artifact folder")->required();
+  evaluate->add_option("--text", request.text, "Plain text (UTF-8) or JSON lines")->required();
+  evaluate->add_option("--text-field", request.text_field, "Field of JSON lines with the text");
+  evaluate->add_option("--windows", request.windows, "Windows from the start; 0 means all")
+      ->check(CLI::NonNegativeNumber);
+  evaluate->add_option("--window-length", request.window_length, "Tokens in a window")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 20));
+  evaluate->add_option("--dtype", request.dtype, "bfloat16 or float32");
+  evaluate->add_option("--device", request.device, "auto, cpu, cuda or cuda:N");
+  evaluate->add_option("--threads", request.threads, "0 means all cores");
+  evaluate->add_flag("--events", flags.events, "Progress as JSON lines on stderr");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  InstallStopSignals();
+  if (evaluate->parsed()) return RunEvaluate(flags);
+  if (flags.spec.empty() || flags.work_dir.empty()) {
+    std::cerr << "latentforge-convert needs --spec and --work-dir, or the command evaluate\n";
+    return kExitUsage;
+  }
+  return Convert(flags);
+}
+
+}  // namespace
+}  // namespace latentforge::convert
+
+int main(int argc, char** argv) { return latentforge::convert::Main(argc, argv); }

@@ -1,0 +1,179 @@
+// Evaluation: the same windows through the original and through the original with
+// the factors that will be published.
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/convert/attempt.h"
+#include "worker/convert/error_reason.h"
+#include "worker/convert/phase_files.h"
+#include "worker/export/tensor_cast.h"
+#include "worker/model/torch_guard.h"
+
+namespace latentforge::convert {
+namespace {
+
+constexpr int kRuns = 2;
+
+const char* KindName(PerplexityKind kind) {
+  return kind == PerplexityKind::kBase ? "base" : "converted";
+}
+
+// Mean NLL of each window that an earlier attempt finished.
+std::vector<double> LoadFinished(const std::filesystem::path& path, int64_t windows) {
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) return {};
+  const absl::StatusOr<Json> json = ParseJson(*text);
+  if (!json.ok() || !json->is_object() || !json->contains("window_nll")) return {};
+  std::vector<double> finished;
+  for (const Json& value : (*json)["window_nll"]) {
+    if (!value.is_number() || int64_t(finished.size()) == windows) return {};
+    finished.push_back(value.get<double>());
+  }
+  return finished;
+}
+
+absl::Status SaveFinished(const std::filesystem::path& path, absl::Span<const double> window_nll) {
+  const Json json = {{"window_nll", std::vector<double>(window_nll.begin(), window_nll.end())}};
+  return WriteFileAtomic(path, WriteJson(json) + "\n");
+}
+
+void Replace(model::Projection& projection, const at::Tensor& down, const at::Tensor& up,
+             const at::Tensor& like) {
+  if (!down.defined()) return;
+  projection.weight = at::Tensor();
+  projection.down = down.to(like.options());
+  projection.up = up.to(like.options());
+}
+
+// A tensor as it comes back after it was stored in the output's format.
+void Round(at::Tensor& tensor, at::ScalarType stored) {
+  if (tensor.defined()) tensor = tensor.to(stored).to(tensor.scalar_type());
+}
+
+void RoundAll(model::LayerWeights& weights, at::ScalarType stored) {
+  for (at::Tensor* tensor :
+       {&weights.input_norm, &weights.post_attention_norm, &weights.q_norm, &weights.k_norm}) {
+    Round(*tensor, stored);
+  }
+  for (model::Projection* projection :
+       {&weights.q, &weights.k, &weights.v, &weights.o, &weights.gate_up, &weights.mlp_down}) {
+    Round(projection->weight, stored);
+    Round(projection->bias, stored);
+  }
+}
+
+at::ScalarType StoredType(checkpoint::DType dtype) {
+  if (dtype == checkpoint::DType::kF16) return at::kHalf;
+  return dtype == checkpoint::DType::kBF16 ? at::kBFloat16 : at::kFloat;
+}
+
+// One of the two measurements. Borrows everything.
+class Run {
+ public:
+  Run(Attempt& attempt, const Inputs& inputs, PerplexityKind kind)
+      : attempt_(attempt),
+        inputs_(inputs),
+        kind_(kind),
+        path_(WindowsPath(attempt.work, KindName(kind))) {}
+
+  // `tokens_before` went through models in this phase already.
+  absl::StatusOr<evaluate::PerplexityResult> Measure(int64_t tokens_before) {
+    evaluate::PerplexityOptions options;
+    options.device = attempt_.device;
+    options.dtype = attempt_.dtype;
+    options.finished = LoadFinished(path_, inputs_.windows.count);
+    options.stop = [this] { return attempt_.stopped() || !saved_.ok(); };
+    reported_ = int64_t(options.finished.size());
+    finished_tokens_ = double(reported_ * inputs_.windows.length);
+    attempt_.progress.Resume(Share(finished_tokens_));
+    options.progress = [this, tokens_before](const evaluate::PerplexityProgress& progress) {
+      OnProgress(progress, tokens_before);
+    };
+    if (kind_ == PerplexityKind::kConverted) {
+      options.adjust_layer = [this](int64_t layer, model::LayerWeights& weights) {
+        return Convert(layer, weights);
+      };
+    }
+    const auto result = evaluate::EvaluatePerplexity(inputs_.checkpoint, inputs_.windows, options);
+    LF_RETURN_IF_ERROR(saved_);
+    if (!result.ok()) {
+      return WithReasonByCode(
+          Annotate(result.status(), absl::StrCat("evaluation of the ", KindName(kind_), " model")),
+          {{absl::StatusCode::kDataLoss, "NUMERICAL_FAILURE"},
+           {absl::StatusCode::kInvalidArgument, "MALFORMED_TOKENIZER"}});
+    }
+    LF_RETURN_IF_ERROR(SaveFinished(path_, result->window_nll));
+    attempt_.events.Perplexity(kind_, result->perplexity, inputs_.windows.count,
+                               inputs_.windows.count);
+    return result;
+  }
+
+ private:
+  // Of the whole phase: the first half is the base, the second the converted model.
+  double Share(double tokens) const {
+    const double total = double(inputs_.windows.count * inputs_.windows.length);
+    return ((kind_ == PerplexityKind::kBase ? 0 : 1) + tokens / total) / kRuns;
+  }
+
+  void OnProgress(const evaluate::PerplexityProgress& progress, int64_t tokens_before) {
+    attempt_.progress.Update(
+        Share(progress.tokens_done),
+        double(tokens_before) + progress.tokens_done - finished_tokens_,
+        absl::StrCat(KindName(kind_), " model, window ", progress.window_nll.size(), " of ",
+                     progress.windows_total));
+    const auto done = int64_t(progress.window_nll.size());
+    if (done == reported_ || !saved_.ok()) return;
+    saved_ = SaveFinished(path_, progress.window_nll);
+    if (done < inputs_.windows.count) {
+      attempt_.events.Perplexity(kind_, progress.perplexity, done, inputs_.windows.count);
+    }
+    reported_ = done;
+  }
+
+  absl::Status Convert(int64_t layer, model::LayerWeights& weights) const {
+    LF_ASSIGN_OR_RETURN(const exporter::ConvertedLayer factors, LoadFactors(attempt_.work, layer));
+    return model::CatchTorch(
+        [&] {
+          if (inputs_.output_dtype != inputs_.source_dtype) {
+            RoundAll(weights, StoredType(inputs_.output_dtype));
+          }
+          Replace(weights.k, factors.k_down, factors.k_up, weights.input_norm);
+          Replace(weights.v, factors.v_down, factors.v_up, weights.input_norm);
+        },
+        absl::StrCat("layer ", layer));
+  }
+
+  Attempt& attempt_;
+  const Inputs& inputs_;
+  PerplexityKind kind_;
+  std::filesystem::path path_;
+  absl::Status saved_;
+  int64_t reported_ = 0;
+  double finished_tokens_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<Evaluation> EvaluateBoth(Attempt& attempt, const Inputs& inputs) {
+  Evaluation evaluation;
+  LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult base,
+                      Run(attempt, inputs, PerplexityKind::kBase).Measure(0));
+  LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult converted,
+                      Run(attempt, inputs, PerplexityKind::kConverted).Measure(base.tokens));
+  evaluation.perplexity_base = base.perplexity;
+  evaluation.perplexity_converted = converted.perplexity;
+  evaluation.tokens = base.tokens + converted.tokens;
+  if (!std::isfinite(base.perplexity) || !std::isfinite(converted.perplexity)) {
+    return WithReason(
+        absl::InternalError(absl::StrCat("numerical failure: perplexity is ", base.perplexity,
+                                         " before and ", converted.perplexity, " after")),
+        "NUMERICAL_FAILURE");
+  }
+  return evaluation;
+}
+
+}  // namespace latentforge::convert

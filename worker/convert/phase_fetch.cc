@@ -1,0 +1,249 @@
+// Fetching: opens and checks the source, the texts, the output and the disks, so
+// that nothing foreseeable fails after hours of work.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "base/version.h"
+#include "checkpoint/tensor_catalogue.h"
+#include "worker/calibrate/corpus.h"
+#include "worker/convert/attempt.h"
+#include "worker/convert/disk_space.h"
+#include "worker/convert/error_reason.h"
+#include "worker/model/tokenizer/tokenizer.h"
+
+namespace latentforge::convert {
+namespace {
+
+using absl::StatusCode;
+using checkpoint::Checkpoint;
+
+absl::StatusOr<Checkpoint> OpenSource(const std::filesystem::path& path) {
+  const std::filesystem::path config_path = path / "config.json";
+  const absl::StatusOr<std::string> text = ReadFile(config_path);
+  if (!text.ok()) return WithReason(text.status(), "SOURCE_NOT_READABLE");
+  const auto config = checkpoint::ParseModelConfig(*text);
+  if (!config.ok()) {
+    return WithReasonByCode(Annotate(config.status(), config_path.string()),
+                            {{StatusCode::kInvalidArgument, "MALFORMED_CONFIG"},
+                             {StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE"}});
+  }
+  if (config->latent) {
+    return WithReason(
+        absl::InvalidArgumentError(
+            absl::StrCat(path.string(), " is already converted by latentforge: give the original")),
+        "ALREADY_CONVERTED");
+  }
+  absl::StatusOr<Checkpoint> opened = Checkpoint::Open(path);
+  if (opened.ok()) return opened;
+  return WithReasonByCode(opened.status(),
+                          {{StatusCode::kInvalidArgument, "MALFORMED_SAFETENSORS"},
+                           {StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE"},
+                           {StatusCode::kNotFound, "SOURCE_NOT_READABLE"},
+                           {StatusCode::kPermissionDenied, "SOURCE_NOT_READABLE"},
+                           {StatusCode::kDataLoss, "SOURCE_CORRUPT"}});
+}
+
+absl::Status CheckRanks(const JobSpec& spec, const checkpoint::ModelConfig& config) {
+  if (!spec.allocation) {
+    return WithReason(factorize::CheckProfile(spec.rank_profile, config.num_layers,
+                                              config.kv_width(), spec.kv_budget),
+                      "RANK_OUT_OF_RANGE");
+  }
+  if (factorize::ValuesWithin(spec.kv_budget, config.kv_width()) >= 1) return absl::OkStatus();
+  return WithReason(
+      absl::OutOfRangeError(absl::StrCat(
+          "KV budget is ", spec.kv_budget, ", which leaves a layer less than one of ",
+          config.kv_width(), " values; expected at least ", 1.0 / double(config.kv_width()))),
+      "RANK_OUT_OF_RANGE");
+}
+
+// Changes when a file of the source is replaced or edited.
+absl::StatusOr<std::string> SourceStamp(const Checkpoint& source) {
+  std::string stamp;
+  for (const std::string& name : source.files()) {
+    const std::filesystem::path path = source.dir() / name;
+    struct stat status;
+    if (stat(path.c_str(), &status) != 0) return ErrnoStatus(errno, "stat", path);
+    absl::StrAppend(&stamp, name, " ", status.st_ino, " ", status.st_size, " ",
+                    status.st_mtim.tv_sec, ".", status.st_mtim.tv_nsec, "\n");
+  }
+  return Sha256Hex(stamp);
+}
+
+// The digest of an earlier attempt where the files are the same, else a new one.
+absl::StatusOr<std::string> SourceDigest(Attempt& attempt, const Checkpoint& source) {
+  LF_ASSIGN_OR_RETURN(const std::string stamp, SourceStamp(source));
+  WorkState& state = attempt.work.state();
+  if (state.source_stamp == stamp && !state.source_digest.empty()) return state.source_digest;
+  checkpoint::DigestOptions options;
+  options.progress = [&](int64_t done, int64_t total) {
+    if (attempt.stopped()) return absl::CancelledError("reading of the source was stopped");
+    attempt.progress.Update(double(done) / double(std::max<int64_t>(total, 1)), 0,
+                            "checking weights");
+    return absl::OkStatus();
+  };
+  const absl::StatusOr<std::string> digest = source.Digest(options);
+  if (!digest.ok()) {
+    return WithReasonByCode(digest.status(), {{StatusCode::kDataLoss, "SOURCE_CORRUPT"},
+                                              {StatusCode::kInvalidArgument, "SOURCE_CORRUPT"}});
+  }
+  state.source_stamp = stamp;
+  state.source_digest = *digest;
+  return *digest;
+}
+
+// Reads and tokenises texts.
+class TextLoader {
+ public:
+  TextLoader(model::Tokenizer tokenizer, Attempt& attempt, Inputs& inputs)
+      : tokenizer_(std::move(tokenizer)), attempt_(attempt), inputs_(inputs) {}
+
+  absl::StatusOr<calibrate::TokenStream> Load(const CorpusSpec& corpus, std::string& sha256) {
+    const auto text = calibrate::ReadCorpus(corpus.path, corpus.text_field);
+    if (!text.ok()) {
+      return WithReasonByCode(text.status(),
+                              {{StatusCode::kInvalidArgument, "MALFORMED_CORPUS"},
+                               {StatusCode::kNotFound, "CORPUS_NOT_READABLE"},
+                               {StatusCode::kPermissionDenied, "CORPUS_NOT_READABLE"}});
+    }
+    sha256 = text->sha256;
+    if (text->truncated) {
+      inputs_.warnings.push_back(absl::StrCat(corpus.path.string(), " is larger than ",
+                                              calibrate::kMaxCorpusBytes,
+                                              " bytes; only the lines within them were used"));
+      attempt_.events.Warning(inputs_.warnings.back());
+    }
+    calibrate::TokenStream stream{.name = corpus.path.string(), .weight = corpus.weight};
+    LF_ASSIGN_OR_RETURN(stream.tokens, tokenizer_.Encode(text->text, /*add_special_tokens=*/true));
+    return stream;
+  }
+
+ private:
+  model::Tokenizer tokenizer_;
+  Attempt& attempt_;
+  Inputs& inputs_;
+};
+
+absl::Status LoadWindows(Attempt& attempt, TextLoader& loader, Inputs& inputs,
+                         calibrate::TokenStream& first_corpus, std::string& sha256) {
+  const JobSpec& spec = attempt.spec;
+  std::vector<int32_t> tokens;
+  std::string name;
+  if (spec.evaluation) {
+    LF_ASSIGN_OR_RETURN(calibrate::TokenStream stream, loader.Load(*spec.evaluation, sha256));
+    tokens = std::move(stream.tokens);
+    name = stream.name;
+    inputs.evaluation_text = UriFromPath(spec.evaluation->path);
+  } else {
+    std::vector<double> weights;
+    for (const CorpusSpec& corpus : spec.corpora) weights.push_back(corpus.weight);
+    LF_ASSIGN_OR_RETURN(const std::vector<int64_t> counts,
+                        calibrate::DivideSequences(spec.sequences, weights));
+    LF_ASSIGN_OR_RETURN(tokens, calibrate::HoldBack(first_corpus, spec.windows * spec.window_length,
+                                                    counts[0] * spec.sequence_length));
+    name = first_corpus.name;
+    inputs.evaluation_text =
+        absl::StrCat("held back from the end of ", UriFromPath(spec.corpora[0].path));
+    attempt.events.Info(absl::StrCat("perplexity is measured on the last ", tokens.size(),
+                                     " tokens of ", name, ", which calibration does not see"));
+  }
+  LF_ASSIGN_OR_RETURN(inputs.windows,
+                      evaluate::CutWindows(tokens, spec.window_length, spec.windows));
+  return absl::OkStatus();
+}
+
+absl::Status LoadTexts(Attempt& attempt, Inputs& inputs, std::string& text_digests) {
+  const std::filesystem::path path = attempt.spec.source / "tokenizer.json";
+  absl::StatusOr<model::Tokenizer> tokenizer = model::Tokenizer::Load(path);
+  if (!tokenizer.ok()) {
+    return WithReasonByCode(tokenizer.status(),
+                            {{StatusCode::kNotFound, "SOURCE_NOT_READABLE"},
+                             {StatusCode::kPermissionDenied, "SOURCE_NOT_READABLE"},
+                             {StatusCode::kInvalidArgument, "MALFORMED_TOKENIZER"}});
+  }
+  TextLoader loader(*std::move(tokenizer), attempt, inputs);
+  std::vector<calibrate::TokenStream> streams;
+  for (const CorpusSpec& corpus : attempt.spec.corpora) {
+    std::string sha256;
+    LF_ASSIGN_OR_RETURN(streams.emplace_back(), loader.Load(corpus, sha256));
+    inputs.corpora.push_back({.uri = UriFromPath(corpus.path),
+                              .sha256 = sha256,
+                              .weight = corpus.weight,
+                              .tokens = int64_t(streams.back().tokens.size())});
+    absl::StrAppend(&text_digests, sha256, "\n");
+  }
+  std::string sha256;
+  LF_RETURN_IF_ERROR(
+      WithReasonByCode(Annotate(LoadWindows(attempt, loader, inputs, streams[0], sha256),
+                                "evaluation (--evaluate, --evaluate-windows)"),
+                       {{StatusCode::kInvalidArgument, "TOO_FEW_TOKENS"}}));
+  absl::StrAppend(&text_digests, sha256, "\n");
+  const calibrate::SamplingOptions sampling{.sequences = attempt.spec.sequences,
+                                            .length = attempt.spec.sequence_length,
+                                            .seed = attempt.spec.seed};
+  absl::StatusOr<calibrate::TokenSequences> sequences =
+      calibrate::SampleSequences(streams, sampling);
+  if (!sequences.ok()) return WithReason(sequences.status(), "TOO_FEW_TOKENS");
+  inputs.sequences = *std::move(sequences);
+  return absl::OkStatus();
+}
+
+// What changes the result: everything but where it goes and what computes it.
+std::string SettingsDigest(const JobSpec& spec) {
+  Json settings = JobSpecToJson(spec);
+  settings["output"].erase("uri");
+  settings.erase("device");
+  settings.erase("threads");
+  return Sha256Hex(WriteJson(settings));
+}
+
+absl::Status WarnAboutContext(Attempt& attempt, Inputs& inputs) {
+  const int64_t longest = std::max(attempt.spec.sequence_length, attempt.spec.window_length);
+  const int64_t trained = inputs.checkpoint.config().max_position_embeddings;
+  if (trained > 0 && longest > trained) {
+    inputs.warnings.push_back(absl::StrCat(
+        "sequences of ", longest, " tokens are longer than the model's context of ", trained));
+    attempt.events.Warning(inputs.warnings.back());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Inputs> FetchInputs(Attempt& attempt) {
+  const JobSpec& spec = attempt.spec;
+  LF_ASSIGN_OR_RETURN(Checkpoint source, OpenSource(spec.source));
+  LF_RETURN_IF_ERROR(CheckRanks(spec, source.config()));
+  if (!attempt.work.state().publishing) {
+    LF_RETURN_IF_ERROR(WithReasonByCode(exporter::CheckOutput(spec.output),
+                                        {{StatusCode::kAlreadyExists, "OUTPUT_NOT_EMPTY"},
+                                         {StatusCode::kInvalidArgument, "OUTPUT_NOT_WRITABLE"},
+                                         {StatusCode::kNotFound, "OUTPUT_NOT_WRITABLE"},
+                                         {StatusCode::kPermissionDenied, "OUTPUT_NOT_WRITABLE"}}));
+  }
+  LF_ASSIGN_OR_RETURN(const checkpoint::TensorView projection,
+                      source.Tensor(checkpoint::LayerTensor(0, "self_attn.k_proj.weight")));
+  const checkpoint::DType source_dtype = projection.dtype();
+  Inputs inputs{.checkpoint = std::move(source),
+                .source_dtype = source_dtype,
+                .output_dtype = spec.output_dtype.value_or(source_dtype),
+                .settings_digest = SettingsDigest(spec)};
+  std::string text_digests;
+  LF_RETURN_IF_ERROR(LoadTexts(attempt, inputs, text_digests));
+  LF_RETURN_IF_ERROR(WarnAboutContext(attempt, inputs));
+  LF_ASSIGN_OR_RETURN(inputs.source_digest, SourceDigest(attempt, inputs.checkpoint));
+  inputs.job_digest = Sha256Hex(absl::StrCat(kVersion, "\n", inputs.settings_digest, "\n",
+                                             inputs.source_digest, "\n", text_digests));
+  LF_RETURN_IF_ERROR(WithReasonByCode(attempt.work.Adopt(inputs.job_digest),
+                                      {{StatusCode::kPermissionDenied, "SCRATCH_NOT_WRITABLE"}}));
+  LF_RETURN_IF_ERROR(CheckDiskSpace(attempt, inputs));
+  return inputs;
+}
+
+}  // namespace latentforge::convert

@@ -1,0 +1,29 @@
+// Names of the files that phases leave in the scratch folder.
+#pragma once
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "worker/convert/work_dir.h"
+
+namespace latentforge::convert {
+
+inline std::filesystem::path StatisticsPath(const WorkDir& work, int64_t layer) {
+  return work.calibrate() / absl::StrCat("stats.", layer, ".safetensors");
+}
+
+inline std::filesystem::path RanksPath(const WorkDir& work) {
+  return work.factorize() / "ranks.json";
+}
+
+inline std::filesystem::path FactorsPath(const WorkDir& work, int64_t layer) {
+  return work.factorize() / absl::StrCat("layer.", layer, ".safetensors");
+}
+
+// `kind` is "base" or "converted".
+inline std::filesystem::path WindowsPath(const WorkDir& work, absl::string_view kind) {
+  return work.evaluate() / absl::StrCat(kind, ".json");
+}
+
+}  // namespace latentforge::convert

@@ -1,0 +1,35 @@
+// Small safetensors files of the scratch folder: statistics and factors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/factorize/statistics.h"
+
+namespace latentforge::convert {
+
+using TensorMap = std::map<std::string, at::Tensor>;
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+// Writes the defined ones of `tensors` (F64, F32, F16, BF16) under a temporary
+// name, syncs and renames: `path` is whole or absent. ResourceExhausted: disk full.
+absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors);
+
+// Every tensor of a file, copied into memory. NotFound when it is absent. A file
+// that is not as SaveTensors wrote it is removed, so that the next attempt makes
+// it again, and gives DataLoss.
+absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path);
+
+// The statistics of one layer.
+absl::Status SaveStatistics(const std::filesystem::path& path,
+                            const factorize::LayerStatistics& statistics);
+absl::StatusOr<factorize::LayerStatistics> LoadStatistics(const std::filesystem::path& path);
+
+}  // namespace latentforge::convert
