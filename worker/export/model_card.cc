@@ -81,7 +81,7 @@ std::string ModelCard(const Report& report, absl::string_view base_model, bool j
       "```python\n"
       "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
       "model = AutoModelForCausalLM.from_pretrained(PATH, trust_remote_code=True)\n"
-      "tokenizer = AutoTokenizer.from_pretrained(PATH)\n"
+      "tokenizer = AutoTokenizer.from_pretrained(PATH, trust_remote_code=True)\n"
       "inputs = tokenizer(\"The sky is\", return_tensors=\"pt\")\n"
       "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))\n"
       "```\n\n"

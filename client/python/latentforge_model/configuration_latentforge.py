@@ -3,6 +3,9 @@
 Part of latentforge; every converted checkpoint carries a copy.
 """
 
+import math
+
+import torch
 from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -99,6 +102,33 @@ class LatentforgeConfig(PretrainedConfig):
             settings.setdefault("rope_theta", getattr(self, "rope_theta", 10000.0))
         settings.setdefault("rope_type", settings.get("type", "default"))
         return settings
+
+
+def rotary_frequencies(config):
+    """Angles per position, [head_dim / 2], fp32 on the CPU.
+
+    Llama 3 lengthens the wavelengths beyond the original context by `factor` and
+    blends between the two thresholds.
+    """
+    settings = config.rotary()
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    frequencies = 1.0 / (settings["rope_theta"] ** exponents)
+    kind = settings["rope_type"]
+    if kind == "default":
+        return frequencies
+    if kind == "linear":
+        return frequencies / settings["factor"]
+    if kind != "llama3":
+        raise ValueError(f"rope_type is {kind!r}, expected 'default', 'linear' or 'llama3'")
+    low, high = settings["low_freq_factor"], settings["high_freq_factor"]
+    original = settings["original_max_position_embeddings"]
+    wavelengths = 2 * math.pi / frequencies
+    stretched = frequencies / settings["factor"]
+    share = (original / wavelengths - low) / (high - low)
+    blended = (1 - share) * stretched + share * frequencies
+    frequencies = torch.where(wavelengths > original / low, stretched, frequencies)
+    between = (wavelengths <= original / low) & (wavelengths >= original / high)
+    return torch.where(between, blended, frequencies)
 
 
 def _unconverted(kwargs):

@@ -8,8 +8,6 @@ at every step, K = RoPE(norm(B_k c + b_k)) and V = B_v c + b_v: the rotation dep
 on the position, so B_k cannot be folded into the query.
 """
 
-import math
-
 import torch
 import transformers
 from torch import nn
@@ -18,36 +16,9 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from .configuration_latentforge import LatentforgeConfig
+from .configuration_latentforge import LatentforgeConfig, rotary_frequencies
 
 _TRANSFORMERS_MAJOR = int(transformers.__version__.split(".")[0])
-
-
-def rotary_frequencies(config):
-    """Angles per position, [head_dim / 2], fp32 on the CPU.
-
-    Llama 3 lengthens the wavelengths beyond the original context by `factor` and
-    blends between the two thresholds.
-    """
-    settings = config.rotary()
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    frequencies = 1.0 / (settings["rope_theta"] ** exponents)
-    kind = settings["rope_type"]
-    if kind == "default":
-        return frequencies
-    if kind == "linear":
-        return frequencies / settings["factor"]
-    if kind != "llama3":
-        raise ValueError(f"rope_type is {kind!r}, expected 'default', 'linear' or 'llama3'")
-    low, high = settings["low_freq_factor"], settings["high_freq_factor"]
-    original = settings["original_max_position_embeddings"]
-    wavelengths = 2 * math.pi / frequencies
-    stretched = frequencies / settings["factor"]
-    share = (original / wavelengths - low) / (high - low)
-    blended = (1 - share) * stretched + share * frequencies
-    frequencies = torch.where(wavelengths > original / low, stretched, frequencies)
-    between = (wavelengths <= original / low) & (wavelengths >= original / high)
-    return torch.where(between, blended, frequencies)
 
 
 def rotate(x, cos, sin):
@@ -372,18 +343,6 @@ class LatentforgeForCausalLM(LatentforgePreTrainedModel, GenerationMixin):
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
-
-    def get_input_embeddings(self):
-        return self.model.embed_tokens
-
-    def set_input_embeddings(self, value):
-        self.model.embed_tokens = value
-
-    def get_output_embeddings(self):
-        return self.lm_head
-
-    def set_output_embeddings(self, value):
-        self.lm_head = value
 
     def forward(
         self,
