@@ -28,17 +28,21 @@ ARROWS = {
 GRPC = re.compile(r"^(grpc|grpcpp|google)/")
 TORCH = re.compile(r"^(ATen|c10|torch)/")
 GRPC_FOLDERS = ("service", "client", "worker/agent")
-CATCH_FILES = ("worker/model/torch_guard.cc",)  # turns LibTorch's exceptions into Status
+# Where the exceptions of a library end: LibTorch, CLI11, yaml-cpp, prometheus-cpp.
+CATCH_FILES = ("worker/model/torch_guard.cc", "worker/convert/main.cc", "client/app.cc",
+               "client/job_file.cc", "service/metrics.cc")
 MAX_LINES = 400
 MAX_TEST_LINES = 600
 
 COMMENT_OR_STRING = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'', re.DOTALL)
 INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.MULTILINE)
+# Deleted functions, and objects whose constructor std::make_unique cannot reach.
+ALLOWED = re.compile(r"= delete\b|std::unique_ptr<[\w:]+>\s*\w*\(\s*new\b")
 FORBIDDEN = (
     (re.compile(r"\bthrow\b"), "throws; errors are Status here"),
-    (re.compile(r"\bnew\b(?!\s*\()(?<!operator new)"), "says new; use std::make_unique"),
-    (re.compile(r"\bdelete\b(?!\s*[;,])"), "says delete; use std::unique_ptr"),
+    (re.compile(r"\bnew\b"), "says new outside the initialiser of a std::unique_ptr"),
+    (re.compile(r"\bdelete\b"), "says delete; use std::unique_ptr"),
     (re.compile(r"\b(malloc|free)\s*\("), "calls malloc or free"),
 )
 
@@ -64,14 +68,13 @@ def include_errors(path, text):
 
 
 def text_errors(path, text):
-    code = COMMENT_OR_STRING.sub(" ", text)
+    code = ALLOWED.sub(" ", COMMENT_OR_STRING.sub(" ", INCLUDE.sub(" ", text)))
     in_tests = path.startswith("tests/")
     if path.endswith(".h") and re.search(r"\busing namespace\b", code):
         yield "says using namespace in a header"
     if not in_tests:
         for pattern, message in FORBIDDEN:
-            # "= delete" is a declaration.
-            if pattern.search(code.replace("= delete", "")):
+            if pattern.search(code):
                 yield message
         if re.search(r"\bcatch\s*\(", code) and path not in CATCH_FILES:
             yield f"catches exceptions; only {', '.join(CATCH_FILES)} does"
