@@ -1,0 +1,51 @@
+// Errors of the API: an absl::Status whose payloads are google.rpc details. The
+// reasons are part of the API; docs/errors list them.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "google/rpc/status.pb.h"
+
+namespace latentforge::service {
+
+inline constexpr char kErrorDomain[] = "latentforge";
+
+// Reasons that more than one place uses.
+inline constexpr char kInvalidField[] = "INVALID_FIELD";
+inline constexpr char kJobNotFound[] = "JOB_NOT_FOUND";
+inline constexpr char kLeaseLost[] = "LEASE_LOST";
+inline constexpr char kConcurrentTransition[] = "CONCURRENT_TRANSITION";
+inline constexpr char kDraining[] = "DRAINING";
+inline constexpr char kOutputInUse[] = "OUTPUT_IN_USE";
+inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";
+
+struct FieldViolation {
+  std::string field;
+  std::string description;
+};
+
+// A status with one google.rpc.ErrorInfo. `metadata` repeats the dynamic parts
+// of the message for programs.
+absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message,
+                       const std::map<std::string, std::string>& metadata = {});
+
+// INVALID_ARGUMENT with a BadRequest that lists every violation; the message
+// repeats them. `violations` is not empty.
+absl::Status MakeFieldError(absl::string_view reason, const std::vector<FieldViolation>& violations,
+                            const std::map<std::string, std::string>& metadata = {});
+
+// Adds google.rpc.RetryInfo.
+absl::Status WithRetryDelay(absl::Status status, absl::Duration delay);
+
+// The reason of the ErrorInfo, or a generic one of the code ("NOT_FOUND").
+std::string ReasonOf(const absl::Status& status);
+
+// The wire form: code, message, and every detail with exactly one ErrorInfo.
+google::rpc::Status ToRpcStatus(const absl::Status& status);
+
+}  // namespace latentforge::service

@@ -1,0 +1,54 @@
+// The one way in which a stored job changes.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/clock.h"
+#include "service/job_state.h"
+#include "service/observer.h"
+#include "service/store/store.h"
+#include "service/watch_hub.h"
+
+namespace latentforge::service {
+
+// Reads a job, decides, commits guarded by the version, and tells watchers and
+// observer. Safe for concurrent use. Borrows everything.
+class JobEngine {
+ public:
+  struct Parts {
+    Store& store;
+    WatchHub& hub;
+    Observer& observer;
+    const Clock& clock;
+  };
+
+  JobEngine(const Parts& parts, const StatePolicy& policy) : parts_(parts), policy_(policy) {}
+
+  // Called after a commit that left a job queued; set before use.
+  void set_on_queued(std::function<void()> on_queued) { on_queued_ = std::move(on_queued); }
+
+  // Applies a command, again when another one was faster. Returns the record after
+  // it. Errors of Store::Get, Decide and Store::Commit.
+  absl::StatusOr<JobRecord> Apply(absl::string_view id, const Command& command);
+
+  // Stores a new job. Errors of Store::Create.
+  absl::StatusOr<JobRecord> Create(JobRecord job, const std::string& request_id,
+                                   const std::string& request_digest);
+
+  Store& store() { return parts_.store; }
+  Observer& observer() { return parts_.observer; }
+  absl::Time Now() const { return parts_.clock.Now(); }
+
+ private:
+  absl::StatusOr<JobRecord> ApplyOnce(absl::string_view id, const Command& command);
+  void Tell(const JobRecord& after, const std::vector<v1::JobEvent>& events);
+
+  Parts parts_;
+  StatePolicy policy_;
+  std::function<void()> on_queued_;
+};
+
+}  // namespace latentforge::service

@@ -1,0 +1,36 @@
+#include "service/job_name.h"
+
+#include <algorithm>
+
+#include "absl/random/random.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "service/errors.h"
+
+namespace latentforge::service {
+
+absl::StatusOr<std::string> ParseJobName(absl::string_view name, absl::string_view field) {
+  absl::string_view id = name;
+  const bool fine = absl::ConsumePrefix(&id, "jobs/") && !id.empty() && id.size() <= 63 &&
+                    std::all_of(id.begin(), id.end(), [](unsigned char c) {
+                      return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-';
+                    });
+  if (fine) return std::string(id);
+  return MakeFieldError(
+      "BAD_NAME", {{std::string(field),
+                    absl::StrCat("is \"", name.substr(0, 80), "\", expected \"jobs/{id}\"")}});
+}
+
+std::string JobName(absl::string_view id) { return absl::StrCat("jobs/", id); }
+
+std::string RandomJobId() {
+  constexpr char kAlphabet[] = "0123456789abcdefghijklmnopqrstuv";
+  thread_local absl::BitGen random;
+  std::string id = "j";
+  for (int i = 0; i < 15; ++i) id += kAlphabet[absl::Uniform(random, 0, 32)];
+  return id;
+}
+
+}  // namespace latentforge::service

@@ -1,0 +1,95 @@
+// The life of a job as one pure function: (record, command, now) -> new record
+// and events. Nothing else in the server computes a state.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "latentforge/v1/event.pb.h"
+#include "service/job_record.h"
+
+namespace latentforge::service {
+
+// Which lease a worker believes that it holds.
+struct LeaseRef {
+  int32_t attempt = 0;
+  int64_t epoch = 0;
+};
+
+namespace command {
+// A worker takes a queued job.
+struct Claim {
+  std::string worker;
+  absl::Duration lease_duration;
+};
+// A worker is alive.
+struct Extend {
+  LeaseRef lease;
+  absl::Duration lease_duration;
+};
+// A worker reports events; that also extends its lease.
+struct Report {
+  LeaseRef lease;
+  std::vector<v1::AttemptEvent> events;
+  absl::Duration lease_duration;
+};
+// Ends of an attempt, as its worker tells them.
+struct Succeed {
+  LeaseRef lease;
+  v1::ConversionResult result;
+};
+struct Fail {
+  LeaseRef lease;
+  v1::ConversionError error;
+};
+struct Stop {
+  LeaseRef lease;
+};
+struct Release {
+  LeaseRef lease;
+};
+// The server restarted: whoever holds the lease gets its full time again.
+struct Renew {
+  absl::Duration lease_duration;
+};
+// Time ran out: no effect before lease_expire_time or deadline_time.
+struct ExpireLease {};
+struct ExpireDeadline {};
+// A user asks for cancellation.
+struct Cancel {};
+}  // namespace command
+
+using Command = std::variant<command::Claim, command::Extend, command::Report, command::Succeed,
+                             command::Fail, command::Stop, command::Release, command::Renew,
+                             command::ExpireLease, command::ExpireDeadline, command::Cancel>;
+
+struct StatePolicy {
+  // Pause before a failed attempt is repeated; doubles each time, at most 60 s.
+  absl::Duration retry_backoff = absl::Seconds(1);
+  // A job keeps at most this many events that are not about state or phase.
+  int64_t max_detail_events = 20'000;
+};
+
+// What a command does to a job.
+struct Transition {
+  bool changed = false;  // false: nothing to store; the other fields are as before
+  JobRecord next;
+  std::vector<v1::JobEvent> events;
+  std::optional<AttemptRecord> attempt;  // the attempt that began or ended
+};
+
+// Computes the transition. Pure. Errors: ABORTED LEASE_LOST when the lease of a
+// worker's command is not the job's; FAILED_PRECONDITION JOB_NOT_QUEUED for a
+// Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for events that do not rise.
+absl::StatusOr<Transition> Decide(const JobRecord& current, const Command& command, absl::Time now,
+                                  const StatePolicy& policy = {});
+
+// The first transition: a queued job from a filled-in one. `job` carries name,
+// spec, labels and status.max_attempts.
+Transition CreateQueued(JobRecord job, absl::Time now);
+
+}  // namespace latentforge::service

@@ -1,0 +1,159 @@
+#include "service/jobs.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "service/errors.h"
+#include "service/job_name.h"
+#include "service/paging.h"
+#include "service/request_checks.h"
+
+namespace latentforge::service {
+namespace {
+
+// The same bytes for the same message within one build: map entries are sorted.
+std::string Canonical(const google::protobuf::Message& message) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    message.SerializeToCodedStream(&coded);
+  }
+  return bytes;
+}
+
+std::string BodyDigest(const v1::CreateJobRequest& request) {
+  v1::CreateJobRequest body = request;
+  body.clear_request_id();
+  body.clear_validate_only();
+  return Sha256Hex(Canonical(body));
+}
+
+// The same text for the same conditions in any order.
+std::string Binding(const v1::JobFilter& filter) {
+  v1::JobFilter sorted = filter;
+  std::sort(sorted.mutable_states()->begin(), sorted.mutable_states()->end());
+  return absl::StrCat("jobs:", Canonical(sorted));
+}
+
+}  // namespace
+
+absl::StatusOr<v1::CreateJobResponse> Jobs::Create(const v1::CreateJobRequest& request) {
+  absl::StatusOr<v1::CreateJobResponse> response = TryCreate(request);
+  // Another call with the same request_id was faster: now its job is there.
+  if (!response.ok() && absl::IsAlreadyExists(response.status()) &&
+      ReasonOf(response.status()) == kRequestIdReused) {
+    response = TryCreate(request);
+  }
+  if (!response.ok()) engine_.observer().SubmitRejected(ReasonOf(response.status()));
+  return response;
+}
+
+absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const v1::CreateJobRequest& request) {
+  LF_RETURN_IF_ERROR(CheckCreateRequest(request));
+  const std::string digest = BodyDigest(request);
+  LF_ASSIGN_OR_RETURN(auto repeated, FindRepeated(request, digest));
+  if (repeated.has_value()) return *std::move(repeated);
+  LF_ASSIGN_OR_RETURN(CheckedSpec checked, checker_.Check(request.spec()));
+  JobRecord record;
+  *record.job.mutable_spec() = std::move(checked.spec);
+  *record.job.mutable_labels() = request.labels();
+  record.job.mutable_status()->set_max_attempts(options_.max_attempts);
+  record.estimate = checked.estimate;
+  record.output_path = checked.output_path;
+  record.needs_cuda = checked.needs_cuda;
+  v1::CreateJobResponse response;
+  *response.mutable_estimate() = checked.estimate;
+  if (request.validate_only()) {
+    *response.mutable_job() = record.job;
+    return response;
+  }
+  record.id = options_.new_id();
+  record.job.set_name(JobName(record.id));
+  LF_ASSIGN_OR_RETURN(JobRecord created,
+                      engine_.Create(std::move(record), request.request_id(), digest));
+  *response.mutable_job() = std::move(created.job);
+  return response;
+}
+
+absl::StatusOr<std::optional<v1::CreateJobResponse>> Jobs::FindRepeated(
+    const v1::CreateJobRequest& request, const std::string& digest) {
+  if (request.request_id().empty() || request.validate_only()) return std::nullopt;
+  LF_ASSIGN_OR_RETURN(const auto known, engine_.store().FindRequest(request.request_id()));
+  if (!known.has_value()) return std::nullopt;
+  if (known->digest != digest) {
+    return MakeFieldError(
+        kRequestIdReused,
+        {{"request_id", absl::StrCat(request.request_id(), " was used for ", JobName(known->job_id),
+                                     " with another body")}},
+        {{"job", JobName(known->job_id)}});
+  }
+  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.store().Get(known->job_id));
+  engine_.observer().SubmitDeduplicated();
+  v1::CreateJobResponse response;
+  *response.mutable_job() = std::move(record.job);
+  *response.mutable_estimate() = std::move(record.estimate);
+  return response;
+}
+
+absl::StatusOr<v1::GetJobResponse> Jobs::Get(const v1::GetJobRequest& request) {
+  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
+  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.store().Get(id));
+  v1::GetJobResponse response;
+  *response.mutable_job() = std::move(record.job);
+  return response;
+}
+
+absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& request) {
+  LF_ASSIGN_OR_RETURN(const int page_size, EffectivePageSize(request.page_size()));
+  LF_RETURN_IF_ERROR(CheckFilter(request.filter()));
+  const std::string binding = Binding(request.filter());
+  JobQuery query;
+  for (const int state : request.filter().states())
+    query.states.push_back(static_cast<v1::JobState>(state));
+  query.labels.insert(request.filter().labels().begin(), request.filter().labels().end());
+  query.limit = page_size + 1;  // one more tells whether a page follows
+  if (!request.page_token().empty()) {
+    LF_ASSIGN_OR_RETURN(const std::string position, tokens_.Decode(request.page_token(), binding));
+    if (!absl::SimpleAtoi(position, &query.before_ordinal))
+      return absl::InternalError("a signed page token holds no ordinal");
+  }
+  LF_ASSIGN_OR_RETURN(std::vector<JobRecord> records, engine_.store().List(query));
+  v1::ListJobsResponse response;
+  const size_t shown = std::min<size_t>(records.size(), page_size);
+  for (size_t i = 0; i < shown; ++i) *response.add_jobs() = std::move(records[i].job);
+  if (records.size() > shown)
+    response.set_next_page_token(tokens_.Encode(absl::StrCat(records[shown - 1].ordinal), binding));
+  return response;
+}
+
+absl::StatusOr<v1::CancelJobResponse> Jobs::Cancel(const v1::CancelJobRequest& request) {
+  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
+  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.Apply(id, command::Cancel{}));
+  v1::CancelJobResponse response;
+  *response.mutable_job() = std::move(record.job);
+  return response;
+}
+
+absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& request) {
+  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
+  LF_ASSIGN_OR_RETURN(const JobRecord record, engine_.store().Get(id));
+  const v1::JobState state = record.job.status().state();
+  if (!IsTerminal(state)) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_ENDED",
+                     absl::StrCat(request.name(), " is ", v1::JobState_Name(state),
+                                  "; cancel it and wait for its end before deleting it"),
+                     {{"job", request.name()}, {"state", v1::JobState_Name(state)}});
+  }
+  LF_RETURN_IF_ERROR(engine_.store().Delete(id, record.version));
+  return v1::DeleteJobResponse();
+}
+
+}  // namespace latentforge::service

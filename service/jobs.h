@@ -1,0 +1,47 @@
+// What clients do with jobs, without gRPC.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "latentforge/v1/job_service.pb.h"
+#include "service/job_engine.h"
+#include "service/page_token.h"
+#include "service/spec_checker.h"
+
+namespace latentforge::service {
+
+struct JobsOptions {
+  int32_t max_attempts = 3;
+  std::function<std::string()> new_id;
+};
+
+// JobService's unary methods; their contracts are in job_service.proto. Safe for
+// concurrent use. Borrows engine and checker.
+class Jobs {
+ public:
+  Jobs(JobEngine& engine, const SpecChecker& checker, PageTokenCodec tokens, JobsOptions options)
+      : engine_(engine),
+        checker_(checker),
+        tokens_(std::move(tokens)),
+        options_(std::move(options)) {}
+
+  absl::StatusOr<v1::CreateJobResponse> Create(const v1::CreateJobRequest& request);
+  absl::StatusOr<v1::GetJobResponse> Get(const v1::GetJobRequest& request);
+  absl::StatusOr<v1::ListJobsResponse> List(const v1::ListJobsRequest& request);
+  absl::StatusOr<v1::CancelJobResponse> Cancel(const v1::CancelJobRequest& request);
+  absl::StatusOr<v1::DeleteJobResponse> Delete(const v1::DeleteJobRequest& request);
+
+ private:
+  absl::StatusOr<v1::CreateJobResponse> TryCreate(const v1::CreateJobRequest& request);
+  absl::StatusOr<std::optional<v1::CreateJobResponse>> FindRepeated(
+      const v1::CreateJobRequest& request, const std::string& digest);
+
+  JobEngine& engine_;
+  const SpecChecker& checker_;
+  const PageTokenCodec tokens_;
+  const JobsOptions options_;
+};
+
+}  // namespace latentforge::service

@@ -1,0 +1,41 @@
+// JobService over gRPC: passes calls on, decides nothing.
+#pragma once
+
+#include "latentforge/v1/job_service.grpc.pb.h"
+#include "service/jobs.h"
+#include "service/unary_call.h"
+#include "service/watch_reactor.h"
+
+namespace latentforge::service {
+
+// Safe for concurrent use. Borrows everything.
+class JobsRpc final : public v1::JobService::CallbackService {
+ public:
+  JobsRpc(Jobs& jobs, const WatchParts& watch, const RpcParts& rpc)
+      : jobs_(jobs), watch_(watch), rpc_(rpc) {}
+
+  grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context,
+                                      const v1::CreateJobRequest* request,
+                                      v1::CreateJobResponse* response) override;
+  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context,
+                                   const v1::GetJobRequest* request,
+                                   v1::GetJobResponse* response) override;
+  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext* context,
+                                     const v1::ListJobsRequest* request,
+                                     v1::ListJobsResponse* response) override;
+  grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext* context,
+                                      const v1::CancelJobRequest* request,
+                                      v1::CancelJobResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* context,
+                                      const v1::DeleteJobRequest* request,
+                                      v1::DeleteJobResponse* response) override;
+  grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(
+      grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) override;
+
+ private:
+  Jobs& jobs_;
+  const WatchParts watch_;
+  const RpcParts rpc_;
+};
+
+}  // namespace latentforge::service

@@ -1,0 +1,140 @@
+#include "service/options.h"
+
+#include <optional>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "base/version.h"
+
+namespace latentforge::service {
+namespace {
+
+// Flags as text, before they are understood.
+struct Flags {
+  std::vector<std::string> listen = {"127.0.0.1:8470"};
+  std::vector<std::string> allowed_roots;
+  bool insecure_listen = false;
+};
+
+// Empty when `text` is a duration that a flag may have, else what is wrong.
+std::string CheckDuration(const std::string& text) {
+  absl::Duration parsed;
+  if (absl::ParseDuration(text, &parsed) && parsed >= absl::ZeroDuration() &&
+      parsed <= absl::Hours(24))
+    return "";
+  return absl::StrCat("is ", text, ", expected 0s to 24h, as in 30s");
+}
+
+void AddDuration(CLI::App& app, const std::string& name, absl::Duration& value,
+                 const std::string& help) {
+  const auto assign = [&value](const std::string& text) { absl::ParseDuration(text, &value); };
+  app.add_option_function<std::string>(name, assign, help)
+      ->check(CLI::Validator(CheckDuration, "DURATION"))
+      ->default_str(absl::FormatDuration(value));
+}
+
+void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
+  app.set_version_flag("--version", std::string("latentforge-server ") + kVersion);
+  app.add_option("--listen", flags.listen,
+                 "Address to serve on: host:port or unix:/path; repeatable")
+      ->capture_default_str();
+  app.add_flag("--insecure-listen", flags.insecure_listen,
+               "Serve other machines too, without encryption and without asking who calls: "
+               "anybody who can connect can read and write what this server can");
+  app.add_option("--database", options.database, "SQLite file of the jobs; made when absent")
+      ->required();
+  app.add_option("--database-max-bytes", options.database_max_bytes,
+                 "Refuse work when the database reaches this size; 0: no limit")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--allowed-root", flags.allowed_roots,
+                 "Folder beneath which models, corpora and outputs must lie; repeatable");
+  app.add_option("--metrics-address", options.metrics_address,
+                 "host:port that serves /metrics to Prometheus; none by default");
+  app.add_flag("--enable-reflection", options.enable_reflection,
+               "Let clients such as grpcurl ask for the API's description");
+  app.add_option("--ready-file", options.ready_file,
+                 "File that gets one line for each address once the server serves");
+  app.add_option("--max-attempts", options.max_attempts, "Most attempts of a job")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  app.add_option("--max-watches", options.max_watches, "Most open watches")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "Threads for calls")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_flag("--log-json", options.json_log, "Log one JSON object a line");
+  AddDuration(app, "--lease-duration", options.lease_duration,
+              "A worker that is silent for this long loses its job");
+  AddDuration(app, "--retry-backoff", options.retry_backoff,
+              "Pause before the second attempt; doubles each time");
+  AddDuration(app, "--bookmark-interval", options.bookmark_interval,
+              "Silence after which a watch gets a bookmark");
+  AddDuration(app, "--drain-delay", options.drain_delay,
+              "At SIGTERM: time between reporting NOT_SERVING and refusing calls");
+  AddDuration(app, "--drain-grace", options.drain_grace,
+              "At SIGTERM: time for calls that are under way");
+}
+
+absl::Status Interpret(const Flags& flags, ServerOptions& options) {
+  std::string reachable;
+  for (const std::string& text : flags.listen) {
+    LF_ASSIGN_OR_RETURN(options.listen.emplace_back(), ParseListenAddress(text));
+    if (!options.listen.back().is_local()) reachable = text;
+  }
+  if (!reachable.empty() && !flags.insecure_listen) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen ", reachable,
+                     " lets other machines in, and this version neither encrypts nor "
+                     "authenticates; listen on 127.0.0.1 or unix:/path, or say --insecure-listen"));
+  }
+  if (!reachable.empty() && flags.allowed_roots.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen ", reachable,
+                     " lets other machines in: name the folders that their "
+                     "jobs may use with --allowed-root"));
+  }
+  for (const std::string& root : flags.allowed_roots) {
+    std::error_code error;
+    const std::filesystem::path resolved = std::filesystem::canonical(root, error);
+    if (error)
+      return absl::InvalidArgumentError(
+          absl::StrCat("--allowed-root ", root, ": ", error.message()));
+    options.allowed_roots.push_back(resolved);
+  }
+  if (options.lease_duration < absl::Seconds(1))
+    return absl::InvalidArgumentError(absl::StrCat("--lease-duration is ",
+                                                   absl::FormatDuration(options.lease_duration),
+                                                   ", expected at least 1s"));
+  return absl::OkStatus();
+}
+
+// CLI11's exit code when it printed help, version or an error; nothing to go on.
+std::optional<int> Parse(CLI::App& app, int argc, const char* const* argv) {
+  constexpr int kParsed = -1;
+  const int code = [&]() -> int {
+    CLI11_PARSE(app, argc, argv);
+    return kParsed;
+  }();
+  return code == kParsed ? std::nullopt : std::optional<int>(code);
+}
+
+}  // namespace
+
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) {
+  CLI::App app("Serves the latentforge API: keeps jobs and leases them to workers.",
+               "latentforge-server");
+  CommandLine line;
+  Flags flags;
+  AddFlags(app, flags, line.options);
+  if (const std::optional<int> code = Parse(app, argc, argv)) {
+    line.done = true;
+    line.exit_code = *code == 0 ? 0 : 2;
+    return line;
+  }
+  LF_RETURN_IF_ERROR(Interpret(flags, line.options));
+  return line;
+}
+
+}  // namespace latentforge::service

@@ -1,0 +1,47 @@
+// Configuration of the server, from its flags.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/conversion_defaults.h"
+#include "service/listen_address.h"
+
+namespace latentforge::service {
+
+struct ServerOptions {
+  std::vector<ListenAddress> listen;
+  std::filesystem::path database;
+  int64_t database_max_bytes = 0;                    // 0: no limit
+  std::vector<std::filesystem::path> allowed_roots;  // empty: any path
+  std::string metrics_address;                       // "host:port"; empty: no metrics
+  bool enable_reflection = false;
+  std::filesystem::path ready_file;  // empty: none
+
+  int max_attempts = kDefaultMaxAttempts;
+  absl::Duration lease_duration = absl::Seconds(30);
+  absl::Duration retry_backoff = absl::Seconds(1);
+  absl::Duration bookmark_interval = absl::Seconds(15);
+  absl::Duration drain_delay = absl::Seconds(2);  // between NOT_SERVING and refusing
+  absl::Duration drain_grace = absl::Seconds(5);  // for calls that are under way
+  int max_watches = 1000;
+  int threads = 8;
+  bool json_log = false;
+};
+
+// What the command line asks for.
+struct CommandLine {
+  bool done = false;  // --help or --version was asked for
+  int exit_code = 0;  // when done
+  ServerOptions options;
+};
+
+// Parses flags; prints help, version and usage errors itself. InvalidArgument for
+// combinations that are not allowed, for example a TCP address that other machines
+// can reach without --insecure-listen, or without --allowed-root.
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
+
+}  // namespace latentforge::service

@@ -1,0 +1,301 @@
+#include "service/scheduler.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "service/errors.h"
+#include "service/job_name.h"
+#include "service/paging.h"
+#include "service/request_checks.h"
+#include "service/time_util.h"
+
+namespace latentforge::service {
+namespace {
+
+constexpr char kWorkersBinding[] = "workers";
+
+LeaseRef RefOf(const v1::Lease& lease) { return {lease.attempt(), lease.lease_epoch()}; }
+
+v1::Lease LeaseOf(const JobRecord& record) {
+  v1::Lease lease;
+  lease.set_job(record.job.name());
+  lease.set_attempt(record.job.status().attempt());
+  lease.set_lease_epoch(record.lease_epoch);
+  return lease;
+}
+
+v1::AttemptCommand WantedOf(const JobRecord& record) {
+  return record.job.status().state() == v1::JOB_STATE_CANCELLING ? v1::ATTEMPT_COMMAND_CANCEL
+                                                                 : v1::ATTEMPT_COMMAND_CONTINUE;
+}
+
+bool HasCuda(const v1::WorkerInfo& worker) {
+  return std::any_of(worker.devices().begin(), worker.devices().end(),
+                     [](const std::string& device) { return absl::StartsWith(device, "cuda"); });
+}
+
+absl::Status DrainingError() {
+  return WithRetryDelay(MakeError(absl::StatusCode::kUnavailable, kDraining,
+                                  "the server is shutting down; it hands out no more jobs"),
+                        absl::Seconds(1));
+}
+
+absl::StatusOr<Command> EndOf(const v1::CompleteAttemptRequest& request) {
+  const LeaseRef lease = RefOf(request.lease());
+  switch (request.outcome_case()) {
+    case v1::CompleteAttemptRequest::kResult:
+      return command::Succeed{lease, request.result()};
+    case v1::CompleteAttemptRequest::kError:
+      return command::Fail{lease, request.error()};
+    case v1::CompleteAttemptRequest::kCancelled:
+      return command::Stop{lease};
+    case v1::CompleteAttemptRequest::kReleased:
+      return command::Release{lease};
+    case v1::CompleteAttemptRequest::OUTCOME_NOT_SET:
+      break;
+  }
+  return MakeFieldError(kInvalidField, {{"outcome", "is not set"}});
+}
+
+}  // namespace
+
+Scheduler::Scheduler(JobEngine& engine, Wakeup& wakeup, PageTokenCodec tokens,
+                     SchedulerOptions options)
+    : engine_(engine),
+      wakeup_(wakeup),
+      tokens_(std::move(tokens)),
+      options_(std::move(options)),
+      // A worker polls at least every max_wait and is heard every third of a lease.
+      workers_(2 * std::max(options_.lease_duration, options_.max_wait)) {}
+
+absl::Status Scheduler::RenewLeases() {
+  LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(absl::InfiniteFuture()));
+  for (const JobRecord& record : leased)
+    LF_RETURN_IF_ERROR(engine_.Apply(record.id, command::Renew{options_.lease_duration}).status());
+  return absl::OkStatus();
+}
+
+int64_t Scheduler::Acquire(const v1::AcquireLeaseRequest& request, AcquireDone done) {
+  if (const absl::Status checked = CheckAcquireRequest(request, options_.version); !checked.ok()) {
+    done(checked);
+    return 0;
+  }
+  const absl::Time now = engine_.Now();
+  workers_.Introduce(request.worker(), now);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!draining_) {
+      const absl::Duration wait = std::min(FromProto(request.wait()), options_.max_wait);
+      waiters_.push_back({++last_ticket_, request.worker(), now + wait, std::move(done)});
+      wakeup_.Poke();
+      return last_ticket_;
+    }
+  }
+  done(DrainingError());
+  return 0;
+}
+
+bool Scheduler::Abandon(int64_t ticket) { return TakeWaiter(ticket).has_value(); }
+
+std::optional<Scheduler::Waiter> Scheduler::TakeWaiter(int64_t ticket) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = std::find_if(waiters_.begin(), waiters_.end(),
+                                  [&](const Waiter& waiter) { return waiter.ticket == ticket; });
+  if (found == waiters_.end()) return std::nullopt;
+  std::optional<Waiter> taken = std::move(*found);
+  waiters_.erase(found);
+  return taken;
+}
+
+absl::StatusOr<std::optional<JobRecord>> Scheduler::TryClaim(const v1::WorkerInfo& worker) {
+  // Only Tick claims, so a lost race is a cancellation and another job may be there.
+  while (true) {
+    LF_ASSIGN_OR_RETURN(const auto candidate,
+                        engine_.store().NextClaimable(engine_.Now(), HasCuda(worker)));
+    if (!candidate.has_value()) return std::nullopt;
+    auto claimed =
+        engine_.Apply(candidate->id, command::Claim{worker.name(), options_.lease_duration});
+    if (claimed.ok()) return *std::move(claimed);
+    if (!absl::IsFailedPrecondition(claimed.status()) && !absl::IsNotFound(claimed.status()))
+      return claimed.status();
+  }
+}
+
+v1::AcquireLeaseResponse Scheduler::GrantOf(const JobRecord& record) const {
+  v1::AcquireLeaseResponse response;
+  *response.mutable_lease() = LeaseOf(record);
+  *response.mutable_spec() = record.job.spec();
+  *response.mutable_lease_duration() = ToProto(options_.lease_duration);
+  *response.mutable_heartbeat_interval() = ToProto(options_.lease_duration / 3);
+  return response;
+}
+
+absl::Status Scheduler::ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served) {
+  LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> claimed, TryClaim(worker));
+  served = claimed.has_value();
+  if (!served) return absl::OkStatus();
+  if (std::optional<Waiter> waiter = TakeWaiter(ticket); waiter.has_value()) {
+    waiter->done(GrantOf(*claimed));
+    return absl::OkStatus();
+  }
+  // The worker went away meanwhile: the job must not wait for its lease to end.
+  const LeaseRef lease{claimed->job.status().attempt(), claimed->lease_epoch};
+  return engine_.Apply(claimed->id, command::Release{lease}).status();
+}
+
+absl::Status Scheduler::ServeWaiters() {
+  std::vector<std::pair<int64_t, v1::WorkerInfo>> waiting;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const Waiter& waiter : waiters_) waiting.emplace_back(waiter.ticket, waiter.worker);
+  }
+  absl::Status first_error;
+  bool none_without_cuda = false;  // no job for workers without CUDA: do not ask again
+  bool none_at_all = false;
+  for (const auto& [ticket, worker] : waiting) {
+    if (none_at_all) break;
+    if (none_without_cuda && !HasCuda(worker)) continue;
+    bool served = false;
+    first_error.Update(ServeWaiter(ticket, worker, served));
+    if (!served) (HasCuda(worker) ? none_at_all : none_without_cuda) = true;
+  }
+  EndWaits();
+  return first_error;
+}
+
+void Scheduler::EndWaits() {
+  std::list<Waiter> over;
+  const absl::Time now = engine_.Now();
+  {
+    absl::MutexLock lock(&mutex_);
+    for (auto it = waiters_.begin(); it != waiters_.end();) {
+      const auto next = std::next(it);
+      if (it->deadline <= now) over.splice(over.end(), waiters_, it);
+      it = next;
+    }
+  }
+  for (Waiter& waiter : over) waiter.done(v1::AcquireLeaseResponse());
+}
+
+absl::StatusOr<JobRecord> Scheduler::ApplyForWorker(const v1::Lease& lease, const Command& command,
+                                                    absl::string_view operation) {
+  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(lease.job(), "lease.job"));
+  absl::StatusOr<JobRecord> record = engine_.Apply(id, command);
+  if (absl::IsNotFound(record.status())) {
+    record = MakeError(absl::StatusCode::kAborted, kLeaseLost,
+                       absl::StrCat(lease.job(), " does not exist any more"), {{"job", id}});
+  }
+  if (!record.ok()) {
+    if (ReasonOf(record.status()) == kLeaseLost) engine_.observer().FencedWrite(operation);
+    return record.status();
+  }
+  workers_.Touch(record->job.status().worker(), engine_.Now());
+  return record;
+}
+
+absl::StatusOr<v1::HeartbeatResponse> Scheduler::Heartbeat(const v1::HeartbeatRequest& request) {
+  LF_ASSIGN_OR_RETURN(
+      const JobRecord record,
+      ApplyForWorker(request.lease(),
+                     command::Extend{RefOf(request.lease()), options_.lease_duration},
+                     "heartbeat"));
+  engine_.observer().LeaseRenewed();
+  v1::HeartbeatResponse response;
+  response.set_command(WantedOf(record));
+  *response.mutable_lease_duration() = ToProto(options_.lease_duration);
+  return response;
+}
+
+absl::StatusOr<v1::ReportEventsResponse> Scheduler::ReportEvents(
+    const v1::ReportEventsRequest& request) {
+  command::Report report;
+  report.lease = RefOf(request.lease());
+  report.events.assign(request.events().begin(), request.events().end());
+  report.lease_duration = options_.lease_duration;
+  LF_ASSIGN_OR_RETURN(const JobRecord record,
+                      ApplyForWorker(request.lease(), std::move(report), "report"));
+  v1::ReportEventsResponse response;
+  response.set_last_sequence(record.attempt_sequence);
+  response.set_command(WantedOf(record));
+  return response;
+}
+
+absl::StatusOr<v1::CompleteAttemptResponse> Scheduler::Complete(
+    const v1::CompleteAttemptRequest& request) {
+  LF_ASSIGN_OR_RETURN(const Command end, EndOf(request));
+  LF_RETURN_IF_ERROR(ApplyForWorker(request.lease(), end, "complete").status());
+  return v1::CompleteAttemptResponse();
+}
+
+absl::StatusOr<v1::ListWorkersResponse> Scheduler::ListWorkers(
+    const v1::ListWorkersRequest& request) {
+  LF_ASSIGN_OR_RETURN(const int page_size, EffectivePageSize(request.page_size()));
+  std::string after;
+  if (!request.page_token().empty()) {
+    LF_ASSIGN_OR_RETURN(after, tokens_.Decode(request.page_token(), kWorkersBinding));
+  }
+  LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(absl::InfiniteFuture()));
+  std::multimap<std::string, v1::Lease> leases;
+  for (const JobRecord& record : leased)
+    leases.emplace(record.job.status().worker(), LeaseOf(record));
+  v1::ListWorkersResponse response;
+  for (const auto& [info, last_seen] : workers_.List(engine_.Now())) {
+    if (info.name() <= after) continue;
+    if (response.workers_size() == page_size) {
+      response.set_next_page_token(
+          tokens_.Encode(response.workers(page_size - 1).info().name(), kWorkersBinding));
+      break;
+    }
+    v1::Worker& worker = *response.add_workers();
+    *worker.mutable_info() = info;
+    *worker.mutable_last_seen_time() = ToProto(last_seen);
+    const auto [begin, end] = leases.equal_range(info.name());
+    for (auto it = begin; it != end; ++it) *worker.add_leases() = it->second;
+  }
+  return response;
+}
+
+absl::Status Scheduler::EndOverdue() {
+  const absl::Time now = engine_.Now();
+  absl::Status first_error;
+  LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(now));
+  for (const JobRecord& record : leased)
+    first_error.Update(engine_.Apply(record.id, command::ExpireLease{}).status());
+  LF_ASSIGN_OR_RETURN(const auto late, engine_.store().DeadlinesBy(now));
+  for (const JobRecord& record : late)
+    first_error.Update(engine_.Apply(record.id, command::ExpireDeadline{}).status());
+  return first_error;
+}
+
+absl::Status Scheduler::Tick() {
+  absl::Status status = EndOverdue();
+  status.Update(ServeWaiters());
+  return status;
+}
+
+void Scheduler::Drain() {
+  std::list<Waiter> refused;
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+    refused.swap(waiters_);
+  }
+  for (Waiter& waiter : refused) waiter.done(DrainingError());
+}
+
+absl::StatusOr<Scheduler::Presence> Scheduler::CountPresence() {
+  LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(absl::InfiniteFuture()));
+  Presence presence;
+  presence.leases = static_cast<int64_t>(leased.size());
+  for (const auto& [info, last_seen] : workers_.List(engine_.Now())) {
+    presence.workers += 1;
+    presence.slots += info.slots();
+  }
+  return presence;
+}
+
+}  // namespace latentforge::service

@@ -1,0 +1,97 @@
+// Leases: who runs which job, and what workers report about it.
+#pragma once
+
+#include <functional>
+#include <list>
+#include <optional>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "latentforge/v1/worker_service.pb.h"
+#include "service/job_engine.h"
+#include "service/page_token.h"
+#include "service/wakeup.h"
+#include "service/worker_registry.h"
+
+namespace latentforge::service {
+
+struct SchedulerOptions {
+  absl::Duration lease_duration = absl::Seconds(30);
+  absl::Duration max_wait = absl::Seconds(30);  // of AcquireLease
+  std::string version;                          // of this server
+};
+
+// WorkerService without gRPC; the contracts of its methods are in
+// worker_service.proto. Safe for concurrent use, but one thread at a time may
+// Tick. Borrows engine and wakeup.
+class Scheduler {
+ public:
+  using AcquireDone = std::function<void(absl::StatusOr<v1::AcquireLeaseResponse>)>;
+
+  // Pokes `wakeup` when Tick has something to do; see Maintenance.
+  Scheduler(JobEngine& engine, Wakeup& wakeup, PageTokenCodec tokens, SchedulerOptions options);
+
+  // Gives every lease that a former server granted its full time again: its worker
+  // could not reach us. Call once, before serving.
+  absl::Status RenewLeases();
+
+  // Calls `done` once: now with an error; from Tick when a job is there or the time
+  // is over; from Drain. Returns a ticket for Abandon, 0 when `done` was called.
+  int64_t Acquire(const v1::AcquireLeaseRequest& request, AcquireDone done);
+
+  // The caller is gone. True: `done` will not be called. False: it was, or is just
+  // being, called.
+  bool Abandon(int64_t ticket);
+
+  absl::StatusOr<v1::HeartbeatResponse> Heartbeat(const v1::HeartbeatRequest& request);
+  absl::StatusOr<v1::ReportEventsResponse> ReportEvents(const v1::ReportEventsRequest& request);
+  absl::StatusOr<v1::CompleteAttemptResponse> Complete(const v1::CompleteAttemptRequest& request);
+  absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
+
+  // Ends leases and jobs whose time is over, then serves waiting workers.
+  absl::Status Tick();
+
+  // Refuses every waiting and later Acquire with UNAVAILABLE DRAINING.
+  void Drain();
+
+  struct Presence {
+    int64_t workers = 0;
+    int64_t slots = 0;
+    int64_t leases = 0;
+  };
+  absl::StatusOr<Presence> CountPresence();
+
+ private:
+  struct Waiter {
+    int64_t ticket = 0;
+    v1::WorkerInfo worker;
+    absl::Time deadline;
+    AcquireDone done;
+  };
+
+  absl::StatusOr<std::optional<JobRecord>> TryClaim(const v1::WorkerInfo& worker);
+  v1::AcquireLeaseResponse GrantOf(const JobRecord& record) const;
+  absl::Status ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served);
+  void EndWaits();
+  absl::StatusOr<JobRecord> ApplyForWorker(const v1::Lease& lease, const Command& command,
+                                           absl::string_view operation);
+  absl::Status EndOverdue();
+  absl::Status ServeWaiters();
+  std::optional<Waiter> TakeWaiter(int64_t ticket);
+
+  JobEngine& engine_;
+  Wakeup& wakeup_;
+  const PageTokenCodec tokens_;
+  const SchedulerOptions options_;
+  WorkerRegistry workers_;
+
+  absl::Mutex mutex_;
+  std::list<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);  // longest waiting first
+  int64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace latentforge::service

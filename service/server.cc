@@ -1,0 +1,189 @@
+#include "service/server.h"
+
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "base/version.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "service/job_engine.h"
+#include "service/job_name.h"
+#include "service/jobs.h"
+#include "service/jobs_rpc.h"
+#include "service/maintenance.h"
+#include "service/metrics.h"
+#include "service/scheduler.h"
+#include "service/steady_clock.h"
+#include "service/store/sqlite_store.h"
+#include "service/thread_pool.h"
+#include "service/validation.h"
+#include "service/watch_registry.h"
+#include "service/workers_rpc.h"
+
+namespace latentforge::service {
+namespace {
+
+constexpr int kMaxMessageBytes = 4 << 20;  // weights never travel here, only paths
+constexpr int kMaxMetadataBytes = 8 << 10;
+constexpr int kMaxStreamsPerConnection = 200;
+constexpr absl::Duration kTick = absl::Milliseconds(250);
+
+std::string RandomKey() {
+  std::random_device device;
+  std::string key;
+  for (int i = 0; i < 32; ++i) key += static_cast<char>(device() & 0xFF);
+  return key;
+}
+
+void Configure(grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  // Otherwise two servers share a port in silence.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+}
+
+std::string WithPort(const ListenAddress& address, int port) {
+  if (!address.unix_path.empty()) return address.text;
+  return absl::StrCat(address.text.substr(0, address.text.rfind(':')), ":", port);
+}
+
+}  // namespace
+
+// In order of construction: each borrows from those above it.
+struct Server::Parts {
+  Parts(const ServerOptions& server_options, Clock& real_clock, std::unique_ptr<SqliteStore> opened,
+        const std::string& token_key)
+      : options(server_options),
+        clock(real_clock),
+        store(std::move(opened)),
+        engine({*store, hub, metrics, clock}, {.retry_backoff = options.retry_backoff}),
+        checker(options.allowed_roots),
+        jobs(engine, checker, PageTokenCodec(token_key), {options.max_attempts, RandomJobId}),
+        scheduler(engine, wakeup, PageTokenCodec(token_key),
+                  {.lease_duration = options.lease_duration, .version = kVersion}),
+        watches(options.max_watches,
+                std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
+        pool(options.threads),
+        jobs_rpc(jobs, {*store, hub, watches, options.bookmark_interval}, {pool, metrics, clock}),
+        workers_rpc(scheduler, {pool, metrics, clock}) {
+    engine.set_on_queued([this] { wakeup.Poke(); });
+  }
+
+  const ServerOptions options;
+  SteadyClock clock;
+  std::unique_ptr<SqliteStore> store;
+  WatchHub hub;
+  Metrics metrics;
+  JobEngine engine;
+  FileSpecChecker checker;
+  Wakeup wakeup;
+  Jobs jobs;
+  Scheduler scheduler;
+  WatchRegistry watches;
+  ThreadPool pool;
+  JobsRpc jobs_rpc;
+  WorkersRpc workers_rpc;
+  std::unique_ptr<Maintenance> maintenance;
+  std::vector<std::string> addresses;
+  std::string metrics_address;
+  std::unique_ptr<grpc::Server> grpc_server;
+
+  absl::Status Listen();
+  absl::Status ServeMetrics();
+  void SetServing(bool serving);
+};
+
+absl::Status Server::Parts::Listen() {
+  grpc::EnableDefaultHealthCheckService(true);
+  if (options.enable_reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  Configure(builder);
+  std::vector<int> ports(options.listen.size());
+  for (size_t i = 0; i < ports.size(); ++i) {
+    LF_RETURN_IF_ERROR(CheckNotTaken(options.listen[i]));
+    builder.AddListeningPort(options.listen[i].text, grpc::InsecureServerCredentials(), &ports[i]);
+  }
+  builder.RegisterService(&jobs_rpc);
+  builder.RegisterService(&workers_rpc);
+  grpc_server = builder.BuildAndStart();
+  for (size_t i = 0; i < ports.size(); ++i) {
+    // gRPC stops at the first address that it cannot bind, and says no more.
+    if (ports[i] <= 0) {
+      return absl::UnavailableError(
+          absl::StrCat("cannot listen on ", options.listen[i].text,
+                       ": the address is taken, not of this machine, or not permitted"));
+    }
+    addresses.push_back(WithPort(options.listen[i], ports[i]));
+  }
+  if (grpc_server == nullptr) return absl::InternalError("gRPC did not start");
+  return absl::OkStatus();
+}
+
+absl::Status Server::Parts::ServeMetrics() {
+  if (options.metrics_address.empty()) return absl::OkStatus();
+  const auto read = [this]() -> absl::StatusOr<Metrics::Gauges> {
+    Metrics::Gauges gauges;
+    LF_ASSIGN_OR_RETURN(gauges.stats, store->Stats());
+    LF_ASSIGN_OR_RETURN(gauges.presence, scheduler.CountPresence());
+    gauges.open_watches = watches.size();
+    return gauges;
+  };
+  LF_ASSIGN_OR_RETURN(metrics_address, metrics.Serve(options.metrics_address, clock, read));
+  return absl::OkStatus();
+}
+
+void Server::Parts::SetServing(bool serving) {
+  grpc::HealthCheckServiceInterface* health = grpc_server->GetHealthCheckService();
+  health->SetServingStatus(serving);  // "" and every name that was set before
+  health->SetServingStatus(v1::JobService::service_full_name(), serving);
+  health->SetServingStatus(v1::WorkerService::service_full_name(), serving);
+}
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Server::~Server() {
+  if (parts_->grpc_server != nullptr) Stop();
+}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, Clock& clock) {
+  LF_ASSIGN_OR_RETURN(std::unique_ptr<SqliteStore> store,
+                      SqliteStore::Open(options.database, {options.database_max_bytes}));
+  LF_ASSIGN_OR_RETURN(const std::string key, store->GetOrPutSecret("page_token_key", RandomKey()));
+  auto parts = std::make_unique<Parts>(options, clock, std::move(store), key);
+  LF_RETURN_IF_ERROR(parts->scheduler.RenewLeases());
+  LF_RETURN_IF_ERROR(parts->ServeMetrics());
+  LF_RETURN_IF_ERROR(parts->Listen());
+  parts->maintenance = std::make_unique<Maintenance>(parts->scheduler, parts->wakeup, kTick);
+  parts->SetServing(true);
+  return std::unique_ptr<Server>(new Server(std::move(parts)));
+}
+
+const std::vector<std::string>& Server::addresses() const { return parts_->addresses; }
+
+const std::string& Server::metrics_address() const { return parts_->metrics_address; }
+
+void Server::Stop() {
+  Parts& parts = *parts_;
+  parts.SetServing(false);
+  parts.clock.SleepFor(parts.options.drain_delay);
+  parts.scheduler.Drain();
+  parts.watches.Drain();
+  // Without a deadline one idle stream would hold this up for ever.
+  parts.grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + parts.options.drain_grace));
+  parts.grpc_server.reset();
+  parts.maintenance.reset();
+}
+
+}  // namespace latentforge::service

@@ -1,0 +1,170 @@
+#include "service/spec_fields.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/conversion_defaults.h"
+#include "service/time_util.h"
+
+namespace latentforge::service {
+namespace {
+
+constexpr size_t kMaxFindings = 20;
+constexpr int kMaxCorpora = 64;
+constexpr int kMaxSequences = 1'000'000;
+constexpr int kMaxLength = 1'000'000;
+constexpr int kMaxThreads = 1024;
+constexpr absl::Duration kMaxDeadline = absl::Hours(24 * 30);
+
+// Adds a finding unless min <= value <= max; false for NaN too.
+template <typename T>
+void CheckRange(Findings& findings, absl::string_view field, T value, T min, T max,
+                absl::string_view reason = kInvalidField) {
+  if (value >= min && value <= max) return;
+  findings.Add(reason, field, absl::StrCat("is ", value, ", expected ", min, " to ", max));
+}
+
+template <typename Enum>
+void CheckEnum(Findings& findings, absl::string_view field, Enum value, bool known) {
+  if (!known)
+    findings.Add(kInvalidField, field,
+                 absl::StrCat("is ", static_cast<int>(value), ", which has no name"));
+}
+
+void CheckCorpus(const v1::CorpusSpec& corpus, const std::string& field, Findings& findings) {
+  if (!std::isfinite(corpus.weight()) || corpus.weight() < 0)
+    findings.Add(kInvalidField, field + ".weight",
+                 absl::StrCat("is ", corpus.weight(), ", expected a number of at least 0"));
+  if (absl::EndsWith(corpus.uri(), ".jsonl") && corpus.text_field().empty())
+    findings.Add(kInvalidField, field + ".text_field",
+                 "is empty, expected the field of each JSON line that holds the text");
+}
+
+void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
+  CheckEnum(findings, "spec.factorization.preconditioner", spec.preconditioner(),
+            v1::Preconditioner_IsValid(spec.preconditioner()));
+  CheckEnum(findings, "spec.factorization.allocation", spec.allocation(),
+            v1::RankAllocation_IsValid(spec.allocation()));
+  CheckRange(findings, "spec.factorization.damping", spec.damping(), 0.0, 1e6);
+  CheckRange(findings, "spec.factorization.alpha", spec.alpha(), 0.0, 16.0);
+  const bool wants_profile = spec.allocation() == v1::RANK_ALLOCATION_PROFILE;
+  const bool has_profile = spec.rank_profile().layers_size() > 0;
+  if (wants_profile && !has_profile)
+    findings.Add("RANK_OUT_OF_RANGE", "spec.factorization.rank_profile",
+                 "is empty, expected ranks for every layer with RANK_ALLOCATION_PROFILE");
+  if (!wants_profile && has_profile)
+    findings.Add(kInvalidField, "spec.factorization.allocation",
+                 absl::StrCat("is ", v1::RankAllocation_Name(spec.allocation()),
+                              ", expected RANK_ALLOCATION_PROFILE with a rank_profile"));
+}
+
+bool DeviceIsKnown(absl::string_view device) {
+  if (device.empty() || device == "auto" || device == "cpu" || device == "cuda") return true;
+  int index = -1;
+  return absl::ConsumePrefix(&device, "cuda:") && device.size() <= 3 &&
+         absl::SimpleAtoi(device, &index) && index >= 0;
+}
+
+void CheckDeadline(const v1::JobSpec& spec, Findings& findings) {
+  if (!spec.has_deadline()) return;
+  const absl::Duration deadline = FromProto(spec.deadline());
+  if (deadline < absl::Seconds(1))
+    findings.Add(kInvalidField, "spec.deadline", "is below one second");
+  if (deadline > kMaxDeadline)
+    findings.Add("DEADLINE_TOO_LONG", "spec.deadline",
+                 absl::StrCat("is ", absl::FormatDuration(deadline), ", expected at most ",
+                              absl::FormatDuration(kMaxDeadline)));
+}
+
+}  // namespace
+
+void Findings::Add(absl::string_view reason, absl::string_view field,
+                   absl::string_view description) {
+  if (violations_.empty()) reason_ = std::string(reason);
+  // A reply has little room, and nobody reads the hundredth wrong rank.
+  if (violations_.size() < kMaxFindings)
+    violations_.push_back({std::string(field), std::string(description.substr(0, 500))});
+}
+
+absl::Status Findings::ToStatus() const {
+  return empty() ? absl::OkStatus() : MakeFieldError(reason_, violations_);
+}
+
+absl::Status CheckMethod(const v1::JobSpec& spec) {
+  if (spec.method() != v1::METHOD_FULL_MLA && spec.method() != v1::METHOD_LOW_RANK)
+    return absl::OkStatus();
+  const std::string name = v1::Method_Name(spec.method());
+  return MakeError(
+      absl::StatusCode::kUnimplemented, "METHOD_NOT_SUPPORTED",
+      absl::StrCat("method ", name, " is not supported by this version, METHOD_KV_LATENT is"),
+      {{"method", name}});
+}
+
+void CheckFields(const v1::JobSpec& spec, Findings& findings) {
+  CheckEnum(findings, "spec.method", spec.method(), v1::Method_IsValid(spec.method()));
+  const double budget = spec.budget().kv_budget();
+  if (!(budget > 0 && budget <= 1))
+    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
+                 absl::StrCat("is ", budget, ", expected more than 0 and at most 1"));
+  CheckFactorization(spec.factorization(), findings);
+  const v1::CalibrationSpec& calibration = spec.calibration();
+  CheckRange(findings, "spec.calibration.corpora", calibration.corpora_size(), 1, kMaxCorpora);
+  for (int i = 0; i < std::min(calibration.corpora_size(), kMaxCorpora); ++i)
+    CheckCorpus(calibration.corpora(i), absl::StrCat("spec.calibration.corpora[", i, "]"),
+                findings);
+  CheckRange(findings, "spec.calibration.sequences", calibration.sequences(), 0, kMaxSequences);
+  CheckRange(findings, "spec.calibration.sequence_length", calibration.sequence_length(), 0,
+             kMaxLength);
+  CheckCorpus(spec.evaluation().corpus(), "spec.evaluation.corpus", findings);
+  CheckRange(findings, "spec.evaluation.windows", spec.evaluation().windows(), 0, kMaxSequences);
+  CheckRange(findings, "spec.evaluation.window_length", spec.evaluation().window_length(), 0,
+             kMaxLength);
+  if (spec.evaluation().window_length() == 1)
+    findings.Add(kInvalidField, "spec.evaluation.window_length", "is 1, expected at least 2");
+  CheckEnum(findings, "spec.output.dtype", spec.output().dtype(),
+            v1::DataType_IsValid(spec.output().dtype()));
+  CheckEnum(findings, "spec.dtype", spec.dtype(), v1::DataType_IsValid(spec.dtype()));
+  if (spec.dtype() == v1::DATA_TYPE_FLOAT16)
+    findings.Add(kInvalidField, "spec.dtype",
+                 "is DATA_TYPE_FLOAT16, expected DATA_TYPE_BFLOAT16 or DATA_TYPE_FLOAT32: float16 "
+                 "is for output only");
+  if (!DeviceIsKnown(spec.device()))
+    findings.Add(kInvalidField, "spec.device",
+                 absl::StrCat("is \"", spec.device().substr(0, 40),
+                              "\", expected auto, cpu, cuda or cuda:N"));
+  CheckRange(findings, "spec.threads", spec.threads(), 0, kMaxThreads);
+  CheckDeadline(spec, findings);
+}
+
+v1::JobSpec WithDefaults(const v1::JobSpec& spec, int64_t max_positions) {
+  v1::JobSpec full = spec;
+  const auto length = [&](int32_t fallback) {
+    return static_cast<int32_t>(std::min<int64_t>(fallback, std::max<int64_t>(2, max_positions)));
+  };
+  if (full.method() == v1::METHOD_UNSPECIFIED) full.set_method(v1::METHOD_KV_LATENT);
+  v1::FactorizationSpec& factorization = *full.mutable_factorization();
+  if (factorization.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED)
+    factorization.set_preconditioner(v1::PRECONDITIONER_ROOT_COVARIANCE);
+  if (factorization.allocation() == v1::RANK_ALLOCATION_UNSPECIFIED)
+    factorization.set_allocation(v1::RANK_ALLOCATION_UNIFORM);
+  if (!factorization.has_damping()) factorization.set_damping(kDefaultDamping);
+  if (!factorization.has_alpha()) factorization.set_alpha(kDefaultAlpha);
+  v1::CalibrationSpec& calibration = *full.mutable_calibration();
+  for (v1::CorpusSpec& corpus : *calibration.mutable_corpora())
+    if (corpus.weight() == 0) corpus.set_weight(1);
+  if (calibration.sequences() == 0) calibration.set_sequences(kDefaultCalibrationSequences);
+  if (calibration.sequence_length() == 0)
+    calibration.set_sequence_length(length(kDefaultSequenceLength));
+  v1::EvaluationSpec& evaluation = *full.mutable_evaluation();
+  if (evaluation.windows() == 0) evaluation.set_windows(kDefaultEvaluationWindows);
+  if (evaluation.window_length() == 0) evaluation.set_window_length(length(kDefaultWindowLength));
+  if (full.dtype() == v1::DATA_TYPE_UNSPECIFIED) full.set_dtype(v1::DATA_TYPE_BFLOAT16);
+  if (full.device().empty()) full.set_device("auto");
+  return full;
+}
+
+}  // namespace latentforge::service

@@ -1,0 +1,110 @@
+// SQLite with RAII handles and Status errors. The only files that see sqlite3.h
+// are the sqlite_*.cc here.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+namespace latentforge::service {
+
+class Statement;
+
+// One connection. Movable; not safe for concurrent use.
+class Database {
+ public:
+  enum class Mode { kReadWrite, kReadOnly };
+
+  // Opens, and in kReadWrite creates, the file. Errors name the path.
+  static absl::StatusOr<Database> Open(const std::filesystem::path& path, Mode mode);
+
+  // Runs statements without parameters or rows.
+  absl::Status Execute(const std::string& sql);
+
+  // `sql` is one statement; `?` are its parameters.
+  absl::StatusOr<Statement> Prepare(absl::string_view sql);
+
+  // Of the last statement.
+  int64_t changes() const;
+  int64_t last_insert_rowid() const;
+
+ private:
+  friend class Statement;
+  struct Closer {
+    void operator()(sqlite3* db) const;
+  };
+
+  explicit Database(sqlite3* db) : db_(db) {}
+
+  std::unique_ptr<sqlite3, Closer> db_;
+};
+
+// One prepared statement. Bind every parameter in order, Step until false, read
+// columns in order; Reset before it is used again. Borrows the database.
+class Statement {
+ public:
+  Statement& Bind(int64_t value);
+  Statement& Bind(double value);
+  Statement& BindText(absl::string_view value);
+  Statement& BindBlob(absl::string_view value);
+  Statement& Bind(absl::Time value);  // microseconds since the epoch
+  Statement& BindNull();
+
+  // True: a row is there. False: the statement is finished. Errors of Bind
+  // appear here.
+  absl::StatusOr<bool> Step();
+
+  // Steps to the end.
+  absl::Status Run();
+
+  // The next column of the row.
+  int64_t Int();
+  double Double();
+  std::string Text();
+  std::string Blob();
+  absl::Time Time();
+  bool NextIsNull() const;
+
+  void Reset();
+
+ private:
+  friend class Database;
+  struct Finalizer {
+    void operator()(sqlite3_stmt* statement) const;
+  };
+
+  Statement(sqlite3* db, sqlite3_stmt* statement) : db_(db), statement_(statement) {}
+  void Note(int code);
+
+  sqlite3* db_;
+  std::unique_ptr<sqlite3_stmt, Finalizer> statement_;
+  int bound_ = 0;
+  int column_ = 0;
+  int error_ = 0;  // first failed bind
+};
+
+// BEGIN IMMEDIATE; rolls back unless committed. Borrows the database.
+class Transaction {
+ public:
+  static absl::StatusOr<Transaction> Begin(Database& db);
+  Transaction(Transaction&& other) noexcept;
+  Transaction& operator=(Transaction&&) = delete;
+  ~Transaction();
+
+  absl::Status Commit();
+
+ private:
+  explicit Transaction(Database& db) : db_(&db) {}
+  Database* db_;  // nullptr when over
+};
+
+}  // namespace latentforge::service

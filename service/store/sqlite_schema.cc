@@ -1,0 +1,117 @@
+#include "service/store/sqlite_schema.h"
+
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace latentforge::service {
+namespace {
+
+// States as in v1::JobState: 1 queued, 2 running, 3 cancelling. Times are
+// microseconds since the epoch. Partial indexes hold only the rows that the
+// scheduler looks for, so they stay small however many jobs have ended.
+constexpr const char* kMigrations[] = {
+    R"sql(
+CREATE TABLE jobs (
+  ordinal INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  version INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  job BLOB NOT NULL,
+  status BLOB NOT NULL,
+  estimate BLOB NOT NULL,
+  output_path TEXT NOT NULL,
+  needs_cuda INTEGER NOT NULL,
+  last_sequence INTEGER NOT NULL,
+  update_time INTEGER NOT NULL,
+  end_time INTEGER,
+  deadline_time INTEGER,
+  lease_epoch INTEGER NOT NULL,
+  completed_epoch INTEGER NOT NULL,
+  counted_attempts INTEGER NOT NULL,
+  attempt_sequence INTEGER NOT NULL,
+  attempt_start_time INTEGER NOT NULL,
+  lease_expire_time INTEGER NOT NULL,
+  queue_time INTEGER NOT NULL,
+  claimable_time INTEGER NOT NULL,
+  progress_event_time INTEGER NOT NULL,
+  progress_event_percent REAL NOT NULL
+) STRICT;
+CREATE INDEX jobs_claimable ON jobs (ordinal, claimable_time, needs_cuda) WHERE state = 1;
+CREATE INDEX jobs_leased ON jobs (lease_expire_time) WHERE state IN (2, 3);
+CREATE INDEX jobs_deadline ON jobs (deadline_time)
+  WHERE state IN (1, 2, 3) AND deadline_time IS NOT NULL;
+CREATE UNIQUE INDEX jobs_output ON jobs (output_path)
+  WHERE state IN (1, 2, 3) AND output_path <> '';
+CREATE INDEX jobs_by_state ON jobs (state, ordinal);
+CREATE TABLE job_labels (
+  ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  key TEXT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (key, value, ordinal)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_labels_by_job ON job_labels (ordinal);
+CREATE TABLE events (
+  ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  sequence INTEGER NOT NULL,
+  event BLOB NOT NULL,
+  PRIMARY KEY (ordinal, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE attempts (
+  ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  lease_epoch INTEGER NOT NULL,
+  worker TEXT NOT NULL,
+  start_time INTEGER NOT NULL,
+  end_time INTEGER NOT NULL,
+  outcome INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (ordinal, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE requests (
+  request_id TEXT PRIMARY KEY,
+  ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  digest TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX requests_by_job ON requests (ordinal);
+CREATE TABLE secrets (
+  name TEXT PRIMARY KEY,
+  value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql",
+};
+
+absl::StatusOr<int> ReadVersion(Database& db) {
+  LF_RETURN_IF_ERROR(
+      db.Execute("CREATE TABLE IF NOT EXISTS schema_migrations ("
+                 "version INTEGER PRIMARY KEY, applied_time INTEGER NOT NULL) STRICT"));
+  LF_ASSIGN_OR_RETURN(Statement query,
+                      db.Prepare("SELECT coalesce(max(version), 0) FROM schema_migrations"));
+  LF_RETURN_IF_ERROR(query.Step().status());
+  return static_cast<int>(query.Int());
+}
+
+}  // namespace
+
+int CurrentSchemaVersion() { return static_cast<int>(std::size(kMigrations)); }
+
+absl::Status Migrate(Database& db, absl::Time now) {
+  LF_ASSIGN_OR_RETURN(const int found, ReadVersion(db));
+  if (found > CurrentSchemaVersion()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the database has schema version ", found, ", this server knows up to ",
+                     CurrentSchemaVersion(), "; use a newer latentforge-server"));
+  }
+  for (int version = found + 1; version <= CurrentSchemaVersion(); ++version) {
+    LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(db));
+    LF_RETURN_IF_ERROR(db.Execute(kMigrations[version - 1]));
+    LF_ASSIGN_OR_RETURN(Statement insert,
+                        db.Prepare("INSERT INTO schema_migrations VALUES (?, ?)"));
+    LF_RETURN_IF_ERROR(insert.Bind(int64_t{version}).Bind(now).Run());
+    LF_RETURN_IF_ERROR(transaction.Commit());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace latentforge::service

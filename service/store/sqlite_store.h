@@ -1,0 +1,59 @@
+// The store of a single server: one SQLite file.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "service/store/file_lock.h"
+#include "service/store/sqlite_db.h"
+#include "service/store/store.h"
+
+namespace latentforge::service {
+
+struct SqliteOptions {
+  int64_t max_bytes = 0;  // of the file; 0 means no limit of ours
+};
+
+// Durability: WAL with synchronous=FULL. NORMAL would survive the death of the
+// process but may lose the last commits in a power cut, and an acknowledged job
+// must survive that too; the price is one fsync a commit.
+// Safe for concurrent use: writes share one connection and reads another, so that
+// a read never waits for an fsync.
+class SqliteStore final : public Store {
+ public:
+  // Opens or creates `path` and brings it to the current schema. The store is this
+  // process's alone: FailedPrecondition when another process has it open. The
+  // folder must exist.
+  static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::filesystem::path& path,
+                                                           const SqliteOptions& options = {});
+
+  absl::StatusOr<JobRecord> Create(const NewJob& job) override;
+  absl::StatusOr<JobRecord> Get(absl::string_view id) override;
+  absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view request_id) override;
+  absl::StatusOr<std::vector<JobRecord>> List(const JobQuery& query) override;
+  absl::StatusOr<JobRecord> Commit(const JobUpdate& update) override;
+  absl::StatusOr<std::optional<JobRecord>> NextClaimable(absl::Time now, bool with_cuda) override;
+  absl::StatusOr<std::vector<JobRecord>> LeasesEndingBy(absl::Time time) override;
+  absl::StatusOr<std::vector<JobRecord>> DeadlinesBy(absl::Time time) override;
+  absl::StatusOr<std::vector<v1::JobEvent>> Events(absl::string_view id, int64_t after,
+                                                   int limit) override;
+  absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id) override;
+  absl::Status Delete(absl::string_view id, int64_t expected_version) override;
+  absl::StatusOr<StoreStats> Stats() override;
+  absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
+                                             absl::string_view fresh) override;
+
+ private:
+  SqliteStore(FileLock lock, Database writer, Database reader)
+      : lock_(std::move(lock)), writer_(std::move(writer)), reader_(std::move(reader)) {}
+
+  const FileLock lock_;
+  absl::Mutex write_mutex_;
+  Database writer_ ABSL_GUARDED_BY(write_mutex_);
+  absl::Mutex read_mutex_;
+  Database reader_ ABSL_GUARDED_BY(read_mutex_);
+};
+
+}  // namespace latentforge::service

@@ -1,0 +1,34 @@
+#include "service/store/store.h"
+
+#include "absl/strings/str_cat.h"
+#include "service/errors.h"
+
+namespace latentforge::service {
+
+absl::Status JobNotFoundError(absl::string_view id) {
+  return MakeError(absl::StatusCode::kNotFound, kJobNotFound,
+                   absl::StrCat("there is no job jobs/", id), {{"job", std::string(id)}});
+}
+
+absl::Status ConcurrentTransitionError(absl::string_view id, int64_t expected_version) {
+  return WithRetryDelay(MakeError(absl::StatusCode::kAborted, kConcurrentTransition,
+                                  absl::StrCat("job ", id, " changed meanwhile: version ",
+                                               expected_version, " is not its version any more"),
+                                  {{"job", std::string(id)}}),
+                        absl::Milliseconds(100));
+}
+
+absl::Status OutputInUseError(absl::string_view output_path) {
+  return MakeError(
+      absl::StatusCode::kAlreadyExists, kOutputInUse,
+      absl::StrCat("output ", output_path, " belongs to another job that has not ended"),
+      {{"output", std::string(output_path)}});
+}
+
+absl::Status RequestIdTakenError(absl::string_view request_id) {
+  return MakeError(absl::StatusCode::kAlreadyExists, kRequestIdReused,
+                   absl::StrCat("request_id ", request_id, " was used before"),
+                   {{"request_id", std::string(request_id)}});
+}
+
+}  // namespace latentforge::service

@@ -1,0 +1,206 @@
+#include "service/validation.h"
+
+#include <unistd.h>
+
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/estimate.h"
+#include "checkpoint/kv_budget.h"
+
+namespace latentforge::service {
+namespace {
+
+namespace fs = std::filesystem;
+
+const char* ReasonOfSource(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnimplemented:
+      return "UNSUPPORTED_ARCHITECTURE";
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kPermissionDenied:
+      return "SOURCE_NOT_READABLE";
+    default:
+      return "MALFORMED_CHECKPOINT";
+  }
+}
+
+checkpoint::DType ToDType(v1::DataType dtype, checkpoint::DType fallback) {
+  switch (dtype) {
+    case v1::DATA_TYPE_FLOAT32:
+      return checkpoint::DType::kF32;
+    case v1::DATA_TYPE_BFLOAT16:
+      return checkpoint::DType::kBF16;
+    case v1::DATA_TYPE_FLOAT16:
+      return checkpoint::DType::kF16;
+    default:
+      return fallback;
+  }
+}
+
+absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
+                                        const checkpoint::ModelConfig& config) {
+  checkpoint::EstimateSettings settings;
+  settings.kv_budget = spec.budget().kv_budget();
+  settings.calibration_sequences = spec.calibration().sequences();
+  settings.sequence_length = spec.calibration().sequence_length();
+  settings.evaluation_windows = spec.evaluation().windows();
+  settings.window_length = spec.evaluation().window_length();
+  settings.compute_dtype = ToDType(spec.dtype(), checkpoint::DType::kBF16);
+  settings.weight_dtype = ToDType(spec.output().dtype(), config.dtype);
+  settings.threads = spec.threads() > 0 ? spec.threads() : sysconf(_SC_NPROCESSORS_ONLN);
+  settings.hessian = spec.factorization().preconditioner() == v1::PRECONDITIONER_DIAGONAL_HESSIAN;
+  LF_ASSIGN_OR_RETURN(const checkpoint::Estimate estimate,
+                      checkpoint::EstimateConversion(config, settings));
+  v1::Estimate proto;
+  proto.set_peak_memory_bytes(estimate.peak_memory_bytes);
+  proto.set_seconds(estimate.seconds);
+  proto.set_output_bytes(estimate.output_bytes);
+  proto.set_kv_bytes_per_token_base(estimate.kv_bytes_per_token_base);
+  proto.set_kv_bytes_per_token_converted(estimate.kv_bytes_per_token_converted);
+  return proto;
+}
+
+}  // namespace
+
+void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
+                      Findings& findings) {
+  const auto& layers = spec.factorization().rank_profile().layers();
+  if (layers.empty()) return;
+  constexpr char kField[] = "spec.factorization.rank_profile.layers";
+  if (layers.size() != config.num_layers) {
+    findings.Add("RANK_OUT_OF_RANGE", kField,
+                 absl::StrCat("has ", layers.size(), " entries, the model has ", config.num_layers,
+                              " layers"));
+    return;
+  }
+  double total = 0;
+  for (int i = 0; i < layers.size(); ++i) {
+    const v1::LayerRank& layer = layers[i];
+    const std::string field = absl::StrCat(kField, "[", i, "]");
+    if (layer.layer() != i)
+      findings.Add("RANK_OUT_OF_RANGE", field + ".layer",
+                   absl::StrCat("is ", layer.layer(), ", expected ", i));
+    for (const auto& [name, rank] :
+         {std::pair(".rank_k", layer.rank_k()), std::pair(".rank_v", layer.rank_v())}) {
+      if (rank < 1 || rank > config.kv_width())
+        findings.Add("RANK_OUT_OF_RANGE", field + name,
+                     absl::StrCat("is ", rank, ", expected 1 to the projection's width ",
+                                  config.kv_width()));
+      total += rank;
+    }
+  }
+  const double share = total / static_cast<double>(checkpoint::KvValuesPerToken(config));
+  // The share is a quotient of integers: one rounding error must not refuse it.
+  if (share > spec.budget().kv_budget() * (1 + 1e-12))
+    findings.Add(
+        "BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
+        absl::StrCat("is ", spec.budget().kv_budget(), ", the rank profile needs ", share));
+}
+
+std::optional<fs::path> FileSpecChecker::Resolve(const std::string& uri, absl::string_view field,
+                                                 Findings& findings) const {
+  const absl::StatusOr<fs::path> path = PathFromUri(uri);
+  if (!path.ok()) {
+    findings.Add("BAD_URI", field, path.status().message());
+    return std::nullopt;
+  }
+  absl::StatusOr<fs::path> resolved = ResolveBeneath(*path, allowed_roots_);
+  if (!resolved.ok()) {
+    findings.Add("PATH_NOT_ALLOWED", field, resolved.status().message());
+    return std::nullopt;
+  }
+  return *std::move(resolved);
+}
+
+std::optional<checkpoint::ModelConfig> FileSpecChecker::CheckSource(v1::JobSpec& spec,
+                                                                    Findings& findings) const {
+  constexpr char kField[] = "spec.source.uri";
+  const std::optional<fs::path> dir = Resolve(spec.source().uri(), kField, findings);
+  if (!dir.has_value()) return std::nullopt;
+  const absl::StatusOr<checkpoint::Checkpoint> opened = checkpoint::Checkpoint::Open(*dir);
+  if (!opened.ok()) {
+    findings.Add(ReasonOfSource(opened.status()), kField, opened.status().message());
+    return std::nullopt;
+  }
+  if (opened->config().latent.has_value()) {
+    findings.Add("UNSUPPORTED_ARCHITECTURE", kField,
+                 absl::StrCat(dir->string(), " is already a latentforge checkpoint"));
+    return std::nullopt;
+  }
+  spec.mutable_source()->set_uri(UriFromPath(*dir));
+  return opened->config();
+}
+
+void FileSpecChecker::CheckCorpusFile(v1::CorpusSpec& corpus, const std::string& field,
+                                      Findings& findings) const {
+  const std::optional<fs::path> path = Resolve(corpus.uri(), field + ".uri", findings);
+  if (!path.has_value()) return;
+  std::error_code error;
+  const bool regular = fs::is_regular_file(*path, error);
+  if (!regular || access(path->c_str(), R_OK) != 0) {
+    const absl::string_view problem = !fs::exists(*path, error) ? "does not exist"
+                                      : !regular                ? "is not a regular file"
+                                                                : "cannot be read";
+    findings.Add("CORPUS_NOT_READABLE", field + ".uri", absl::StrCat(path->string(), " ", problem));
+    return;
+  }
+  if (fs::file_size(*path, error) == 0 && !error)
+    findings.Add("CORPUS_NOT_READABLE", field + ".uri", absl::StrCat(path->string(), " is empty"));
+  corpus.set_uri(UriFromPath(*path));
+}
+
+fs::path FileSpecChecker::CheckOutput(v1::JobSpec& spec, Findings& findings) const {
+  constexpr char kField[] = "spec.output.uri";
+  const std::optional<fs::path> path = Resolve(spec.output().uri(), kField, findings);
+  if (!path.has_value()) return {};
+  std::error_code error;
+  const fs::file_status status = fs::status(*path, error);
+  if (fs::exists(status) && !fs::is_directory(status)) {
+    findings.Add("OUTPUT_NOT_EMPTY", kField, absl::StrCat(path->string(), " is not a folder"));
+  } else if (fs::exists(status)) {
+    const bool empty = fs::is_empty(*path, error);
+    if (error)
+      findings.Add("OUTPUT_NOT_EMPTY", kField,
+                   absl::StrCat(path->string(), " cannot be read: ", error.message()));
+    else if (!empty)
+      findings.Add("OUTPUT_NOT_EMPTY", kField,
+                   absl::StrCat(path->string(), " exists and is not empty"));
+  }
+  spec.mutable_output()->set_uri(UriFromPath(*path));
+  return *path;
+}
+
+absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) const {
+  LF_RETURN_IF_ERROR(CheckMethod(spec));
+  Findings findings;
+  CheckFields(spec, findings);
+  CheckedSpec checked;
+  v1::JobSpec resolved = spec;
+  const std::optional<checkpoint::ModelConfig> config = CheckSource(resolved, findings);
+  for (int i = 0; i < resolved.calibration().corpora_size(); ++i)
+    CheckCorpusFile(*resolved.mutable_calibration()->mutable_corpora(i),
+                    absl::StrCat("spec.calibration.corpora[", i, "]"), findings);
+  if (!resolved.evaluation().corpus().uri().empty())
+    CheckCorpusFile(*resolved.mutable_evaluation()->mutable_corpus(), "spec.evaluation.corpus",
+                    findings);
+  checked.output_path = CheckOutput(resolved, findings).string();
+  if (config.has_value()) CheckRankProfile(resolved, *config, findings);
+  LF_RETURN_IF_ERROR(findings.ToStatus());
+  checked.spec = WithDefaults(resolved, config->max_position_embeddings);
+  absl::StatusOr<v1::Estimate> estimate = EstimateOf(checked.spec, *config);
+  if (!estimate.ok()) {
+    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget", estimate.status().message());
+    return findings.ToStatus();
+  }
+  checked.estimate = *std::move(estimate);
+  checked.needs_cuda = absl::StartsWith(checked.spec.device(), "cuda");
+  return checked;
+}
+
+}  // namespace latentforge::service

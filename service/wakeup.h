@@ -1,0 +1,30 @@
+// Wakes a thread that waits for work or for time to pass.
+#pragma once
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace latentforge::service {
+
+// Safe for concurrent use; one thread waits.
+class Wakeup {
+ public:
+  void Poke() {
+    absl::MutexLock lock(&mutex_);
+    poked_ = true;
+  }
+
+  // Returns when poked since the last call, or after `timeout`.
+  void Wait(absl::Duration timeout) {
+    absl::MutexLock lock(&mutex_);
+    mutex_.AwaitWithTimeout(absl::Condition(&poked_), timeout);
+    poked_ = false;
+  }
+
+ private:
+  absl::Mutex mutex_;
+  bool poked_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace latentforge::service

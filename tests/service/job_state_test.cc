@@ -1,0 +1,370 @@
+#include "service/job_state.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "service/errors.h"
+#include "service/time_util.h"
+
+namespace latentforge::service {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const absl::Time kNow = absl::FromUnixSeconds(1'700'000'000);
+constexpr LeaseRef kLease = {1, 1};
+constexpr LeaseRef kStale = {1, 0};
+
+v1::ConversionError Error(v1::ErrorClass error_class, bool retryable) {
+  v1::ConversionError error;
+  error.set_reason("DISK_FULL");
+  error.set_message("no room");
+  error.set_error_class(error_class);
+  error.set_retryable(retryable);
+  return error;
+}
+
+Transition MustDecide(const JobRecord& record, const Command& command, absl::Time now = kNow,
+                      const StatePolicy& policy = {}) {
+  absl::StatusOr<Transition> transition = Decide(record, command, now, policy);
+  EXPECT_TRUE(transition.ok()) << transition.status();
+  return transition.ok() ? *std::move(transition) : Transition{.next = record};
+}
+
+JobRecord Queued(int max_attempts = 3) {
+  JobRecord record;
+  record.id = "j1";
+  record.job.set_name("jobs/j1");
+  record.job.mutable_status()->set_max_attempts(max_attempts);
+  record.job.mutable_spec()->mutable_deadline()->set_seconds(3600);
+  return CreateQueued(record, kNow).next;
+}
+
+JobRecord InState(v1::JobState state, int max_attempts = 3) {
+  JobRecord record = Queued(max_attempts);
+  if (state == v1::JOB_STATE_QUEUED) return record;
+  record = MustDecide(record, command::Claim{"w", absl::Seconds(30)}).next;
+  if (state == v1::JOB_STATE_SUCCEEDED)
+    return MustDecide(record, command::Succeed{kLease, {}}).next;
+  if (state == v1::JOB_STATE_FAILED)
+    return MustDecide(record, command::Fail{kLease, Error(v1::ERROR_CLASS_USER, false)}).next;
+  if (state == v1::JOB_STATE_RUNNING) return record;
+  record = MustDecide(record, command::Cancel{}).next;
+  if (state == v1::JOB_STATE_CANCELLED) record = MustDecide(record, command::Stop{kLease}).next;
+  return record;
+}
+
+constexpr v1::JobState Q = v1::JOB_STATE_QUEUED, R = v1::JOB_STATE_RUNNING,
+                       C = v1::JOB_STATE_CANCELLING, S = v1::JOB_STATE_SUCCEEDED,
+                       F = v1::JOB_STATE_FAILED, X = v1::JOB_STATE_CANCELLED;
+// Outcomes of a cell other than a state.
+constexpr int kLost = -1;     // ABORTED LEASE_LOST
+constexpr int kRefused = -2;  // FAILED_PRECONDITION
+
+struct Row {
+  std::string name;
+  Command command;
+  absl::Duration later;  // when the command comes
+  // After the command, from: Q, R, C, S, F, X.
+  int expected[6];
+};
+
+// Names the row instead of printing its bytes.
+void PrintTo(const Row& row, std::ostream* out) { *out << row.name; }
+
+class JobStateTable : public testing::TestWithParam<Row> {};
+
+TEST_P(JobStateTable, EveryState) {
+  const v1::JobState states[] = {Q, R, C, S, F, X};
+  for (int i = 0; i < 6; ++i) {
+    const JobRecord before = InState(states[i]);
+    const absl::StatusOr<Transition> after =
+        Decide(before, GetParam().command, kNow + GetParam().later);
+    const std::string cell = GetParam().name + " in " + v1::JobState_Name(states[i]);
+    if (GetParam().expected[i] < 0) {
+      ASSERT_FALSE(after.ok()) << cell;
+      EXPECT_EQ(ReasonOf(after.status()),
+                GetParam().expected[i] == kLost ? kLeaseLost : "JOB_NOT_QUEUED")
+          << cell;
+      continue;
+    }
+    ASSERT_TRUE(after.ok()) << cell << ": " << after.status();
+    const v1::JobState state = after->next.job.status().state();
+    EXPECT_EQ(state, GetParam().expected[i]) << cell << " gave " << v1::JobState_Name(state);
+    // A change of state is exactly one event, with the next number.
+    int changes = 0;
+    int64_t sequence = before.job.last_sequence();
+    for (const v1::JobEvent& event : after->events) {
+      EXPECT_EQ(event.sequence(), ++sequence) << cell;
+      changes += event.has_state_changed();
+    }
+    EXPECT_EQ(changes, state == states[i] ? 0 : 1) << cell;
+    EXPECT_EQ(after->next.job.last_sequence(), sequence) << cell;
+    EXPECT_EQ(after->next.job.has_end_time(), IsTerminal(state)) << cell;
+    if (IsTerminal(states[i])) {
+      EXPECT_FALSE(after->changed) << cell;
+    }
+  }
+}
+
+constexpr absl::Duration kNone = absl::ZeroDuration();
+constexpr absl::Duration kLease30 = absl::Seconds(30);
+
+// What a finished worker says again after its attempt ended is a repeat, for the
+// lease that it ended; S, F and X here were ended by that very lease.
+INSTANTIATE_TEST_SUITE_P(
+    All, JobStateTable,
+    testing::Values(
+        Row{"claim",
+            command::Claim{"w2", kLease30},
+            kNone,
+            {R, kRefused, kRefused, kRefused, kRefused, kRefused}},
+        Row{"extend", command::Extend{kLease, kLease30}, kNone, {kLost, R, C, kLost, kLost, kLost}},
+        Row{"stale extend",
+            command::Extend{kStale, kLease30},
+            kNone,
+            {kLost, kLost, kLost, kLost, kLost, kLost}},
+        Row{"extend of another attempt",
+            command::Extend{{2, 1}, kLease30},
+            kNone,
+            {kLost, kLost, kLost, kLost, kLost, kLost}},
+        Row{"report",
+            command::Report{kLease, {}, kLease30},
+            kNone,
+            {kLost, R, C, kLost, kLost, kLost}},
+        Row{"succeed", command::Succeed{kLease, {}}, kNone, {kLost, S, S, S, F, X}},
+        Row{"stale succeed",
+            command::Succeed{kStale, {}},
+            kNone,
+            {kLost, kLost, kLost, kLost, kLost, kLost}},
+        Row{"fail for good",
+            command::Fail{kLease, Error(v1::ERROR_CLASS_SYSTEM, false)},
+            kNone,
+            {kLost, F, X, S, F, X}},
+        Row{"fail of the user",
+            command::Fail{kLease, Error(v1::ERROR_CLASS_USER, true)},
+            kNone,
+            {kLost, F, X, S, F, X}},
+        Row{"fail for now",
+            command::Fail{kLease, Error(v1::ERROR_CLASS_RESOURCE, true)},
+            kNone,
+            {kLost, Q, X, S, F, X}},
+        Row{"stale fail",
+            command::Fail{kStale, Error(v1::ERROR_CLASS_SYSTEM, true)},
+            kNone,
+            {kLost, kLost, kLost, kLost, kLost, kLost}},
+        Row{"stop", command::Stop{kLease}, kNone, {kLost, Q, X, S, F, X}},
+        Row{"release", command::Release{kLease}, kNone, {kLost, Q, X, S, F, X}},
+        Row{"stale release",
+            command::Release{kStale},
+            kNone,
+            {kLost, kLost, kLost, kLost, kLost, kLost}},
+        Row{"renew", command::Renew{kLease30}, kNone, {Q, R, C, S, F, X}},
+        Row{"lease not yet over", command::ExpireLease{}, absl::Seconds(29), {Q, R, C, S, F, X}},
+        Row{"lease over", command::ExpireLease{}, kLease30, {Q, Q, X, S, F, X}},
+        Row{"deadline not yet", command::ExpireDeadline{}, absl::Seconds(3599), {Q, R, C, S, F, X}},
+        Row{"deadline", command::ExpireDeadline{}, absl::Seconds(3600), {F, F, X, S, F, X}},
+        Row{"cancel", command::Cancel{}, kNone, {X, C, C, S, F, X}}),
+    [](const auto& info) {
+      std::string name = info.param.name;
+      for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+      return name;
+    });
+
+TEST(JobStateTest, ClaimRaisesEpochAndAttempt) {
+  const JobRecord first = InState(R);
+  EXPECT_EQ(first.lease_epoch, 1);
+  EXPECT_EQ(first.job.status().attempt(), 1);
+  EXPECT_EQ(first.job.status().worker(), "w");
+  EXPECT_EQ(first.lease_expire_time, kNow + kLease30);
+  const JobRecord requeued = MustDecide(first, command::Release{kLease}).next;
+  const Transition second = MustDecide(requeued, command::Claim{"w2", kLease30});
+  EXPECT_EQ(second.next.lease_epoch, 2);
+  EXPECT_EQ(second.next.job.status().attempt(), 2);
+  ASSERT_TRUE(second.attempt.has_value());
+  EXPECT_EQ(second.attempt->number, 2);
+  EXPECT_EQ(second.attempt->outcome, AttemptOutcome::kRunning);
+  // The first worker is fenced off from here on.
+  EXPECT_EQ(ReasonOf(Decide(second.next, command::Succeed{kLease, {}}, kNow).status()), kLeaseLost);
+}
+
+TEST(JobStateTest, RetryableErrorsEndAtMaxAttempts) {
+  JobRecord record = Queued(2);
+  absl::Time now = kNow;
+  for (int attempt = 1; attempt <= 2; ++attempt) {
+    now = record.claimable_time;
+    record = MustDecide(record, command::Claim{"w", kLease30}, now).next;
+    record = MustDecide(record,
+                        command::Fail{{attempt, attempt}, Error(v1::ERROR_CLASS_SYSTEM, true)}, now)
+                 .next;
+    EXPECT_EQ(record.job.status().state(), attempt < 2 ? Q : F);
+  }
+  EXPECT_EQ(record.job.status().error().reason(), "DISK_FULL");
+}
+
+TEST(JobStateTest, LeaseExpiryCountsAndReleaseDoesNot) {
+  JobRecord record = InState(R, /*max_attempts=*/1);
+  record = MustDecide(record, command::Release{kLease}).next;
+  ASSERT_EQ(record.job.status().state(), Q);
+  record = MustDecide(record, command::Claim{"w", kLease30}).next;
+  const Transition expired = MustDecide(record, command::ExpireLease{}, kNow + kLease30);
+  EXPECT_EQ(expired.next.job.status().state(), F);
+  EXPECT_EQ(expired.next.job.status().error().reason(), "WORKER_LOST");
+  EXPECT_EQ(expired.next.job.status().error().error_class(), v1::ERROR_CLASS_SYSTEM);
+  ASSERT_TRUE(expired.attempt.has_value());
+  EXPECT_EQ(expired.attempt->outcome, AttemptOutcome::kLeaseExpired);
+}
+
+TEST(JobStateTest, FailedAttemptWaitsLongerEachTime) {
+  const StatePolicy policy = {.retry_backoff = absl::Seconds(10)};
+  JobRecord record = Queued(10);
+  absl::Time now = kNow;
+  for (const int seconds : {10, 20, 40, 60, 60}) {
+    const int next = record.job.status().attempt() + 1;
+    record = MustDecide(record, command::Claim{"w", kLease30}, now, policy).next;
+    record = MustDecide(record, command::Fail{{next, next}, Error(v1::ERROR_CLASS_SYSTEM, true)},
+                        now, policy)
+                 .next;
+    EXPECT_EQ(record.claimable_time - now, absl::Seconds(seconds));
+    EXPECT_FALSE(Decide(record, command::Claim{"w", kLease30}, now, policy).ok());
+    now = record.claimable_time;
+  }
+}
+
+TEST(JobStateTest, SuccessClearsTheErrorOfAnEarlierAttempt) {
+  JobRecord record =
+      MustDecide(InState(R), command::Fail{kLease, Error(v1::ERROR_CLASS_SYSTEM, true)}).next;
+  EXPECT_TRUE(record.job.status().has_error());
+  record = MustDecide(record, command::Claim{"w", kLease30}, record.claimable_time).next;
+  v1::ConversionResult result;
+  result.set_artifact_uri("file:///out");
+  record = MustDecide(record, command::Succeed{{2, 2}, result}).next;
+  EXPECT_FALSE(record.job.status().has_error());
+  EXPECT_EQ(record.job.status().result().artifact_uri(), "file:///out");
+  EXPECT_EQ(record.job.status().percent(), 100);
+}
+
+TEST(JobStateTest, WorkersCannotInventReasons) {
+  v1::ConversionError error = Error(v1::ERROR_CLASS_UNSPECIFIED, false);
+  error.set_reason("drop table; --");
+  error.set_message(std::string(100'000, 'x'));
+  const JobRecord record = MustDecide(InState(R), command::Fail{kLease, error}).next;
+  EXPECT_EQ(record.job.status().error().reason(), "UNKNOWN");
+  EXPECT_EQ(record.job.status().error().error_class(), v1::ERROR_CLASS_SYSTEM);
+  EXPECT_LE(record.job.status().error().message().size(), 8192u);
+}
+
+class ReportTest : public testing::Test {
+ protected:
+  static v1::AttemptEvent Progress(int64_t sequence, double percent,
+                                   v1::Phase phase = v1::PHASE_CALIBRATING) {
+    v1::AttemptEvent event;
+    event.set_sequence(sequence);
+    event.mutable_progress()->set_phase(phase);
+    event.mutable_progress()->set_percent(percent);
+    return event;
+  }
+  static v1::AttemptEvent Started(int64_t sequence, v1::Phase phase) {
+    v1::AttemptEvent event;
+    event.set_sequence(sequence);
+    event.mutable_phase_started()->set_phase(phase);
+    return event;
+  }
+  static Command Report(std::vector<v1::AttemptEvent> events) {
+    return command::Report{kLease, std::move(events), kLease30};
+  }
+};
+
+TEST_F(ReportTest, RepeatsAreIgnored) {
+  JobRecord record =
+      MustDecide(InState(R), Report({Started(1, v1::PHASE_FETCHING), Progress(2, 1)})).next;
+  EXPECT_EQ(record.attempt_sequence, 2);
+  const Transition again = MustDecide(
+      record,
+      Report({Started(1, v1::PHASE_FETCHING), Progress(2, 1), Started(3, v1::PHASE_CALIBRATING)}));
+  ASSERT_EQ(again.events.size(), 1u);
+  EXPECT_EQ(again.events[0].phase_started().phase(), v1::PHASE_CALIBRATING);
+  EXPECT_EQ(again.next.attempt_sequence, 3);
+}
+
+TEST_F(ReportTest, SequencesMustRise) {
+  const auto result = Decide(InState(R), Report({Progress(2, 1), Progress(2, 2)}), kNow);
+  EXPECT_EQ(ReasonOf(result.status()), "EVENT_OUT_OF_ORDER");
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("sequence 2 follows 2"));
+}
+
+TEST_F(ReportTest, ProgressIsCoalescedButTheStatusIsCurrent) {
+  JobRecord record =
+      MustDecide(InState(R), Report({Progress(1, 1), Progress(2, 2), Progress(3, 3)}),
+                 kNow + absl::Seconds(1))
+          .next;
+  EXPECT_EQ(record.job.last_sequence(), 3);  // queued, running, one progress
+  EXPECT_EQ(record.job.status().percent(), 3);
+  const Transition soon =
+      MustDecide(record, Report({Progress(4, 4)}), kNow + absl::Milliseconds(1900));
+  EXPECT_TRUE(soon.events.empty());
+  EXPECT_EQ(soon.next.job.status().percent(), 4);
+  const Transition later = MustDecide(record, Report({Progress(4, 4)}), kNow + absl::Seconds(2));
+  ASSERT_EQ(later.events.size(), 1u);
+  EXPECT_EQ(later.events[0].progress().percent(), 4);
+  const Transition still = MustDecide(record, Report({Progress(4, 3.05)}), kNow + absl::Seconds(2));
+  EXPECT_TRUE(still.events.empty());
+  const Transition heartbeat =
+      MustDecide(record, Report({Progress(4, 3)}), kNow + absl::Seconds(31));
+  EXPECT_EQ(heartbeat.events.size(), 1u);
+}
+
+TEST_F(ReportTest, OrderAroundOtherEventsIsKept) {
+  const Transition report = MustDecide(
+      InState(R), Report({Started(1, v1::PHASE_FETCHING), Progress(2, 5, v1::PHASE_FETCHING),
+                          Started(3, v1::PHASE_CALIBRATING), Progress(4, 6)}));
+  std::vector<int> kinds;
+  for (const v1::JobEvent& event : report.events) kinds.push_back(event.kind_case());
+  EXPECT_EQ(report.next.job.status().phase(), v1::PHASE_CALIBRATING);
+  EXPECT_EQ(kinds.front(), v1::JobEvent::kPhaseStarted);
+  EXPECT_EQ(report.next.job.status().percent(), 6);
+}
+
+TEST_F(ReportTest, NonsenseFiguresDoNotPass) {
+  v1::AttemptEvent event = Progress(1, std::numeric_limits<double>::quiet_NaN());
+  event.mutable_progress()->set_phase_percent(1e300);
+  event.mutable_progress()->set_tokens_per_second(-std::numeric_limits<double>::infinity());
+  event.mutable_progress()->set_eta_seconds(std::numeric_limits<double>::infinity());
+  const Transition report = MustDecide(InState(R), Report({event}));
+  const v1::JobStatus& status = report.next.job.status();
+  EXPECT_EQ(status.percent(), 0);
+  EXPECT_EQ(status.tokens_per_second(), 0);
+  EXPECT_EQ(status.eta_seconds(), -1);
+}
+
+TEST_F(ReportTest, LongTextIsCutBetweenCharacters) {
+  v1::AttemptEvent event;
+  event.set_sequence(1);
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += "\xC3\xA9";  // é, two bytes
+  event.mutable_log()->set_text("x" + text);
+  const Transition report = MustDecide(InState(R), Report({event}));
+  const std::string& kept = report.events.at(0).log().text();
+  EXPECT_EQ(kept.size(), 4095u);  // 4096 would cut the last é in two
+}
+
+TEST_F(ReportTest, ChattyJobsKeepStateAndPhaseOnly) {
+  const StatePolicy policy = {.max_detail_events = 3};
+  v1::AttemptEvent log;
+  log.mutable_log()->set_text("hello");
+  log.set_sequence(1);
+  v1::AttemptEvent log2 = log;
+  log2.set_sequence(2);
+  const Transition report =
+      MustDecide(InState(R), Report({log, log2, Started(3, v1::PHASE_FETCHING)}), kNow, policy);
+  ASSERT_EQ(report.events.size(), 2u);
+  EXPECT_TRUE(report.events[0].has_log());
+  EXPECT_TRUE(report.events[1].has_phase_started());
+}
+
+}  // namespace
+}  // namespace latentforge::service

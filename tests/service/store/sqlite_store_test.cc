@@ -1,0 +1,102 @@
+#include "service/store/sqlite_store.h"
+
+#include <fstream>
+
+#include "service/store/sqlite_schema.h"
+#include "tests/service/store/store_test_suite.h"
+#include "tests/service/temp_dir.h"
+
+namespace latentforge::service {
+namespace {
+
+class SqliteHarness : public StoreHarness {
+ public:
+  Store& Reopen() override {
+    store_.reset();
+    auto opened = SqliteStore::Open(dir_.path() / "jobs.db");
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    store_ = *std::move(opened);
+    return *store_;
+  }
+
+ private:
+  TempDir dir_;
+  std::unique_ptr<SqliteStore> store_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Sqlite, StoreTestSuite, testing::Values(StoreHarnessFactory([] {
+                           return std::make_unique<SqliteHarness>();
+                         })));
+
+NewJob BigJob(int number) {
+  NewJob job;
+  job.record.id = "j" + std::to_string(number);
+  job.record.job.mutable_spec()->mutable_source()->set_uri(std::string(20'000, 'x'));
+  job.record.job.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
+  return job;
+}
+
+TEST(SqliteStoreTest, ASecondServerOnOneFileIsRefused) {
+  TempDir dir;
+  const auto first = SqliteStore::Open(dir.path() / "jobs.db");
+  ASSERT_TRUE(first.ok()) << first.status();
+  const auto second = SqliteStore::Open(dir.path() / "jobs.db");
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(second.status().message()),
+              testing::AllOf(testing::HasSubstr("jobs.db"),
+                             testing::HasSubstr("locked by another process")));
+}
+
+TEST(SqliteStoreTest, AFullDiskIsResourceExhaustedAndTheStoreGoesOn) {
+  TempDir dir;
+  auto store = SqliteStore::Open(dir.path() / "jobs.db", {.max_bytes = 400'000});
+  ASSERT_TRUE(store.ok()) << store.status();
+  absl::Status status;
+  int stored = 0;
+  while (stored < 100 && (status = (*store)->Create(BigJob(stored)).status()).ok()) ++stored;
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_EQ(ReasonOf(status), "STORE_FULL");
+  ASSERT_GT(stored, 0);
+  EXPECT_EQ((*store)->List({.limit = 1000})->size(), static_cast<size_t>(stored));
+  ASSERT_TRUE((*store)->Delete("j0", 1).ok());
+  EXPECT_TRUE((*store)->Create(BigJob(1000)).ok());
+}
+
+TEST(SqliteStoreTest, ANewerSchemaIsRefused) {
+  TempDir dir;
+  { ASSERT_TRUE(SqliteStore::Open(dir.path() / "jobs.db").ok()); }
+  {
+    auto db = Database::Open(dir.path() / "jobs.db", Database::Mode::kReadWrite);
+    ASSERT_TRUE(db.ok());
+    ASSERT_TRUE(db->Execute("INSERT INTO schema_migrations VALUES (999, 0)").ok());
+  }
+  const absl::Status status = SqliteStore::Open(dir.path() / "jobs.db").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("999"));
+}
+
+TEST(SqliteStoreTest, AFileThatIsNoDatabaseIsDataLoss) {
+  TempDir dir;
+  std::ofstream(dir.path() / "jobs.db") << std::string(8192, 'z');
+  EXPECT_EQ(SqliteStore::Open(dir.path() / "jobs.db").status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(SqliteStoreTest, AMissingFolderIsNamed) {
+  const absl::Status status = SqliteStore::Open("/nonexistent/folder/jobs.db").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("/nonexistent/folder"));
+}
+
+TEST(SqliteStoreTest, TheJournalIsWrittenAhead) {
+  TempDir dir;
+  auto store = SqliteStore::Open(dir.path() / "jobs.db");
+  ASSERT_TRUE(store.ok());
+  auto db = Database::Open(dir.path() / "jobs.db", Database::Mode::kReadOnly);
+  ASSERT_TRUE(db.ok());
+  auto mode = db->Prepare("PRAGMA journal_mode");
+  ASSERT_TRUE(mode.ok() && *mode->Step());
+  EXPECT_EQ(mode->Text(), "wal");
+}
+
+}  // namespace
+}  // namespace latentforge::service
