@@ -92,7 +92,6 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
   ChildCommand command;
   command.argv = {options_.convert.string(), "--spec", (*folder / "spec.json").string(),
                   "--work-dir", folder->string()};
-  command.environment = {absl::StrCat("LATENTFORGE_ATTEMPT=", grant.lease().attempt())};
   absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(command);
   if (!child.ok()) {
     facts.start = child.status();

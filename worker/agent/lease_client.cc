@@ -97,15 +97,15 @@ LeaseClient::LeaseClient(std::shared_ptr<grpc::Channel> channel, absl::Duration 
                          const Clock& clock)
     : stub_(v1::WorkerService::NewStub(std::move(channel))),
       rpc_timeout_(rpc_timeout),
-      clock_(clock),
-      last_contact_(clock.Monotonic()) {}
+      clock_(clock) {}
 
 absl::Status LeaseClient::Finish(const grpc::Status& status) {
   const grpc::StatusCode code = status.error_code();
-  if (code != grpc::StatusCode::UNAVAILABLE && code != grpc::StatusCode::DEADLINE_EXCEEDED &&
-      code != grpc::StatusCode::CANCELLED) {
-    absl::MutexLock lock(&mutex_);
-    last_contact_ = clock_.Monotonic();
+  absl::MutexLock lock(&mutex_);
+  if (code == grpc::StatusCode::UNAVAILABLE || code == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    if (!unreachable_since_.has_value()) unreachable_since_ = clock_.Monotonic();
+  } else if (code != grpc::StatusCode::CANCELLED) {  // that was us
+    unreachable_since_.reset();
     reached_ = reached_ || status.ok();
   }
   return ToAbslStatus(status);
@@ -160,9 +160,10 @@ void LeaseClient::StopAll() {
   for (grpc::ClientContext* context : others_) context->TryCancel();
 }
 
-absl::Duration LeaseClient::LastContact() const {
+absl::Duration LeaseClient::UnreachableFor() const {
   absl::MutexLock lock(&mutex_);
-  return last_contact_;
+  return unreachable_since_.has_value() ? clock_.Monotonic() - *unreachable_since_
+                                        : absl::ZeroDuration();
 }
 
 bool LeaseClient::EverReached() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "absl/base/thread_annotations.h"
@@ -48,9 +49,10 @@ class LeaseClient {
   // Ends all calls, running and future, with CANCELLED.
   void StopAll();
 
-  // When the server last answered anything, by the clock's monotonic time; the
-  // time of construction before that.
-  absl::Duration LastContact() const;
+  // For how long calls have gone unanswered; zero while the last call was answered
+  // or the first one still runs.
+  absl::Duration UnreachableFor() const;
+  // True once a call has succeeded.
   bool EverReached() const;
 
  private:
@@ -61,7 +63,7 @@ class LeaseClient {
   const absl::Duration rpc_timeout_;
   const Clock& clock_;
   mutable absl::Mutex mutex_;
-  absl::Duration last_contact_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Duration> unreachable_since_ ABSL_GUARDED_BY(mutex_);
   bool reached_ ABSL_GUARDED_BY(mutex_) = false;
   bool acquire_stopped_ ABSL_GUARDED_BY(mutex_) = false;
   bool all_stopped_ ABSL_GUARDED_BY(mutex_) = false;

@@ -78,9 +78,9 @@ absl::Status Serve(const WorkerFlags& flags, const Agent& agent, const LeaseClie
   while (!StopSignalWithinTick()) {
     const absl::Duration now = clock.Monotonic();
     if (const absl::Status refusal = agent.refusal(); !refusal.ok()) return refusal;
-    if (now - client.LastContact() > flags.exit_when_server_gone) {
-      return absl::UnavailableError(absl::StrCat(flags.server, " has not answered for ",
-                                                 absl::FormatDuration(now - client.LastContact())));
+    if (const absl::Duration gone = client.UnreachableFor(); gone > flags.exit_when_server_gone) {
+      return absl::UnavailableError(
+          absl::StrCat(flags.server, " has not answered for ", absl::FormatDuration(gone)));
     }
     if (!ready && client.EverReached()) {
       ready = true;
@@ -94,11 +94,12 @@ absl::Status Serve(const WorkerFlags& flags, const Agent& agent, const LeaseClie
   return absl::OkStatus();
 }
 
-// Gives leases back. A second signal, or a server that does not answer in time,
-// ends it.
-void Stop(const WorkerFlags& flags, Agent& agent) {
+// Gives leases back, unless the server is gone. A second signal, or a server that
+// does not answer in time, ends it.
+void Stop(const WorkerFlags& flags, Agent& agent, bool server_gone) {
   Log(Severity::kInfo, "stopping; again to leave at once");
   agent.Drain();
+  if (server_gone) agent.GiveUp();
   const absl::Duration deadline = RealClock().Monotonic() + flags.stop_grace + kRpcTimeout;
   while (!agent.WaitUntilStopped(absl::ZeroDuration())) {
     // Compute processes are killed with us.
@@ -135,7 +136,7 @@ int Run(const WorkerFlags& flags) {
   Agent agent(client, runner, ThreadSafeRandom, options);
   const absl::Status ended = Serve(flags, agent, client, **scratch);
   if (!ended.ok()) Log(Severity::kError, absl::StrCat("leaving: ", ended.message()));
-  Stop(flags, agent);
+  Stop(flags, agent, absl::IsUnavailable(ended));
   return ended.ok() ? 0 : 1;
 }
 

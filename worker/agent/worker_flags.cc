@@ -47,7 +47,7 @@ void FillDefaults(WorkerFlags& flags) {
 int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
   bool json_log = false;
   CLI::App app("Runs the conversions that a latentforge-server hands out.", "latentforge-worker");
-  app.set_version_flag("--version", std::string(kVersion));
+  app.set_version_flag("--version", std::string("latentforge-worker ") + kVersion);
   app.add_option("--server", flags.server, "Server: HOST:PORT or unix:/PATH")
       ->capture_default_str();
   app.add_option("--name", flags.name, "Name, unique among workers (default: HOST-PID)");

@@ -11,7 +11,7 @@
 namespace latentforge::agent {
 
 struct WorkerFlags {
-  std::string server = "localhost:7443";
+  std::string server = "127.0.0.1:8470";
   std::string name;
   int slots = 1;
   std::string scratch;

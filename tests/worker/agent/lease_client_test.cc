@@ -107,6 +107,7 @@ TEST_F(LeaseClientTest, FindsAServerThatRestarted) {
   server_.Stop();
   EXPECT_EQ(client_.Heartbeat(heartbeat, absl::Seconds(5)).status().code(),
             absl::StatusCode::kUnavailable);
+  EXPECT_GT(client_.UnreachableFor(), absl::ZeroDuration());
   server_.Start();
   const absl::Time deadline = absl::Now() + absl::Seconds(15);
   absl::Status status = absl::UnavailableError("");
@@ -114,6 +115,7 @@ TEST_F(LeaseClientTest, FindsAServerThatRestarted) {
     status = client_.Heartbeat(heartbeat, absl::Seconds(5)).status();
   }
   EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(client_.UnreachableFor(), absl::ZeroDuration());
 }
 
 TEST_F(LeaseClientTest, StopEndsCallsThatRunAndThatCome) {

@@ -1,0 +1,231 @@
+#include "tests/system/cluster.h"
+
+#include <signal.h>
+
+#include <chrono>
+#include <fstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "base/file.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "tests/checkpoint/fixture.h"
+
+namespace latentforge {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr absl::Duration kPatience = absl::Seconds(60);
+
+void SetDeadline(grpc::ClientContext& context) {
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  context.set_wait_for_ready(true);
+}
+
+}  // namespace
+
+bool Await(const std::function<bool()>& done) {
+  const absl::Time deadline = absl::Now() + kPatience;
+  while (!done()) {
+    if (absl::Now() > deadline) return false;
+    absl::SleepFor(absl::Milliseconds(10));  // between polls of other processes
+  }
+  return true;
+}
+
+std::vector<std::string> Lines(const fs::path& path) {
+  std::ifstream file(path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(line);
+  return lines;
+}
+
+bool IsRunning(pid_t pid) {
+  const absl::StatusOr<std::string> stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"), 4096);
+  return stat.ok() && !absl::StrContains(*stat, ") Z ") && !absl::StrContains(*stat, ") X ");
+}
+
+Daemon::Daemon(const std::string& name, const std::vector<std::string>& arguments) {
+  agent::ChildCommand command;
+  command.argv = {absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/", name)};
+  command.argv.insert(command.argv.end(), arguments.begin(), arguments.end());
+  auto started = agent::ChildProcess::Start(command);
+  EXPECT_TRUE(started.ok()) << started.status();
+  if (!started.ok()) return;
+  process_ = *std::move(started);
+  reader_ = std::thread([this] {
+    while (!process_->finished() && process_->Poll(-1, absl::InfiniteDuration(), &output_).ok()) {
+    }
+  });
+}
+
+Daemon::~Daemon() {
+  Signal(SIGKILL);
+  Wait();
+  if (testing::Test::HasFailure()) std::cerr << log();
+}
+
+void Daemon::Signal(int signal) const {
+  // Not reaped before the reader has been joined in Wait.
+  if (reader_.joinable()) kill(process_->pid(), signal);
+}
+
+agent::ExitStatus Daemon::Wait() {
+  if (reader_.joinable()) reader_.join();
+  return process_ != nullptr ? process_->exit_status() : agent::ExitStatus{.code = -1};
+}
+
+Cluster::Cluster()
+    : folder_(checkpoint::NewTestDirectory("cluster")),
+      address_(absl::StrCat("unix:", (folder_ / "s.sock").string())) {
+  const absl::Status written = checkpoint::WriteTinyCheckpoint(folder_ / "model");
+  EXPECT_TRUE(written.ok()) << written;
+  std::ofstream(folder_ / "corpus.txt") << "In the beginning was the word.\n";
+  StartServer();
+}
+
+Cluster::~Cluster() {
+  workers_.clear();
+  server_.reset();
+  fs::remove_all(folder_);
+}
+
+void Cluster::StartServer() {
+  fs::remove(folder_ / "ready");
+  server_ = std::make_unique<Daemon>(
+      "latentforge-server",
+      std::vector<std::string>{"--listen", address_, "--database", (folder_ / "jobs.db").string(),
+                               "--ready-file", (folder_ / "ready").string(), "--lease-duration",
+                               "2s", "--retry-backoff", "10ms", "--drain-delay", "0s"});
+  EXPECT_TRUE(Await([this] { return fs::exists(folder_ / "ready"); })) << "no server";
+  // A connection of its own: one to a server that was killed fails its first call.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  const auto channel =
+      grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
+  jobs_ = v1::JobService::NewStub(channel);
+  leases_ = v1::WorkerService::NewStub(channel);
+}
+
+void Cluster::KillServer() {
+  server_->Signal(SIGKILL);
+  server_->Wait();
+}
+
+Daemon& Cluster::StartWorker(const std::string& name, const std::vector<std::string>& more_flags) {
+  const fs::path ready = folder_ / (name + ".ready");
+  fs::remove(ready);
+  std::vector<std::string> flags = {
+      "--server",     address_,
+      "--name",       name,
+      "--scratch",    (folder_ / ("scratch." + name)).string(),
+      "--convert",    absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/fake_convert"),
+      "--ready-file", ready.string(),
+      "--stop-grace", "3s"};
+  flags.insert(flags.end(), more_flags.begin(), more_flags.end());
+  workers_[name] = std::make_unique<Daemon>("latentforge-worker", flags);
+  EXPECT_TRUE(Await([&] { return fs::exists(ready); })) << "no worker";
+  return *workers_[name];
+}
+
+std::string Cluster::Submit(const std::vector<std::string>& attempts) {
+  const fs::path out = folder_ / absl::StrCat("out", ++submitted_);
+  std::vector<std::string> lists;
+  for (const std::string& steps : attempts) {
+    lists.push_back(absl::StrCat("[", absl::StrReplaceAll(steps, {{"@", folder_.string()}}), "]"));
+  }
+  std::ofstream(out.string() + ".script.json")
+      << "{\"attempts\":[" << absl::StrJoin(lists, ",") << "]}";
+  v1::CreateJobRequest request;
+  v1::JobSpec& spec = *request.mutable_spec();
+  spec.mutable_source()->set_uri((folder_ / "model").string());
+  spec.mutable_budget()->set_kv_budget(0.5);
+  spec.mutable_calibration()->add_corpora()->set_uri((folder_ / "corpus.txt").string());
+  spec.mutable_output()->set_uri(out.string());
+  v1::CreateJobResponse response;
+  grpc::ClientContext context;
+  SetDeadline(context);
+  const grpc::Status status = jobs_->CreateJob(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return response.job().name();
+}
+
+v1::Job Cluster::Get(const std::string& job) {
+  v1::GetJobRequest request;
+  request.set_name(job);
+  v1::GetJobResponse response;
+  grpc::ClientContext context;
+  SetDeadline(context);
+  const grpc::Status status = jobs_->GetJob(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return response.job();
+}
+
+void Cluster::Cancel(const std::string& job) {
+  v1::CancelJobRequest request;
+  request.set_name(job);
+  v1::CancelJobResponse response;
+  grpc::ClientContext context;
+  SetDeadline(context);
+  const grpc::Status status = jobs_->CancelJob(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
+v1::Job Cluster::AwaitEnd(const std::string& job) {
+  v1::Job now;
+  EXPECT_TRUE(Await([&] {
+    now = Get(job);
+    const v1::JobState state = now.status().state();
+    return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED ||
+           state == v1::JOB_STATE_CANCELLED;
+  })) << now.ShortDebugString();
+  return now;
+}
+
+std::vector<v1::JobEvent> Cluster::History(const std::string& job) {
+  v1::WatchJobRequest request;
+  request.set_name(job);
+  request.set_from_sequence(0);
+  grpc::ClientContext context;
+  SetDeadline(context);
+  std::vector<v1::JobEvent> events;
+  const auto stream = jobs_->WatchJob(&context, request);
+  for (v1::WatchJobResponse message; stream->Read(&message);) {
+    if (message.has_event()) events.push_back(message.event());
+  }
+  const grpc::Status status = stream->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return events;
+}
+
+std::vector<v1::Worker> Cluster::Workers() {
+  v1::ListWorkersResponse response;
+  grpc::ClientContext context;
+  SetDeadline(context);
+  const grpc::Status status = leases_->ListWorkers(&context, {}, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return {response.workers().begin(), response.workers().end()};
+}
+
+grpc::Status Cluster::Beat(const v1::Lease& lease, const std::string& worker) {
+  v1::HeartbeatRequest request;
+  *request.mutable_lease() = lease;
+  request.set_worker(worker);
+  v1::HeartbeatResponse response;
+  grpc::ClientContext context;
+  SetDeadline(context);
+  return leases_->Heartbeat(&context, request, &response);
+}
+
+fs::path Cluster::Scratch(const std::string& worker, const std::string& job) const {
+  const std::vector<std::string> parts = absl::StrSplit(job, '/');
+  return folder_ / ("scratch." + worker) / parts.back();
+}
+
+}  // namespace latentforge
