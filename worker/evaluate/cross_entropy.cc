@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "worker/model/tensor_rows.h"
 #include "worker/model/torch_guard.h"
 
 namespace latentforge::evaluate {
@@ -23,14 +24,20 @@ void LogSumExp::Add(const at::Tensor& logits, int64_t row, int64_t column) {
   const at::Tensor maximum = maximum_.narrow(0, row, count);
   const at::Tensor sum = sum_.narrow(0, row, count);
   const at::Tensor target_logit = target_logit_.narrow(0, row, count);
-  const at::Tensor wide = logits.to(at::kFloat);
-
-  const at::Tensor raised = at::maximum(maximum, wide.amax(1));
   const at::Tensor local = targets_.narrow(0, row, count) - column;
   const at::Tensor here = local.ge(0).logical_and(local.lt(logits.size(1)));
   const at::Tensor index = local.clamp(0, logits.size(1) - 1).unsqueeze(1);
-  target_logit.copy_(at::where(here, wide.gather(1, index).squeeze(1), target_logit));
-
+  const at::Tensor found = logits.gather(1, index).squeeze(1).to(at::kFloat);
+  target_logit.copy_(at::where(here, found, target_logit));
+  if (model::HasRowKernels(logits)) {
+    model::WithElementType(logits, [&]<typename T>(T) {
+      model::LogSumExpRows<T>(model::RowsOf<const T>(logits), model::Elements<float>(maximum),
+                              model::Elements<float>(sum));
+    });
+    return;
+  }
+  const at::Tensor wide = logits.to(at::kFloat);
+  const at::Tensor raised = at::maximum(maximum, wide.amax(1));
   const at::Tensor added = (wide - raised.unsqueeze(1)).exp_().sum(1);
   sum.mul_((maximum - raised).exp_()).add_(added);
   maximum.copy_(raised);

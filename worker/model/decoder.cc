@@ -40,6 +40,17 @@ at::Tensor SecondFactor(const at::Tensor& front, int64_t begin, const Projection
   return result;
 }
 
+// RMSNorm over head_dim of each head of y [rows, heads * head_dim], in place.
+void NormHeads(const at::Tensor& y, const at::Tensor& weight,
+               const checkpoint::ModelConfig& config) {
+  // One head at a time over all rows: y may be a slice, so rows and heads are not one
+  // dimension.
+  for (int64_t begin = 0; begin < y.size(1); begin += config.head_dim) {
+    const at::Tensor head = y.narrow(1, begin, config.head_dim);
+    RmsNorm(head, weight, config.rms_norm_eps, head);
+  }
+}
+
 absl::Status CheckShapes(const checkpoint::ModelConfig& config, const LayerWeights& weights,
                          const at::Tensor& hidden, int64_t max_length) {
   if (hidden.dim() != 3 || hidden.size(2) != config.hidden_size || !hidden.is_contiguous() ||
@@ -129,27 +140,25 @@ absl::Status Decoder::Attention(const LayerWeights& weights, const Front& front,
 
   const at::Tensor projected = Take(scratch_.front, x, front.weight.size(0));
   Multiply(normed, front.weight, projected);
-  const auto by_head = [&](const at::Tensor& y, int64_t heads) {
-    return y.unflatten(0, {-1, length}).unflatten(2, {heads, config_.head_dim});
-  };
-  const at::Tensor q_rows = projected.narrow(1, 0, front.k_begin);
-  if (weights.q.bias.defined()) q_rows.add_(weights.q.bias);
-  const at::Tensor q = by_head(q_rows, config_.num_heads);
-  const at::Tensor k =
-      by_head(SecondFactor(projected, front.k_begin, weights.k), config_.num_kv_heads);
-  const at::Tensor v =
-      by_head(SecondFactor(projected, front.v_begin, weights.v), config_.num_kv_heads);
+  const at::Tensor q = projected.narrow(1, 0, front.k_begin);
+  if (weights.q.bias.defined()) q.add_(weights.q.bias);
+  const at::Tensor k = SecondFactor(projected, front.k_begin, weights.k);
+  const at::Tensor v = SecondFactor(projected, front.v_begin, weights.v);
   if (config_.qk_norm) {
-    RmsNorm(q, weights.q_norm, config_.rms_norm_eps, q);
-    RmsNorm(k, weights.k_norm, config_.rms_norm_eps, k);
+    NormHeads(q, weights.q_norm, config_);
+    NormHeads(k, weights.k_norm, config_);
   }
-  ApplyRope(q, rope_);
-  ApplyRope(k, rope_);
+  ApplyRope(q, length, rope_);
+  ApplyRope(k, length, rope_);
 
   const at::Tensor attended = Take(scratch_.attended, x, config_.q_width());
   const std::optional<int64_t> window = config_.sliding_window[static_cast<size_t>(weights.layer)];
-  for (int64_t i = 0; i < q.size(0); ++i) {
-    CausalAttention(q[i], k[i], v[i], window, attended.narrow(0, i * length, length));
+  const auto heads = [&](const at::Tensor& y, int64_t begin) {
+    return y.narrow(0, begin, length).unflatten(1, {-1, config_.head_dim});
+  };
+  for (int64_t begin = 0; begin < x.size(0); begin += length) {
+    CausalAttention(heads(q, begin), heads(k, begin), heads(v, begin), window,
+                    attended.narrow(0, begin, length));
   }
   AddProduct(x, attended, weights.o);
   return absl::OkStatus();
@@ -169,9 +178,10 @@ void Decoder::Mlp(const LayerWeights& weights, const at::Tensor& x) {
 absl::StatusOr<at::Tensor> Decoder::FinalNorm(const at::Tensor& x, const at::Tensor& weight) const {
   return CatchTorch(
       [&] {
-        at::Tensor out = at::empty_like(x);
-        RmsNorm(x, weight, config_.rms_norm_eps, out);
-        return out;
+        const at::Tensor rows = x.reshape({-1, x.size(-1)});
+        const at::Tensor out = at::empty_like(rows);
+        RmsNorm(rows, weight, config_.rms_norm_eps, out);
+        return out.view(x.sizes());
       },
       "final norm");
 }

@@ -2,19 +2,32 @@
 
 #include <ATen/ATen.h>
 
+#include "worker/model/tensor_rows.h"
+
 namespace latentforge::model {
 
 void RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon, const at::Tensor& out) {
+  if (HasRowKernels(x)) {
+    WithElementType(x, [&]<typename T>(T) {
+      RmsNormRows<T>(RowsOf<const T>(x), Elements<const T>(weight), static_cast<float>(epsilon),
+                     RowsOf<T>(out));
+    });
+    return;
+  }
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor scale = wide.square().mean(-1, /*keepdim=*/true).add_(epsilon).rsqrt_();
-  const at::Tensor normed = (wide * scale).to(x.scalar_type());
-  out.copy_(normed.mul_(weight));
+  out.copy_((wide * scale).to(x.scalar_type()).mul_(weight));
 }
 
 void SiluMultiply(const at::Tensor& gate_up, const at::Tensor& out) {
+  if (HasRowKernels(gate_up)) {
+    WithElementType(gate_up, [&]<typename T>(T) {
+      SiluMultiplyRows<T>(RowsOf<const T>(gate_up), RowsOf<T>(out));
+    });
+    return;
+  }
   const int64_t width = out.size(-1);
-  out.copy_(gate_up.narrow(-1, 0, width));
-  at::silu_(const_cast<at::Tensor&>(out)).mul_(gate_up.narrow(-1, width, width));
+  out.copy_(at::silu(gate_up.narrow(-1, 0, width)).mul_(gate_up.narrow(-1, width, width)));
 }
 
 }  // namespace latentforge::model

@@ -1,13 +1,14 @@
-// The small operations between the matrix products of a decoder layer.
+// The small operations between the matrix products of a decoder layer: one pass over
+// memory on a CPU, LibTorch's own operations elsewhere.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace latentforge::model {
 
-// out = x / sqrt(mean(x²) + epsilon), rounded to x's type, times weight; over the
-// last dimension, in fp32 (transformers, LlamaRMSNorm). `out` may be x; both may be
-// strided with a contiguous last dimension.
+// out = x / sqrt(mean(x²) + epsilon), rounded to x's type, times weight, over the last
+// dimension, in fp32 (transformers, LlamaRMSNorm). x and out are [rows, width] with a
+// contiguous last dimension; `out` may be x.
 void RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon, const at::Tensor& out);
 
 // out = silu(g) * u for gate_up = [g, u], [rows, 2F] -> [rows, F].

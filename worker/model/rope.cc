@@ -4,6 +4,8 @@
 
 #include <numbers>
 
+#include "worker/model/tensor_rows.h"
+
 namespace latentforge::model {
 namespace {
 
@@ -46,15 +48,22 @@ RopeTable MakeRopeTable(const checkpoint::ModelConfig& config, int64_t length, a
   return {angles.cos().to(device, dtype), angles.sin().to(device, dtype)};
 }
 
-void ApplyRope(const at::Tensor& x, const RopeTable& table) {
-  const int64_t length = x.size(1);
-  const int64_t half = x.size(3) / 2;
+void ApplyRope(const at::Tensor& x, int64_t length, const RopeTable& table) {
+  const int64_t half = table.cos.size(1);
+  if (HasRowKernels(x)) {
+    WithElementType(x, [&]<typename T>(T) {
+      RopeRows<T>(RowsOf<T>(x), Elements<const T>(table.cos), Elements<const T>(table.sin), length,
+                  half);
+    });
+    return;
+  }
   const at::Tensor cos = table.cos.narrow(0, 0, length).unsqueeze(1);  // [T, 1, half]
   const at::Tensor sin = table.sin.narrow(0, 0, length).unsqueeze(1);
-  const at::Tensor a = x.narrow(3, 0, half);
-  const at::Tensor b = x.narrow(3, half, half);
+  const at::Tensor heads = x.unflatten(0, {-1, length}).unflatten(2, {-1, 2 * half});
+  const at::Tensor a = heads.narrow(3, 0, half);
+  const at::Tensor b = heads.narrow(3, half, half);
   const at::Tensor rotated_a = a * cos - b * sin;
-  b.mul_(cos).add_(a * sin);
+  b.copy_(b * cos + a * sin);
   a.copy_(rotated_a);
 }
 

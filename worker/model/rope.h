@@ -24,9 +24,9 @@ struct RopeTable {
 RopeTable MakeRopeTable(const checkpoint::ModelConfig& config, int64_t length, at::Device device,
                         at::ScalarType dtype);
 
-// Rotates x [sequences, T, heads, head_dim] in place, position t = index in T:
-// (a, b) -> (a cos - b sin, b cos + a sin) for the two halves a, b of each head.
-// x may be strided, its last dimension must be contiguous.
-void ApplyRope(const at::Tensor& x, const RopeTable& table);
+// Rotates x [rows, heads * head_dim] in place; rows are sequences of `length` tokens, so
+// the position of row i is i mod length. For the two halves a, b of each head:
+// (a, b) -> (a cos - b sin, b cos + a sin). Rows may be strided.
+void ApplyRope(const at::Tensor& x, int64_t length, const RopeTable& table);
 
 }  // namespace latentforge::model

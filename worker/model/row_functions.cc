@@ -1,0 +1,151 @@
+#include "worker/model/row_functions.h"
+
+#include <bit>
+
+// Everything here must be inlined or have internal linkage: a function shared with
+// another file could be linked in its form for a newer processor.
+#define LF_INLINE inline __attribute__((always_inline))
+
+namespace latentforge::model::LF_ISA {
+namespace {
+
+// Partial results per row: wide enough for two 512-bit registers.
+constexpr int64_t kLanes = 32;
+
+LF_INLINE float Load(const float* p) { return *p; }
+LF_INLINE float Load(const Bf16* p) { return std::bit_cast<float>(uint32_t{p->bits} << 16); }
+
+LF_INLINE void Store(float value, float* p) { *p = value; }
+
+// To nearest, ties to even; NaN stays NaN.
+LF_INLINE void Store(float value, Bf16* p) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  p->bits = static_cast<uint16_t>(value != value ? 0x7fc0u : rounded);
+}
+
+template <typename T>
+LF_INLINE float Rounded(float value) {
+  T stored;
+  Store(value, &stored);
+  return Load(&stored);
+}
+
+// exp for x <= 88, relative error below 2e-7; 0 below -87. Range reduction by
+// ln 2 in two parts, then the series to x^6 on |x| <= 0.35. NaN gives NaN.
+LF_INLINE float Exp(float x) {
+  const float bounded = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  // Adding 1.5 * 2^23 rounds to an integer, in the low bits of the sum.
+  const float shifted = bounded * 1.44269504f + 12582912.0f;
+  const float n = shifted - 12582912.0f;
+  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const uint32_t exponent = (std::bit_cast<uint32_t>(shifted) - 0x4b400000u) << 23;
+  const float value = std::bit_cast<float>(std::bit_cast<uint32_t>(p) + exponent);
+  return x < -87.0f ? 0.0f : value;
+}
+
+template <typename T>
+LF_INLINE float SumOfSquares(const T* x, int64_t width) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += Load(x + i + j) * Load(x + i + j);
+  }
+  for (; i < width; ++i) lanes[0] += Load(x + i) * Load(x + i);
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  return sum;
+}
+
+template <typename T>
+void RmsNormRow(const T* x, const T* weight, int64_t width, float epsilon, T* out) {
+  const float mean = SumOfSquares(x, width) / static_cast<float>(width);
+  const float scale = 1.0f / __builtin_sqrtf(mean + epsilon);
+  for (int64_t i = 0; i < width; ++i) {
+    Store(Rounded<T>(Load(x + i) * scale) * Load(weight + i), out + i);
+  }
+}
+
+template <typename T>
+void SiluMultiplyRow(const T* gate, const T* up, int64_t width, T* out) {
+  for (int64_t i = 0; i < width; ++i) {
+    const float g = Load(gate + i);
+    Store(g / (1.0f + Exp(-g)) * Load(up + i), out + i);
+  }
+}
+
+template <typename T>
+LF_INLINE void RotateHalves(T* __restrict x, T* __restrict y, const T* __restrict cos,
+                            const T* __restrict sin, int64_t half) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = Load(x + i), b = Load(y + i);
+    const float c = Load(cos + i), s = Load(sin + i);
+    Store(a * c - b * s, x + i);
+    Store(b * c + a * s, y + i);
+  }
+}
+
+template <typename T>
+LF_INLINE float Maximum(const T* x, int64_t width, float start) {
+  float lanes[kLanes];
+  for (float& lane : lanes) lane = start;
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) {
+      const float value = Load(x + i + j);
+      // Written so that a NaN is taken and kept: it must reach the result.
+      lanes[j] = value <= lanes[j] ? lanes[j] : (lanes[j] != lanes[j] ? lanes[j] : value);
+    }
+  }
+  for (; i < width; ++i) {
+    const float value = Load(x + i);
+    lanes[0] = value <= lanes[0] ? lanes[0] : (lanes[0] != lanes[0] ? lanes[0] : value);
+  }
+  float maximum = start;
+  for (const float lane : lanes) maximum = lane <= maximum ? maximum : lane;
+  for (const float lane : lanes) maximum = lane != lane ? lane : maximum;
+  return maximum;
+}
+
+template <typename T>
+LF_INLINE float SumOfExp(const T* x, int64_t width, float maximum) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += Exp(Load(x + i + j) - maximum);
+  }
+  for (; i < width; ++i) lanes[0] += Exp(Load(x + i) - maximum);
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  return sum;
+}
+
+template <typename T>
+void LogSumExpRow(const T* x, int64_t width, float* maximum, float* sum) {
+  const float raised = Maximum(x, width, *maximum);
+  *sum = *sum * Exp(*maximum - raised) + SumOfExp(x, width, raised);
+  *maximum = raised;
+}
+
+template <typename T>
+void RopeRow(T* x, const T* cos, const T* sin, int64_t half, int64_t heads) {
+  for (int64_t head = 0; head < heads; ++head, x += 2 * half) {
+    RotateHalves(x, x + half, cos, sin, half);
+  }
+}
+
+}  // namespace
+
+const RowFunctions<float> kFloat = {RmsNormRow<float>, SiluMultiplyRow<float>, RopeRow<float>,
+                                    LogSumExpRow<float>};
+const RowFunctions<Bf16> kBf16 = {RmsNormRow<Bf16>, SiluMultiplyRow<Bf16>, RopeRow<Bf16>,
+                                  LogSumExpRow<Bf16>};
+
+}  // namespace latentforge::model::LF_ISA

@@ -1,0 +1,96 @@
+#include "worker/model/row_kernels.h"
+
+#include <type_traits>
+
+#include "worker/model/row_functions.h"
+
+namespace latentforge::model {
+namespace {
+
+enum class Isa { kGeneric, kV3, kV4 };
+
+Isa DetectIsa() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512cd")) {
+    return Isa::kV4;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
+    return Isa::kV3;
+  }
+#endif
+  return Isa::kGeneric;
+}
+
+template <typename T>
+const RowFunctions<T>& Choose(const RowFunctions<float>& wide, const RowFunctions<Bf16>& narrow) {
+  if constexpr (std::is_same_v<T, float>) {
+    return wide;
+  } else {
+    return narrow;
+  }
+}
+
+// The functions for this processor.
+template <typename T>
+const RowFunctions<T>& Best() {
+#if defined(__x86_64__)
+  static const Isa isa = DetectIsa();
+  if (isa == Isa::kV4) return Choose<T>(x86_v4::kFloat, x86_v4::kBf16);
+  if (isa == Isa::kV3) return Choose<T>(x86_v3::kFloat, x86_v3::kBf16);
+#endif
+  return Choose<T>(generic::kFloat, generic::kBf16);
+}
+
+}  // namespace
+
+template <typename T>
+void RmsNormRows(Rows<const T> x, const T* weight, float epsilon, Rows<T> out) {
+  const RowFunctions<T>& functions = Best<T>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < x.count; ++i) {
+    functions.norm(x.data + i * x.stride, weight, x.width, epsilon, out.data + i * out.stride);
+  }
+}
+
+template <typename T>
+void SiluMultiplyRows(Rows<const T> gate_up, Rows<T> out) {
+  const RowFunctions<T>& functions = Best<T>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < out.count; ++i) {
+    const T* const gate = gate_up.data + i * gate_up.stride;
+    functions.silu_multiply(gate, gate + out.width, out.width, out.data + i * out.stride);
+  }
+}
+
+template <typename T>
+void RopeRows(Rows<T> x, const T* cos, const T* sin, int64_t length, int64_t half) {
+  const RowFunctions<T>& functions = Best<T>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < x.count; ++i) {
+    const int64_t offset = i % length * half;
+    functions.rope(x.data + i * x.stride, cos + offset, sin + offset, half, x.width / (2 * half));
+  }
+}
+
+template <typename T>
+void LogSumExpRows(Rows<const T> logits, float* maximum, float* sum) {
+  const RowFunctions<T>& functions = Best<T>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < logits.count; ++i) {
+    functions.log_sum_exp(logits.data + i * logits.stride, logits.width, maximum + i, sum + i);
+  }
+}
+
+template void RmsNormRows(Rows<const float>, const float*, float, Rows<float>);
+template void RmsNormRows(Rows<const Bf16>, const Bf16*, float, Rows<Bf16>);
+template void SiluMultiplyRows(Rows<const float>, Rows<float>);
+template void SiluMultiplyRows(Rows<const Bf16>, Rows<Bf16>);
+template void RopeRows(Rows<float>, const float*, const float*, int64_t, int64_t);
+template void RopeRows(Rows<Bf16>, const Bf16*, const Bf16*, int64_t, int64_t);
+template void LogSumExpRows(Rows<const float>, float*, float*);
+template void LogSumExpRows(Rows<const Bf16>, float*, float*);
+
+}  // namespace latentforge::model
