@@ -30,7 +30,7 @@ INSTANTIATE_TEST_SUITE_P(Sqlite, StoreTestSuite, testing::Values(StoreHarnessFac
 
 NewJob BigJob(int number) {
   NewJob job;
-  job.record.id = "j" + std::to_string(number);
+  job.record.id = absl::StrCat("j", number);
   job.record.job.mutable_spec()->mutable_source()->set_uri(std::string(20'000, 'x'));
   job.record.job.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
   return job;

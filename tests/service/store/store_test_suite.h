@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "service/errors.h"
@@ -200,7 +201,7 @@ TEST_P(StoreTestSuite, OneActiveJobPerOutput) {
 
 TEST_P(StoreTestSuite, ListsNewestFirstByPageAndFilter) {
   for (int i = 0; i < 5; ++i) {
-    NewJob job = Job("j" + std::to_string(i));
+    NewJob job = Job(absl::StrCat("j", i));
     (*job.record.job.mutable_labels())["parity"] = i % 2 == 0 ? "even" : "odd";
     (*job.record.job.mutable_labels())["all"] = "yes";
     const JobRecord record = Create(job);
