@@ -59,9 +59,11 @@ absl::Status WorkDir::ReadState() {
   state.source_stamp = get("source_stamp");
   state.source_digest = get("source_digest");
   state.peak_rss_bytes = object->IntOr("peak_rss_bytes", 0, INT64_MAX, 0).value_or(0);
-  state.publishing = object->BoolOr("publishing", false).value_or(false);
+  state.publishing = object->BoolOr("publishing_began", false).value_or(false);
+  const auto phases = object->Object("phases");
   for (const Phase phase : kPhases) {
-    const auto totals = object->Object(PhaseName(phase));
+    if (!phases.ok()) break;
+    const auto totals = phases->Object(PhaseName(phase));
     if (!totals.ok()) continue;
     PhaseTotals& into = state.phases[static_cast<size_t>(phase)];
     into.seconds = totals->NumberOr("seconds", 0).value_or(0);
@@ -88,11 +90,11 @@ absl::Status WorkDir::SaveState() const {
                {"source_stamp", state_.source_stamp},
                {"source_digest", state_.source_digest},
                {"peak_rss_bytes", state_.peak_rss_bytes},
-               {"publishing", state_.publishing},
+               {"publishing_began", state_.publishing},
                {"boot_id", boot_id_}};
   for (const Phase phase : kPhases) {
     const PhaseTotals& totals = state_.phases[static_cast<size_t>(phase)];
-    json[PhaseName(phase)] = {{"seconds", totals.seconds}, {"tokens", totals.tokens}};
+    json["phases"][PhaseName(phase)] = {{"seconds", totals.seconds}, {"tokens", totals.tokens}};
   }
   return WriteFileAtomic(path_ / "state.json", WriteJson(json, 2) + "\n");
 }

@@ -1,0 +1,148 @@
+// Inputs that cannot be converted: one clear error, nothing left behind.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "absl/strings/str_split.h"
+#include "base/clock.h"
+#include "base/unique_fd.h"
+#include "tests/worker/convert/tiny_job.h"
+#include "worker/convert/error_reason.h"
+#include "worker/convert/pipeline.h"
+
+namespace latentforge::convert {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+struct Case {
+  const char* name;
+  const char* reason;
+  const char* text;  // part of the message
+  std::function<void(TinyJob&)> spoil;
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+void Rewrite(const fs::path& path, const std::function<void(std::string&)>& change) {
+  std::string bytes = ReadFile(path).value();
+  change(bytes);
+  ASSERT_TRUE(WriteFileAtomic(path, bytes).ok());
+}
+
+const Case kCases[] = {
+    {"no_source", "SOURCE_NOT_READABLE", "absent",
+     [](TinyJob& job) { job.spec["source"]["uri"] = (job.root / "absent").string(); }},
+    {"unknown_architecture", "UNSUPPORTED_ARCHITECTURE", "gpt_neox",
+     [](TinyJob& job) {
+       Rewrite(job.root / "model/config.json", [](std::string& text) {
+         Json config = ParseJson(text).value();
+         config["model_type"] = "gpt_neox";
+         text = WriteJson(config);
+       });
+     }},
+    {"missing_config_key", "MALFORMED_CONFIG", "hidden_size",
+     [](TinyJob& job) {
+       Rewrite(job.root / "model/config.json", [](std::string& text) {
+         Json config = ParseJson(text).value();
+         config.erase("hidden_size");
+         text = WriteJson(config);
+       });
+     }},
+    {"truncated_weights", "MALFORMED_SAFETENSORS", "model.safetensors",
+     [](TinyJob& job) {
+       Rewrite(job.root / "model/model.safetensors",
+               [](std::string& bytes) { bytes.resize(bytes.size() - 10); });
+     }},
+    {"nan_weight", "SOURCE_CORRUPT", "",
+     [](TinyJob& job) {
+       Rewrite(job.root / "model/model.safetensors", [](std::string& bytes) {
+         const float nan = std::nanf("");
+         bytes.replace(bytes.size() - 4, 4, reinterpret_cast<const char*>(&nan), 4);
+       });
+     }},
+    {"no_tokenizer", "SOURCE_NOT_READABLE", "tokenizer.json",
+     [](TinyJob& job) { fs::remove(job.root / "model/tokenizer.json"); }},
+    {"bad_tokenizer", "MALFORMED_TOKENIZER", "tokenizer.json",
+     [](TinyJob& job) {
+       Rewrite(job.root / "model/tokenizer.json", [](std::string& text) { text = "{\"a\":1}"; });
+     }},
+    {"no_text", "CORPUS_NOT_READABLE", "text.txt",
+     [](TinyJob& job) { fs::remove(job.root / "text.txt"); }},
+    {"empty_text", "MALFORMED_CORPUS", "text.txt holds no text",
+     [](TinyJob& job) { Rewrite(job.root / "text.txt", [](std::string& text) { text = ""; }); }},
+    {"text_not_utf8", "MALFORMED_CORPUS", "byte 3",
+     [](TinyJob& job) {
+       Rewrite(job.root / "text.txt", [](std::string& text) { text[3] = char(0xFF); });
+     }},
+    {"too_few_calibration_tokens", "TOO_FEW_TOKENS", "need 320",
+     [](TinyJob& job) {
+       Rewrite(job.root / "text.txt", [](std::string& text) { text.resize(300); });
+       job.spec["calibration"]["sequences"] = 10;
+     }},
+    {"too_few_evaluation_tokens", "TOO_FEW_TOKENS", "--evaluate-windows",
+     [](TinyJob& job) { job.spec["evaluation"]["windows"] = 7; }},
+    {"budget_too_small", "RANK_OUT_OF_RANGE", "expected at least 0.0625",
+     [](TinyJob& job) { job.spec["budget"]["kvBudget"] = 0.05; }},
+    {"rank_above_width", "RANK_OUT_OF_RANGE", "rankV is 17",
+     [](TinyJob& job) {
+       job.spec["budget"]["kvBudget"] = 1;
+       job.spec["factorization"] = {{"allocation", "RANK_ALLOCATION_PROFILE"},
+                                    {"rankProfile",
+                                     {{"layers",
+                                       {{{"layer", 0}, {"rankK", 1}, {"rankV", 1}},
+                                        {{"layer", 1}, {"rankK", 1}, {"rankV", 17}}}}}}};
+     }},
+    {"output_not_empty", "OUTPUT_NOT_EMPTY", "out",
+     [](TinyJob& job) {
+       ASSERT_TRUE(CreateDirectories(job.out()).ok());
+       ASSERT_TRUE(WriteFileAtomic(job.out() / "mine.txt", "x").ok());
+     }},
+    {"no_such_device", "DEVICE_UNAVAILABLE", "tpu",
+     [](TinyJob& job) { job.spec["device"] = "tpu"; }},
+    {"already_converted", "ALREADY_CONVERTED", "already converted",
+     [](TinyJob& job) {
+       job.spec["source"]["uri"] = (job.root / "converted").string();
+       checkpoint::TinyOptions options;
+       options.ranks = {{.k = 4, .v = 4}, {.k = 4, .v = 4}};
+       ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(job.root / "converted", options).ok());
+     }},
+};
+
+class BadInputTest : public testing::TestWithParam<Case> {};
+
+TEST_P(BadInputTest, IsOneUserErrorAndLeavesNothing) {
+  TinyJob job("bad_input");
+  GetParam().spoil(job);
+  const std::vector<std::string> before = job.Outputs();
+  const auto spec = ParseJobSpec(WriteJson(job.spec));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const fs::path path = job.root / "events.jsonl";
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  EventWriter events(fd.get(), RealClock());
+  const absl::Status status = RunConversion(*spec, job.work(), events, StopToken(), RealClock());
+  const ErrorInfo info = DescribeError(status);
+  EXPECT_EQ(info.reason, GetParam().reason) << status;
+  EXPECT_EQ(info.error_class, ErrorClass::kUser);
+  EXPECT_FALSE(info.retryable);
+  EXPECT_EQ(ExitCode(status), 1);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().text));
+
+  const std::string text = ReadFile(path).value();
+  const std::vector<std::string> lines = absl::StrSplit(text, '\n', absl::SkipEmpty());
+  ASSERT_FALSE(lines.empty());
+  const Json last = ParseJson(lines.back()).value();
+  EXPECT_EQ(last["error"]["reason"], GetParam().reason);
+  EXPECT_EQ(last["error"]["errorClass"], "ERROR_CLASS_USER");
+  EXPECT_EQ(job.Outputs(), before);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, BadInputTest, testing::ValuesIn(kCases),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace latentforge::convert

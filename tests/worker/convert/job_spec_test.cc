@@ -1,0 +1,115 @@
+#include "worker/convert/job_spec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace latentforge::convert {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr char kSmallest[] = R"({"source":{"uri":"/m"},"budget":{"kvBudget":0.5},
+  "calibration":{"corpora":[{"uri":"file:///c.txt"}]},"output":{"uri":"/o"}})";
+
+Json Smallest() { return ParseJson(kSmallest).value(); }
+
+TEST(JobSpecTest, FillsInDefaults) {
+  const auto spec = ParseJobSpec(kSmallest);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->source, "/m");
+  EXPECT_EQ(spec->output, "/o");
+  EXPECT_EQ(spec->preconditioner.kind, factorize::Preconditioner::kRootCovariance);
+  EXPECT_EQ(spec->preconditioner.damping, kDefaultDamping);
+  EXPECT_EQ(spec->allocation, factorize::RankAllocation::kUniform);
+  EXPECT_EQ(spec->sequences, kDefaultCalibrationSequences);
+  EXPECT_EQ(spec->sequence_length, kDefaultSequenceLength);
+  EXPECT_EQ(spec->windows, kDefaultEvaluationWindows);
+  EXPECT_EQ(spec->corpora[0].path, "/c.txt");
+  EXPECT_EQ(spec->corpora[0].weight, 1);
+  EXPECT_FALSE(spec->evaluation.has_value());
+  EXPECT_FALSE(spec->output_dtype.has_value());
+  EXPECT_EQ(spec->dtype, checkpoint::DType::kBF16);
+  EXPECT_EQ(spec->device, "auto");
+}
+
+TEST(JobSpecTest, ReadsWhatItWrites) {
+  Json json = Smallest();
+  json["factorization"] = {
+      {"preconditioner", "PRECONDITIONER_COVARIANCE"},
+      {"damping", "0.25"},
+      {"allocation", "RANK_ALLOCATION_PROFILE"},
+      {"rankProfile",
+       {{"layers", {{{"rankK", 3}, {"rankV", "4"}}, {{"layer", 1}, {"rankK", 5}, {"rankV", 6}}}}}}};
+  json["calibration"]["seed"] = "18446744073709551615";
+  json["evaluation"] = {{"corpus", {{"uri", "/e.jsonl"}, {"textField", "body"}}}, {"windows", 3}};
+  json["output"]["dtype"] = "DATA_TYPE_FLOAT16";
+  json["dtype"] = "DATA_TYPE_FLOAT32";
+  json["deadline"] = "3600s";
+  const auto spec = ParseJobSpec(WriteJson(json));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->seed, UINT64_MAX);
+  EXPECT_EQ(spec->preconditioner.damping, 0.25);
+  EXPECT_EQ(spec->rank_profile, (factorize::RankProfile{{3, 4}, {5, 6}}));
+  EXPECT_EQ(spec->evaluation->text_field, "body");
+  EXPECT_EQ(spec->output_dtype, checkpoint::DType::kF16);
+  const Json written = JobSpecToJson(*spec);
+  const auto again = ParseJobSpec(WriteJson(written));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(JobSpecToJson(*again), written);
+}
+
+TEST(JobSpecTest, DampingOfZeroIsNotTheDefault) {
+  Json json = Smallest();
+  json["factorization"] = {{"damping", 0}};
+  EXPECT_EQ(ParseJobSpec(WriteJson(json))->preconditioner.damping, 0);
+}
+
+TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
+  struct Case {
+    const char* patch;
+    const char* text;
+    absl::StatusCode code = absl::StatusCode::kInvalidArgument;
+  };
+  const Case cases[] = {
+      {R"({"sauce":{}})", "unknown key \"sauce\""},
+      {R"({"budget":{"kvBudget":0}})", "\"kvBudget\" is 0, expected more than 0"},
+      {R"({"budget":{"kvBudget":1.5}})", "\"kvBudget\" is 1.5"},
+      {R"({"budget":{"kvBudget":-1}})", "\"kvBudget\" is -1"},
+      {R"({"budget":{"kvBudget":"NaN"}})", "a finite number"},
+      {R"({"budget":{"kv":1}})", "unknown key \"kv\""},
+      {R"({"source":{"uri":"s3://b/k"}})", "s3"},
+      {R"({"source":{"uri":"model"}})", "source: uri"},
+      {R"({"source":{"uri":7}})", "expected a string"},
+      {R"({"method":"METHOD_MAGIC"})", "METHOD_KV_LATENT"},
+      {R"({"method":"METHOD_LOW_RANK"})", "METHOD_LOW_RANK", absl::StatusCode::kUnimplemented},
+      {R"({"calibration":{"corpora":[]}})", "at least one corpus"},
+      {R"({"calibration":{"corpora":[{"uri":"/c","weight":-1}]}})", "\"weight\" is -1"},
+      {R"({"calibration":{"corpora":[{"weight":1}]}})", "corpora[0] lacks \"uri\""},
+      {R"({"calibration":{"corpora":[{"uri":"/c"}],"sequences":-3}})", "\"sequences\" is -3"},
+      {R"({"calibration":{"corpora":[{"uri":"/c"}],"seed":-1}})", "\"seed\" is -1"},
+      {R"({"evaluation":{"windowLength":1}})", "\"windowLength\" is 1"},
+      {R"({"factorization":{"damping":-0.1}})", "\"damping\" is -0.1"},
+      {R"({"factorization":{"preconditioner":"SVD"}})", "PRECONDITIONER_IDENTITY"},
+      {R"({"factorization":{"allocation":"RANK_ALLOCATION_PROFILE"}})", "lacks \"layers\""},
+      {R"({"factorization":{"rankProfile":{"layers":[{"rankK":1,"rankV":1}]}}})",
+       "RANK_ALLOCATION_PROFILE where a rank profile is given"},
+      {R"({"factorization":{"allocation":"RANK_ALLOCATION_PROFILE",
+           "rankProfile":{"layers":[{"layer":1,"rankK":1,"rankV":1}]}}})",
+       "layer is 1, expected 0", absl::StatusCode::kOutOfRange},
+      {R"({"dtype":"DATA_TYPE_FLOAT16"})", "float16 is for output only"},
+      {R"({"threads":-2})", "\"threads\" is -2"},
+  };
+  for (const Case& c : cases) {
+    Json json = Smallest();
+    json.update(ParseJson(c.patch).value());
+    const auto spec = ParseJobSpec(WriteJson(json));
+    EXPECT_EQ(spec.status().code(), c.code) << c.patch;
+    EXPECT_THAT(std::string(spec.status().message()), HasSubstr(c.text)) << c.patch;
+  }
+  for (const char* text : {"", "[]", "{", "null", "{\"a\":1,\"a\":2}"}) {
+    EXPECT_EQ(ParseJobSpec(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
+  }
+}
+
+}  // namespace
+}  // namespace latentforge::convert

@@ -1,0 +1,291 @@
+#include "worker/convert/pipeline.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "absl/strings/str_split.h"
+#include "base/sha256.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/kv_budget.h"
+#include "tests/worker/convert/tiny_job.h"
+#include "worker/convert/error_reason.h"
+#include "worker/convert/evaluate_command.h"
+#include "worker/convert/work_dir.h"
+
+namespace latentforge::convert {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+// Every look at the monotonic clock takes a second, so that no progress event is
+// left out; every look at the wall clock is one event.
+class StepClock : public Clock {
+ public:
+  explicit StepClock(std::function<void()> on_event = nullptr) : on_event_(std::move(on_event)) {}
+  absl::Time Now() const override {
+    if (on_event_) on_event_();
+    return absl::UnixEpoch();
+  }
+  absl::Duration Monotonic() const override { return absl::Seconds(++seconds_); }
+  void SleepFor(absl::Duration) override {}
+
+ private:
+  std::function<void()> on_event_;
+  mutable int64_t seconds_ = 0;
+};
+
+struct Outcome {
+  absl::Status status;
+  std::vector<Json> events;
+};
+
+// Runs an attempt; asks it to stop at its event number `stop_at` (0: never).
+Outcome RunJob(const TinyJob& job, int stop_at = 0) {
+  const fs::path path = job.root / "events.jsonl";
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  StopToken stop;
+  int count = 0;
+  const StepClock clock([&] {
+    if (++count == stop_at) stop.Request();
+  });
+  EventWriter events(fd.get(), clock);
+  Outcome outcome;
+  const absl::StatusOr<JobSpec> spec = ParseJobSpec(WriteJson(job.spec));
+  outcome.status =
+      spec.ok() ? RunConversion(*spec, job.work(), events, stop, clock) : spec.status();
+  for (const absl::string_view line :
+       absl::StrSplit(ReadFile(path).value(), '\n', absl::SkipEmpty())) {
+    outcome.events.push_back(ParseJson(line).value());
+  }
+  return outcome;
+}
+
+// The bytes of an artifact that do not hold times.
+std::string ArtifactDigest(const fs::path& out) {
+  std::string all;
+  for (const char* name : {"model.safetensors", "config.json", "tokenizer.json"}) {
+    const auto digest = Sha256File(out / name);
+    EXPECT_TRUE(digest.ok()) << digest.status();
+    all += *digest;
+  }
+  return all;
+}
+
+std::vector<std::string> Phases(const Outcome& outcome, const char* kind) {
+  std::vector<std::string> phases;
+  for (const Json& event : outcome.events) {
+    if (event.contains(kind)) phases.push_back(event[kind]["phase"]);
+  }
+  return phases;
+}
+
+TEST(PipelineTest, ConvertsEndToEnd) {
+  const TinyJob job("end_to_end");
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  for (size_t i = 0; i < outcome.events.size(); ++i) {
+    EXPECT_EQ(outcome.events[i]["sequence"], std::to_string(i + 1));
+  }
+  const auto order = ElementsAre("PHASE_FETCHING", "PHASE_CALIBRATING", "PHASE_FACTORIZING",
+                                 "PHASE_EVALUATING", "PHASE_PUBLISHING");
+  EXPECT_THAT(Phases(outcome, "phaseStarted"), order);
+  EXPECT_THAT(Phases(outcome, "phaseFinished"), order);
+  double percent = 0;
+  for (const Json& event : outcome.events) {
+    if (!event.contains("progress")) continue;
+    EXPECT_GE(event["progress"]["percent"].get<double>(),
+              event["progress"]["phase"] == "PHASE_FETCHING" ? 0 : percent);
+    if (event["progress"]["phase"] != "PHASE_FETCHING") percent = event["progress"]["percent"];
+  }
+  EXPECT_EQ(percent, 100);
+
+  const Json result = outcome.events.back().at("result");
+  // 2 layers of 16 + 16 values of four bytes.
+  EXPECT_EQ(result["kvBytesPerTokenBase"], "256");
+  EXPECT_EQ(result["kvBytesPerTokenConverted"], "128");
+  EXPECT_EQ(result["manifestSha256"], Sha256File(job.out() / "manifest.json").value());
+  const auto artifact = checkpoint::Checkpoint::Open(job.out());
+  ASSERT_TRUE(artifact.ok()) << artifact.status();
+  ASSERT_TRUE(artifact->config().latent.has_value());
+  EXPECT_EQ(artifact->config().latent->ranks[1].k, 8);
+
+  // What was reported is what was shipped: the same windows through the artifact.
+  const EvaluateRequest request{.model = job.out(),
+                                .text = job.root / "eval.txt",
+                                .windows = 3,
+                                .window_length = 32,
+                                .dtype = "float32",
+                                .device = "cpu",
+                                .threads = 1};
+  const auto evaluated = Evaluate(request, nullptr, StopToken(), StepClock());
+  ASSERT_TRUE(evaluated.ok()) << evaluated.status();
+  EXPECT_DOUBLE_EQ((*evaluated)["perplexity"].get<double>(),
+                   result["perplexityConverted"].get<double>());
+  EXPECT_EQ((*evaluated)["kv_bytes_per_token"], 128);
+
+  const Json report = ParseJson(ReadFile(job.out() / "report.json").value()).value();
+  EXPECT_EQ(report["perplexity"]["base"], result["perplexityBase"]);
+  EXPECT_EQ(report["perplexity"]["converted"], result["perplexityConverted"]);
+  EXPECT_EQ(report["layers"].size(), 2u);
+  EXPECT_GT(report["layers"][0]["relative_error_k"].get<double>(), 0);
+  EXPECT_THAT(job.Outputs(), ElementsAre("out"));
+}
+
+TEST(PipelineTest, TheSameJobGivesTheSameBytes) {
+  const TinyJob first("same_bytes_1");
+  const TinyJob second("same_bytes_2");
+  ASSERT_TRUE(RunJob(first).status.ok());
+  ASSERT_TRUE(RunJob(second).status.ok());
+  EXPECT_EQ(ArtifactDigest(first.out()), ArtifactDigest(second.out()));
+  TinyJob other("same_bytes_3");
+  other.spec["calibration"]["seed"] = "6";
+  ASSERT_TRUE(RunJob(other).status.ok());
+  EXPECT_NE(ArtifactDigest(first.out()), ArtifactDigest(other.out()));
+}
+
+// Stops an attempt at its first event, its second, and so on; the next attempt has
+// to end with the bytes of an attempt that nobody stopped.
+TEST(PipelineTest, StopsAnywhereAndGoesOn) {
+  const TinyJob whole("stop_whole");
+  const Outcome reference = RunJob(whole);
+  ASSERT_TRUE(reference.status.ok()) << reference.status;
+  const std::string expected = ArtifactDigest(whole.out());
+  const int events = int(reference.events.size());
+  int stopped = 0;
+  for (int stop_at = 1; stop_at <= events; ++stop_at) {
+    const TinyJob job("stop");
+    const Outcome first = RunJob(job, stop_at);
+    if (absl::IsCancelled(first.status)) {
+      ++stopped;
+      EXPECT_THAT(job.Outputs(), IsEmpty()) << "stopped at event " << stop_at;
+      EXPECT_FALSE(first.events.back().contains("error"));
+      EXPECT_EQ(ExitCode(first.status), 5);
+    } else {
+      ASSERT_TRUE(first.status.ok()) << first.status;
+    }
+    const Outcome second = RunJob(job);
+    ASSERT_TRUE(second.status.ok()) << "stopped at event " << stop_at << ": " << second.status;
+    EXPECT_EQ(ArtifactDigest(job.out()), expected) << "stopped at event " << stop_at;
+    EXPECT_EQ(second.events.back()["result"]["perplexityConverted"],
+              reference.events.back()["result"]["perplexityConverted"]);
+    EXPECT_THAT(job.Outputs(), ElementsAre("out"));
+  }
+  EXPECT_GT(stopped, events / 2);
+}
+
+TEST(PipelineTest, FinishedLayersAreNotDoneAgain) {
+  const TinyJob job("resume");
+  int at = 0;
+  const std::vector<Json> events = RunJob(TinyJob("resume_count")).events;
+  for (const Json& event : events) {
+    ++at;
+    if (event.contains("progress") && event["progress"]["detail"] == "layer 2 of 2") break;
+  }
+  ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status));
+  EXPECT_TRUE(fs::exists(job.work() / "calibrate" / "stats.0.safetensors"));
+  const auto before = fs::last_write_time(job.work() / "calibrate" / "stats.0.safetensors");
+  // The next attempt: stops when factorisation begins, so that the file is still there.
+  int next = 0;
+  for (const Json& event : events) {
+    ++next;
+    if (event.contains("phaseStarted") && event["phaseStarted"]["phase"] == "PHASE_FACTORIZING")
+      break;
+  }
+  const Outcome second = RunJob(job, next - 4);
+  EXPECT_EQ(fs::last_write_time(job.work() / "calibrate" / "stats.0.safetensors"), before);
+  EXPECT_EQ(second.events[0]["phaseStarted"]["resumed"], true);
+}
+
+TEST(PipelineTest, AnAttemptThatDiedAfterTheRenameIsFoundPublished) {
+  const TinyJob job("published");
+  const Outcome first = RunJob(job);
+  ASSERT_TRUE(first.status.ok()) << first.status;
+  const Outcome again = RunJob(job);
+  ASSERT_TRUE(again.status.ok()) << again.status;
+  EXPECT_EQ(again.events.back()["result"]["manifestSha256"],
+            first.events.back()["result"]["manifestSha256"]);
+
+  // A damaged artifact is not taken for a published one.
+  ASSERT_TRUE(WriteFileAtomic(job.out() / "config.json", "{}").ok());
+  const Outcome damaged = RunJob(job);
+  EXPECT_EQ(DescribeError(damaged.status).reason, "ARTIFACT_CORRUPT") << damaged.status;
+}
+
+TEST(PipelineTest, FullRanksChangeNothing) {
+  TinyJob job("full_ranks");
+  job.spec["budget"]["kvBudget"] = 1.0;
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  const Json& result = outcome.events.back()["result"];
+  EXPECT_EQ(result["perplexityBase"], result["perplexityConverted"]);
+  EXPECT_EQ(result["kvBytesPerTokenBase"], result["kvBytesPerTokenConverted"]);
+}
+
+TEST(PipelineTest, EveryPreconditionerAndAllocationKeepsTheBudget) {
+  const std::pair<const char*, const char*> settings[] = {
+      {"PRECONDITIONER_IDENTITY", "RANK_ALLOCATION_UNIFORM"},
+      {"PRECONDITIONER_DIAGONAL_L1", "RANK_ALLOCATION_CARE"},
+      {"PRECONDITIONER_DIAGONAL_L2", "RANK_ALLOCATION_CARE_CODE"},
+      {"PRECONDITIONER_DIAGONAL_HESSIAN", "RANK_ALLOCATION_UNIFORM"},
+      {"PRECONDITIONER_COVARIANCE", "RANK_ALLOCATION_CARE"},
+      {"PRECONDITIONER_ROOT_COVARIANCE", "RANK_ALLOCATION_CARE_CODE"}};
+  for (const auto& [preconditioner, allocation] : settings) {
+    TinyJob job("settings",
+                {.family = checkpoint::Family::kQwen2, .dtype = checkpoint::DType::kBF16});
+    job.spec["budget"]["kvBudget"] = 0.4;
+    job.spec["factorization"] = {{"preconditioner", preconditioner}, {"allocation", allocation}};
+    const Outcome outcome = RunJob(job);
+    ASSERT_TRUE(outcome.status.ok()) << preconditioner << " " << outcome.status;
+    const Json& result = outcome.events.back()["result"];
+    EXPECT_EQ(result["kvBytesPerTokenBase"], "128");
+    EXPECT_LE(std::stoi(result["kvBytesPerTokenConverted"].get<std::string>()), 51);
+  }
+}
+
+TEST(PipelineTest, GivenRanksAreUsed) {
+  TinyJob job("profile");
+  job.spec["factorization"] = {{"allocation", "RANK_ALLOCATION_PROFILE"},
+                               {"rankProfile",
+                                {{"layers",
+                                  {{{"layer", 0}, {"rankK", 16}, {"rankV", 3}},
+                                   {{"layer", 1}, {"rankK", 4}, {"rankV", 9}}}}}}};
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(outcome.events.back()["result"]["rankProfile"]["layers"][0]["rankK"], 16);
+  job.spec["output"]["uri"] = (job.root / "out2").string();
+  job.spec["budget"]["kvBudget"] = 0.49;
+  EXPECT_EQ(DescribeError(RunJob(job).status).reason, "RANK_OUT_OF_RANGE");
+}
+
+TEST(PipelineTest, HeldBackTextIsSaid) {
+  TinyJob job("held_back");
+  job.spec["evaluation"].erase("corpus");
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  std::vector<std::string> logs;
+  for (const Json& event : outcome.events) {
+    if (event.contains("log")) logs.push_back(event["log"]["text"]);
+  }
+  EXPECT_THAT(logs, Contains(HasSubstr("the last 96 tokens")));
+  const Json report = ParseJson(ReadFile(job.out() / "report.json").value()).value();
+  EXPECT_THAT(WriteJson(report["evaluation"]), HasSubstr("held back from the end of file://"));
+}
+
+TEST(PipelineTest, OneAttemptAtATime) {
+  const TinyJob job("locked");
+  const auto held = WorkDir::Open(job.work());
+  ASSERT_TRUE(held.ok()) << held.status();
+  const Outcome outcome = RunJob(job);
+  EXPECT_EQ(DescribeError(outcome.status).reason, "WORK_DIR_IN_USE");
+  EXPECT_EQ(outcome.events.back()["error"]["retryable"], true);
+}
+
+}  // namespace
+}  // namespace latentforge::convert

@@ -1,0 +1,104 @@
+#include "worker/convert/work_dir.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "tests/checkpoint/fixture.h"
+#include "worker/convert/error_reason.h"
+#include "worker/convert/tensor_file.h"
+
+namespace latentforge::convert {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(WorkDirTest, KeepsStateAndLock) {
+  const fs::path path = checkpoint::NewTestDirectory("work") / "a" / "b";
+  {
+    auto work = WorkDir::Open(path);
+    ASSERT_TRUE(work.ok()) << work.status();
+    EXPECT_EQ(WorkDir::Open(path).status().code(), absl::StatusCode::kAborted);
+    ASSERT_TRUE(work->Adopt("digest-1").ok());
+    work->state().source_digest = "source";
+    work->state().publishing = true;
+    work->state().phases[1] = {12.5, 4096};
+    ASSERT_TRUE(work->SaveState().ok());
+    ASSERT_TRUE(WriteFileAtomic(work->calibrate() / "stats.0.safetensors", "x").ok());
+    ASSERT_TRUE(WriteFileAtomic(work->calibrate() / "hidden.1.bin", "x").ok());
+  }
+  auto work = WorkDir::Open(path);
+  ASSERT_TRUE(work.ok()) << work.status();
+  EXPECT_EQ(work->state().job_digest, "digest-1");
+  EXPECT_TRUE(work->state().publishing);
+  EXPECT_EQ(work->state().phases[1].seconds, 12.5);
+  EXPECT_EQ(work->state().phases[1].tokens, 4096);
+  EXPECT_TRUE(fs::exists(work->calibrate() / "hidden.1.bin"));
+  ASSERT_TRUE(work->Adopt("digest-1").ok());
+  EXPECT_TRUE(fs::exists(work->calibrate() / "stats.0.safetensors"));
+
+  ASSERT_TRUE(work->Adopt("digest-2").ok());
+  EXPECT_FALSE(fs::exists(work->calibrate() / "stats.0.safetensors"));
+  EXPECT_FALSE(work->state().publishing);
+  EXPECT_EQ(work->state().phases[1].tokens, 0);
+  EXPECT_EQ(work->state().source_digest, "source");
+}
+
+TEST(WorkDirTest, DamagedAndForeignStatesCountAsNone) {
+  for (const char* state : {"", "{", "[]", R"({"format_version":2,"job_digest":"x"})"}) {
+    const fs::path path = checkpoint::NewTestDirectory("work_bad");
+    ASSERT_TRUE(WriteFileAtomic(path / "state.json", state).ok());
+    const auto work = WorkDir::Open(path);
+    ASSERT_TRUE(work.ok()) << work.status();
+    EXPECT_EQ(work->state().job_digest, "") << state;
+  }
+}
+
+TEST(WorkDirTest, HiddenStatesOfAnotherBootAreDropped) {
+  const fs::path path = checkpoint::NewTestDirectory("work_boot");
+  ASSERT_TRUE(CreateDirectories(path / "calibrate").ok());
+  ASSERT_TRUE(WriteFileAtomic(path / "calibrate" / "hidden.3.bin", "x").ok());
+  ASSERT_TRUE(WriteFileAtomic(path / "calibrate" / "stats.2.safetensors", "x").ok());
+  ASSERT_TRUE(WriteFileAtomic(path / "state.json",
+                              R"({"format_version":1,"job_digest":"d","boot_id":"another"})")
+                  .ok());
+  const auto work = WorkDir::Open(path);
+  ASSERT_TRUE(work.ok()) << work.status();
+  EXPECT_EQ(work->state().job_digest, "d");
+  EXPECT_FALSE(fs::exists(path / "calibrate" / "hidden.3.bin"));
+  EXPECT_TRUE(fs::exists(path / "calibrate" / "stats.2.safetensors"));
+}
+
+TEST(TensorFileTest, StatisticsRoundTrip) {
+  const fs::path path = checkpoint::NewTestDirectory("tensors") / "stats.0.safetensors";
+  factorize::LayerStatistics statistics;
+  statistics.input = {.tokens = 7,
+                      .mean_abs = at::rand({3}, at::kDouble),
+                      .mean_square = at::rand({3}, at::kDouble)};
+  statistics.key.gram = at::rand({2, 2}, at::kDouble);
+  statistics.value.gram = at::rand({2, 2}, at::kDouble);
+  ASSERT_TRUE(SaveStatistics(path, statistics).ok());
+  const auto loaded = LoadStatistics(path);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->input.tokens, 7);
+  EXPECT_TRUE(at::equal(loaded->input.mean_square, statistics.input.mean_square));
+  EXPECT_TRUE(at::equal(loaded->value.gram, statistics.value.gram));
+  EXPECT_FALSE(loaded->input.covariance.defined());
+  EXPECT_EQ(ListDirectory(path.parent_path())->size(), 1u);
+}
+
+TEST(TensorFileTest, DamagedFilesAreRemovedAndRetryable) {
+  const fs::path path = checkpoint::NewTestDirectory("tensors_bad") / "layer.0.safetensors";
+  EXPECT_EQ(LoadTensors(path).status().code(), absl::StatusCode::kNotFound);
+  ASSERT_TRUE(SaveTensors(path, {{"a", at::ones({2, 3})}}).ok());
+  std::string bytes = ReadFile(path).value();
+  bytes.pop_back();
+  ASSERT_TRUE(WriteFileAtomic(path, bytes).ok());
+  const auto loaded = LoadTensors(path);
+  EXPECT_EQ(DescribeError(loaded.status()).reason, "CHECKPOINT_CORRUPT");
+  EXPECT_TRUE(DescribeError(loaded.status()).retryable);
+  EXPECT_FALSE(fs::exists(path));
+}
+
+}  // namespace
+}  // namespace latentforge::convert
