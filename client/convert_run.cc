@@ -27,11 +27,22 @@ bool ArtifactExists(const v1::Job& job) {
   return path.ok() && std::filesystem::exists(*path, error);
 }
 
+// Waits until a job that an earlier run was cancelling has ended: its output folder
+// is taken until then. Its worker is gone, so that takes a lease at most.
+absl::StatusOr<v1::Job> AwaitCancelled(ConversionClient& client, v1::Job job,
+                                       const CommandContext& context) {
+  while (job.status().state() == v1::JOB_STATE_CANCELLING && !Interrupted()) {
+    context.clock.SleepFor(absl::Milliseconds(200));
+    LF_ASSIGN_OR_RETURN(job, client.GetJob(job.name()));
+  }
+  return job;
+}
+
 // Submits, or finds what an interrupted run of the same command submitted: the
 // request id is made of the specification. A job that ended without an artifact is
 // of no use, so the next id is tried.
 absl::StatusOr<v1::Job> Submit(ConversionClient& client, const JobDraft& draft,
-                               const std::string& digest) {
+                               const std::string& digest, const CommandContext& context) {
   constexpr int kMostRuns = 1000;
   for (int run = 1; run <= kMostRuns; ++run) {
     v1::CreateJobRequest request;
@@ -40,7 +51,8 @@ absl::StatusOr<v1::Job> Submit(ConversionClient& client, const JobDraft& draft,
     request.set_request_id(absl::StrCat("convert-", digest, "-", run));
     absl::StatusOr<v1::CreateJobResponse> response = client.CreateJob(request);
     if (!response.ok()) return response.status();
-    v1::Job job = std::move(*response->mutable_job());
+    LF_ASSIGN_OR_RETURN(v1::Job job,
+                        AwaitCancelled(client, std::move(*response->mutable_job()), context));
     const v1::JobState state = job.status().state();
     const bool finished = state == v1::JOB_STATE_SUCCEEDED && ArtifactExists(job);
     if (finished || !IsTerminal(state)) return job;
@@ -126,7 +138,7 @@ absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, const JobDraft& draft,
   LF_ASSIGN_OR_RETURN(const std::unique_ptr<PrivateService> service,
                       PrivateService::Start(options, context.clock));
   ConversionClient client(OpenChannel(service->address()), service->address(), context.clock);
-  LF_ASSIGN_OR_RETURN(const v1::Job job, Submit(client, draft, digest));
+  LF_ASSIGN_OR_RETURN(const v1::Job job, Submit(client, draft, digest, context));
   absl::StatusOr<v1::Job> ended = Follow(client, *service, job.name(), context);
   service->Stop();
   return ended;

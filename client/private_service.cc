@@ -29,6 +29,39 @@ std::filesystem::path LogFile(const std::filesystem::path& folder, const std::st
   return folder / absl::StrCat(name, ".log");
 }
 
+// Nobody else watches this server, so it drains at once. The short lease makes a
+// cancellation reach the worker within two seconds, and lets a rerun take over the
+// job of a killed run within six.
+std::vector<std::string> ServerCommand(const PrivateServiceOptions& options,
+                                       const std::string& address) {
+  return {options.server,
+          "--listen",
+          address,
+          "--database",
+          options.folder / "jobs.db",
+          "--ready-file",
+          ReadyFile(options.folder, kServer),
+          "--lease-duration",
+          "6s",
+          "--drain-delay",
+          "0s",
+          "--drain-grace",
+          "100ms"};
+}
+
+std::vector<std::string> WorkerCommand(const PrivateServiceOptions& options,
+                                       const std::string& address) {
+  return {options.worker,
+          "--server",
+          address,
+          "--scratch",
+          options.folder / "scratch",
+          "--convert",
+          options.convert,
+          "--ready-file",
+          ReadyFile(options.folder, kWorker)};
+}
+
 }  // namespace
 
 std::string LogTail(const std::filesystem::path& path, int lines) {
@@ -46,18 +79,10 @@ absl::StatusOr<std::unique_ptr<PrivateService>> PrivateService::Start(
   std::unique_ptr<PrivateService> service(new PrivateService(options, clock));
   // A killed run leaves its socket; the folder is locked, so nobody uses it.
   LF_RETURN_IF_ERROR(RemoveTree(options.socket));
-  const std::string& folder = options.folder.string();
-  LF_ASSIGN_OR_RETURN(
-      service->server_,
-      service->StartOne(
-          kServer, {options.server.string(), "--listen", service->address(), "--database",
-                    folder + "/jobs.db", "--ready-file", ReadyFile(folder, kServer).string()}));
-  LF_ASSIGN_OR_RETURN(
-      service->worker_,
-      service->StartOne(kWorker,
-                        {options.worker.string(), "--server", service->address(), "--scratch",
-                         folder + "/scratch", "--convert", options.convert.string(), "--ready-file",
-                         ReadyFile(folder, kWorker).string()}));
+  LF_ASSIGN_OR_RETURN(service->server_,
+                      service->StartOne(kServer, ServerCommand(options, service->address())));
+  LF_ASSIGN_OR_RETURN(service->worker_,
+                      service->StartOne(kWorker, WorkerCommand(options, service->address())));
   return service;
 }
 

@@ -15,8 +15,8 @@ constexpr char kHelp[] =
 
 Converts a checkpoint on this machine: starts a private server and worker, shows
 progress, and ends with perplexity and KV cache bytes before and after. Ctrl-C
-cancels and removes what was written; a second Ctrl-C leaves at once, and the same
-command then continues behind the last finished layer.)";
+cancels and removes what was written; a second Ctrl-C leaves at once. After a crash or
+a kill the same command continues behind the last finished layer.)";
 
 }  // namespace
 

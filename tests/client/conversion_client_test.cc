@@ -1,0 +1,156 @@
+#include "client/conversion_client.h"
+
+#include "base/clock.h"
+#include "client/error.h"
+#include "client/follow_job.h"
+#include "client/health.h"
+#include "gmock/gmock.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "gtest/gtest.h"
+#include "tests/client/fake_job_service.h"
+#include "tests/fakes/fake_clock.h"
+
+namespace latentforge::client {
+namespace {
+
+using testing::HasSubstr;
+using testing::SizeIs;
+
+const grpc::Status kAway(grpc::StatusCode::UNAVAILABLE, "away");
+
+grpc::Status DetailedError() {
+  google::rpc::Status details;
+  google::rpc::ErrorInfo info;
+  info.set_reason("RANK_OUT_OF_RANGE");
+  details.add_details()->PackFrom(info);
+  google::rpc::BadRequest bad;
+  auto* violation = bad.add_field_violations();
+  violation->set_field("spec.budget");
+  violation->set_description("is 2");
+  details.add_details()->PackFrom(bad);
+  return {grpc::StatusCode::INVALID_ARGUMENT, "bad budget", details.SerializeAsString()};
+}
+
+class ClientTest : public testing::Test {
+ protected:
+  FakeJobService service_;
+  FakeClock clock_;
+  ConversionClient client_{service_.channel(), "fake:1", clock_};
+};
+
+TEST_F(ClientTest, DecodesReasonAndViolations) {
+  service_.AddStatus(DetailedError());
+  const absl::Status status = client_.CreateJob({}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "bad budget");
+  EXPECT_EQ(ReasonOf(status), "RANK_OUT_OF_RANGE");
+  ASSERT_THAT(ViolationsOf(status), SizeIs(1));
+  EXPECT_EQ(ViolationsOf(status)[0].field, "spec.budget");
+}
+
+TEST_F(ClientTest, BrokenDetailsAreIgnored) {
+  service_.AddStatus({grpc::StatusCode::NOT_FOUND, "none", "\xff\xff\xff"});
+  EXPECT_EQ(ReasonOf(client_.GetJob("jobs/1").status()), "");
+}
+
+TEST_F(ClientTest, RepeatsReadsAndIdempotentCreates) {
+  for (int i = 0; i < 3; ++i) service_.AddStatus(kAway);
+  EXPECT_TRUE(client_.GetJob("jobs/1").ok());
+  service_.AddStatus(kAway);
+  v1::CreateJobRequest request;
+  request.set_request_id("r");
+  EXPECT_TRUE(client_.CreateJob(request).ok());
+  EXPECT_EQ(service_.created().size(), 2u);
+  EXPECT_TRUE(service_.every_call_had_a_deadline());
+}
+
+TEST_F(ClientTest, DoesNotRepeatACreateWithoutRequestId) {
+  service_.AddStatus(kAway);
+  const absl::Status status = client_.CreateJob({}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(service_.created().size(), 1u);
+  EXPECT_THAT(status.message(), HasSubstr("fake:1"));
+  EXPECT_THAT(NextStepOf(status), HasSubstr("latentforge health --server fake:1"));
+}
+
+TEST_F(ClientTest, GivesUpAfterFourTries) {
+  for (int i = 0; i < 4; ++i) service_.AddStatus(kAway);
+  EXPECT_EQ(client_.GetJob("jobs/1").status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(client_.GetJob("jobs/1").ok());  // the queue is empty again
+}
+
+TEST_F(ClientTest, AWatchResumesBehindTheLastEvent) {
+  service_.AddWatch({{SnapshotOf(v1::JOB_STATE_QUEUED, 1), StateEvent(v1::JOB_STATE_RUNNING, 2),
+                      PercentEvent(10, 3)},
+                     kAway});
+  service_.AddWatch({{}, kAway});
+  service_.AddWatch({{SnapshotOf(v1::JOB_STATE_RUNNING, 4), PercentEvent(20, 4),
+                      StateEvent(v1::JOB_STATE_SUCCEEDED, 5)},
+                     grpc::Status::OK});
+  SilentView view;
+  std::vector<int64_t> sequences;
+  FollowOptions options;
+  options.on_message = [&](const v1::WatchJobResponse& message) {
+    if (message.has_event()) sequences.push_back(message.event().sequence());
+  };
+  const absl::StatusOr<FollowResult> result =
+      FollowJob(client_, RealClock(), "jobs/1", view, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->end, FollowEnd::kJobEnded);
+  EXPECT_EQ(result->job.status().state(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_THAT(sequences, testing::ElementsAre(2, 3, 4, 5));
+  const std::vector<v1::WatchJobRequest> asked = service_.watched();
+  ASSERT_EQ(asked.size(), 3u);
+  EXPECT_FALSE(asked[0].has_from_sequence());
+  EXPECT_EQ(asked[1].from_sequence(), 3);
+  EXPECT_EQ(asked[2].from_sequence(), 3);
+}
+
+TEST_F(ClientTest, AWatchEndsWithAFinalError) {
+  service_.AddWatch({{}, {grpc::StatusCode::NOT_FOUND, "no such job"}});
+  SilentView view;
+  const absl::StatusOr<FollowResult> result = FollowJob(client_, RealClock(), "jobs/1", view, {});
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ClientTest, InterruptionAndTimeoutEndTheWaitNotTheJob) {
+  SilentView view;
+  FollowOptions options;
+  options.interrupted = [] { return true; };
+  EXPECT_EQ(FollowJob(client_, RealClock(), "jobs/1", view, options)->end, FollowEnd::kInterrupted);
+  options.interrupted = nullptr;
+  options.timeout = absl::ZeroDuration();
+  EXPECT_EQ(FollowJob(client_, RealClock(), "jobs/1", view, options)->end, FollowEnd::kTimedOut);
+}
+
+TEST(JobOutcomeTest, EndsBecomeExitCodes) {
+  v1::Job job;
+  job.set_name("jobs/1");
+  job.mutable_status()->set_state(v1::JOB_STATE_SUCCEEDED);
+  EXPECT_TRUE(JobOutcome(job).ok());
+  job.mutable_status()->set_state(v1::JOB_STATE_CANCELLED);
+  EXPECT_EQ(ExitCodeOf(JobOutcome(job)), 5);
+  job.mutable_status()->set_state(v1::JOB_STATE_FAILED);
+  job.mutable_status()->mutable_error()->set_message("disk full");
+  job.mutable_status()->mutable_error()->set_reason("SCRATCH_FULL");
+  const absl::Status failed = JobOutcome(job);
+  EXPECT_EQ(ExitCodeOf(failed), 3);
+  EXPECT_EQ(failed.message(), "jobs/1 failed: disk full");
+  EXPECT_EQ(ReasonOf(failed), "SCRATCH_FULL");
+}
+
+TEST(HealthTest, EncodesAndDecodesTheTwoMessages) {
+  EXPECT_EQ(EncodeHealthRequest(""), "");
+  EXPECT_EQ(EncodeHealthRequest("ab"),
+            "\n\x02"
+            "ab");  // field 1, 2 bytes
+  EXPECT_EQ(*DecodeHealthResponse("\x08\x01"), 1);
+  EXPECT_EQ(*DecodeHealthResponse("\x12\x01x\x08\x02"), 2);  // unknown field
+  EXPECT_EQ(*DecodeHealthResponse(""), 0);
+  EXPECT_FALSE(DecodeHealthResponse("\x08\xff").ok());
+  EXPECT_FALSE(DecodeHealthResponse("\x12\x7f").ok());
+}
+
+}  // namespace
+}  // namespace latentforge::client

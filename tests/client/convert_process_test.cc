@@ -1,0 +1,224 @@
+// The real `latentforge convert` with the real server and worker and a scripted
+// compute process.
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "client/child_output.h"
+#include "client/child_process.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/checkpoint/fixture.h"
+
+namespace latentforge::client {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+struct Ending {
+  std::string how;
+  std::string output;
+  std::string progress;
+};
+
+class ConvertTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ =
+        checkpoint::NewTestDirectory(testing::UnitTest::GetInstance()->current_test_info()->name());
+    ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
+    std::ofstream(folder_ / "model" / "tokenizer.json") << "{}";
+    std::ofstream(folder_ / "text.txt") << "Some words.\n";
+    fs::create_directories(folder_ / "out");
+    // The programs look for each other beside themselves.
+    fs::create_directories(folder_ / "bin");
+    const fs::path built = fs::path(LATENTFORGE_BINARY_DIR) / "bin";
+    for (const char* name : {"latentforge", "latentforge-server", "latentforge-worker"}) {
+      Copy(built / name, folder_ / "bin" / name);
+    }
+    Copy(built / "fake_convert", folder_ / "bin" / "latentforge-convert");
+  }
+
+  void TearDown() override {
+    std::error_code ignored;  // a leftover in the temporary folder does no harm
+    fs::remove_all(folder_, ignored);
+  }
+
+  static void Copy(const fs::path& from, const fs::path& to) {
+    std::error_code error;
+    fs::create_hard_link(from, to, error);
+    if (error) fs::copy_file(from, to);
+  }
+
+  // "@" in the script is the test's folder.
+  void Script(const std::string& attempts) {
+    std::ofstream(folder_ / "out.script.json") << absl::StrReplaceAll(
+        absl::StrCat("{\"attempts\": [", attempts, "]}"), {{"@", folder_.string()}});
+  }
+
+  std::unique_ptr<ChildProcess> Start(const std::string& output) {
+    auto child =
+        ChildProcess::Start({{folder_ / "bin" / "latentforge", "convert", folder_ / "model",
+                              "--kv-budget", "0.5", "--calibration", folder_ / "text.txt", "--out",
+                              folder_ / "out", "--work-dir", folder_ / "work", "-o", output},
+                             {}});
+    EXPECT_TRUE(child.ok()) << child.status();
+    return std::move(*child);
+  }
+
+  // Reads until the end; `each` sees every line of progress.
+  static Ending Finish(
+      ChildProcess& child,
+      const std::function<void(const std::string&)>& each = [](const auto&) {}) {
+    Ending ending;
+    ending.output = ReadChildOutput(
+        child,
+        [&](const std::string& line) {
+          absl::StrAppend(&ending.progress, line, "\n");
+          each(line);
+        },
+        [] {});
+    ending.how = DescribeWaitStatus(child.Wait());
+    return ending;
+  }
+
+  static bool Await(const std::function<bool()>& done) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!done()) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      usleep(5000);
+    }
+    return true;
+  }
+
+  std::vector<std::string> LeftInWork() const {
+    return ListDirectory(folder_ / "work").value_or(std::vector<std::string>{"unreadable"});
+  }
+
+  bool Exists(const std::string& name) const { return fs::exists(folder_ / name); }
+
+  // True when the compute process, which wrote its pid to @/pid, has gone.
+  bool ComputeHasGone() const {
+    pid_t pid = 0;
+    std::ifstream(folder_ / "pid") >> pid;
+    return pid > 0 && Await([pid] { return kill(pid, 0) != 0; });
+  }
+
+  const std::string success_ =
+      R"([{"event": {"phaseStarted": {"phase": "PHASE_CALIBRATING"}}},
+          {"event": {"phaseFinished": {"phase": "PHASE_CALIBRATING", "seconds": 1, "tokens": "9",
+                                       "tokensPerSecond": 9}}},
+          {"append": "@/out/report.json", "text": "{\"schema_version\": 1}"},
+          {"event": {"result": {"artifactUri": "file://@/out",
+                                "reportUri": "file://@/out/report.json", "perplexityBase": 10,
+                                "perplexityConverted": 11, "kvBytesPerTokenBase": "128",
+                                "kvBytesPerTokenConverted": "64"}}}])";
+  fs::path folder_;
+};
+
+TEST_F(ConvertTest, EndsWithTheTableAndLeavesNothingBehind) {
+  Script(success_);
+  const Ending ending = Finish(*Start("table"));
+  EXPECT_EQ(ending.how, "exit code 0") << ending.progress;
+  EXPECT_THAT(ending.output, HasSubstr("perplexity              10.00   11.00  1.100"));
+  EXPECT_THAT(ending.output, HasSubstr("next: latentforge evaluate "));
+  EXPECT_THAT(ending.progress, HasSubstr("calibrating done in 1.0 s, 9 tokens/s"));
+  EXPECT_THAT(LeftInWork(), IsEmpty());
+}
+
+TEST_F(ConvertTest, JsonIsTheReportAlone) {
+  Script(success_);
+  const Ending ending = Finish(*Start("json"));
+  EXPECT_EQ(ending.how, "exit code 0") << ending.progress;
+  EXPECT_EQ(ending.output, "{\n  \"schema_version\": 1\n}\n");
+}
+
+TEST_F(ConvertTest, AFailedJobGivesExitCode3AndItsReason) {
+  Script(R"([{"event": {"error": {"reason": "TOO_FEW_TOKENS", "message": "text.txt has 3 tokens",
+                                  "errorClass": "ERROR_CLASS_USER"}}}, {"exit": 1}])");
+  const Ending ending = Finish(*Start("json"));
+  EXPECT_EQ(ending.how, "exit code 3") << ending.progress;
+  EXPECT_EQ(ending.output, "");
+  const std::string last = ending.progress.substr(ending.progress.rfind("{\"error\""));
+  const absl::StatusOr<Json> error = ParseJson(last);
+  ASSERT_TRUE(error.ok()) << last;
+  EXPECT_EQ((*error)["error"]["reason"], "TOO_FEW_TOKENS");
+  EXPECT_EQ((*error)["error"]["exitCode"], 3);
+  EXPECT_THAT(LeftInWork(), IsEmpty());
+}
+
+TEST_F(ConvertTest, CtrlCCancelsAndCleansUp) {
+  Script(R"([{"append": "@/pid", "text": "$PID"}, {"sleep_ms": 600000}])");
+  const std::unique_ptr<ChildProcess> child = Start("table");
+  ASSERT_TRUE(Await([&] { return Exists("pid"); }));
+  child->Signal(SIGINT);
+  const Ending ending = Finish(*child);
+  EXPECT_EQ(ending.how, "exit code 130");
+  EXPECT_THAT(ending.progress, HasSubstr("error: interrupted; the conversion was cancelled"));
+  EXPECT_TRUE(ComputeHasGone());
+  EXPECT_THAT(LeftInWork(), IsEmpty());
+}
+
+TEST_F(ConvertTest, ASecondCtrlCLeavesAtOnceAndTheNextRunWorks) {
+  Script(absl::StrCat(R"([{"ignore_sigterm": true}, {"append": "@/pid", "text": "$PID"},
+                          {"hang": true}])"));
+  const std::unique_ptr<ChildProcess> child = Start("table");
+  ASSERT_TRUE(Await([&] { return Exists("pid"); }));
+  child->Signal(SIGINT);
+  const Ending ending = Finish(*child, [&](const std::string& line) {
+    if (line.find("cancelling; Ctrl-C again") == 0) child->Signal(SIGINT);
+  });
+  EXPECT_EQ(ending.how, "exit code 130");
+  EXPECT_TRUE(ComputeHasGone());
+  Script(success_);
+  const Ending again = Finish(*Start("name"));
+  EXPECT_EQ(again.how, "exit code 0") << again.progress;
+  EXPECT_EQ(again.output, (folder_ / "out").string() + "\n");
+  EXPECT_THAT(LeftInWork(), IsEmpty());
+}
+
+TEST_F(ConvertTest, AKilledRunTakesItsProcessesAlongAndContinuesInTheSameJob) {
+  Script(absl::StrCat(R"([{"append": "@/pid", "text": "$PID"}, {"hang": true}],)",
+                      R"([{"append": "@/attempt", "text": "$ATTEMPT"},)", success_.substr(1)));
+  {
+    const std::unique_ptr<ChildProcess> child = Start("table");
+    ASSERT_TRUE(Await([&] { return Exists("pid"); }));
+    child->Signal(SIGKILL);
+    child->Wait();
+  }
+  EXPECT_TRUE(ComputeHasGone());
+  const Ending again = Finish(*Start("table"));
+  EXPECT_EQ(again.how, "exit code 0") << again.progress;
+  EXPECT_THAT(again.progress, HasSubstr("continuing the interrupted run"));
+  // The work folder of the job counted on: it is the same job.
+  EXPECT_EQ(ReadFile(folder_ / "attempt").value_or("none"), "2\n");
+}
+
+TEST_F(ConvertTest, AServerThatDoesNotStartShowsWhy) {
+  Script(success_);
+  std::ofstream(folder_ / "bin" / "new-server") << "#!/bin/sh\necho no disk left >&2\nexit 4\n";
+  fs::permissions(folder_ / "bin" / "new-server", fs::perms::owner_all);
+  fs::rename(folder_ / "bin" / "new-server", folder_ / "bin" / "latentforge-server");
+  const Ending ending = Finish(*Start("table"));
+  EXPECT_EQ(ending.how, "exit code 1");
+  EXPECT_THAT(ending.progress, HasSubstr("latentforge-server ended with exit code 4"));
+  EXPECT_THAT(ending.progress, HasSubstr("  | no disk left"));
+  EXPECT_THAT(ending.progress, HasSubstr("next: less "));
+}
+
+}  // namespace
+}  // namespace latentforge::client

@@ -1,0 +1,45 @@
+#include "client/job_tracker.h"
+
+#include "gtest/gtest.h"
+#include "tests/client/fake_job_service.h"
+
+namespace latentforge::client {
+namespace {
+
+using Change = JobTracker::Change;
+
+TEST(JobTrackerTest, AppliesEventsOnTopOfTheSnapshot) {
+  JobTracker tracker;
+  EXPECT_EQ(*tracker.Apply(SnapshotOf(v1::JOB_STATE_RUNNING, 4)), Change::kSnapshot);
+  EXPECT_EQ(*tracker.Apply(PercentEvent(40, 5)), Change::kEvent);
+  EXPECT_EQ(tracker.job().status().percent(), 40);
+  EXPECT_EQ(tracker.job().status().phase(), v1::PHASE_CALIBRATING);
+  EXPECT_FALSE(tracker.ended());
+  v1::WatchJobResponse end = StateEvent(v1::JOB_STATE_FAILED, 6);
+  end.mutable_event()->mutable_state_changed()->mutable_error()->set_reason("X");
+  EXPECT_EQ(*tracker.Apply(end), Change::kEvent);
+  EXPECT_TRUE(tracker.ended());
+  EXPECT_EQ(tracker.job().status().error().reason(), "X");
+  EXPECT_EQ(tracker.sequence(), 6);
+}
+
+TEST(JobTrackerTest, IgnoresRepeatsAndRefusesGaps) {
+  JobTracker tracker;
+  ASSERT_TRUE(tracker.Apply(SnapshotOf(v1::JOB_STATE_RUNNING, 4)).ok());
+  EXPECT_EQ(*tracker.Apply(PercentEvent(10, 4)), Change::kNothing);
+  EXPECT_EQ(*tracker.Apply(SnapshotOf(v1::JOB_STATE_SUCCEEDED, 9)), Change::kNothing);
+  EXPECT_EQ(tracker.Apply(PercentEvent(10, 6)).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(JobTrackerTest, ReplaysHistoryOfAnEndedJobBeforeItEnds) {
+  JobTracker tracker(0);
+  ASSERT_TRUE(tracker.Apply(SnapshotOf(v1::JOB_STATE_SUCCEEDED, 2)).ok());
+  EXPECT_FALSE(tracker.ended());
+  EXPECT_EQ(*tracker.Apply(StateEvent(v1::JOB_STATE_RUNNING, 1)), Change::kEvent);
+  EXPECT_EQ(tracker.job().status().state(), v1::JOB_STATE_SUCCEEDED);  // the snapshot is newer
+  EXPECT_EQ(*tracker.Apply(StateEvent(v1::JOB_STATE_SUCCEEDED, 2)), Change::kEvent);
+  EXPECT_TRUE(tracker.ended());
+}
+
+}  // namespace
+}  // namespace latentforge::client

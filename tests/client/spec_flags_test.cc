@@ -1,0 +1,187 @@
+#include "client/spec_flags.h"
+
+#include <set>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace latentforge::client {
+namespace {
+
+using testing::HasSubstr;
+
+// A file system of names, in the folder /work.
+FileAccess FakeFiles(const std::set<std::string>& names,
+                     const std::map<std::string, std::string>& contents = {}) {
+  FileAccess files;
+  files.current_folder = "/work";
+  files.exists = [names](const std::filesystem::path& path) {
+    return names.count(path.string()) > 0;
+  };
+  files.read = [contents](const std::string& path) -> absl::StatusOr<std::string> {
+    const auto found = contents.find(path);
+    if (found == contents.end()) return absl::NotFoundError(path);
+    return found->second;
+  };
+  return files;
+}
+
+SpecFlags Minimal() {
+  SpecFlags flags;
+  flags.model = "m";
+  flags.out = "/out/x";
+  flags.kv_budget = 0.5;
+  flags.calibration = {"a.txt"};
+  return flags;
+}
+
+TEST(SpecFlagsTest, MinimalCommandLeavesTheRestToTheServer) {
+  const absl::StatusOr<JobDraft> draft = BuildDraft(Minimal(), FakeFiles({}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_EQ(draft->spec.source().uri(), "file:///work/m");
+  EXPECT_EQ(draft->spec.output().uri(), "file:///out/x");
+  EXPECT_EQ(draft->spec.calibration().corpora(0).uri(), "file:///work/a.txt");
+  EXPECT_EQ(draft->spec.calibration().corpora(0).weight(), 0);
+  EXPECT_EQ(draft->spec.method(), v1::METHOD_UNSPECIFIED);
+  EXPECT_FALSE(draft->spec.factorization().has_damping());
+  EXPECT_FALSE(draft->spec.evaluation().has_corpus());
+}
+
+TEST(SpecFlagsTest, EveryFlagReachesItsField) {
+  SpecFlags flags = Minimal();
+  flags.method = "kv_latent";
+  flags.preconditioner = "diagonal-l1";
+  flags.damping = 0.0;
+  flags.alpha = 0.25;
+  flags.allocation = "care-code";
+  flags.calibration = {"a.txt:2", "b.jsonl:0.5"};
+  flags.calibration_text_field = "body";
+  flags.calibration_sequences = 3;
+  flags.sequence_length = 128;
+  flags.evaluate = "../t.jsonl";
+  flags.evaluate_text_field = "text";
+  flags.evaluate_windows = 4;
+  flags.window_length = 64;
+  flags.seed = 7;
+  flags.dtype = "fp32";
+  flags.output_dtype = "float16";
+  flags.device = "cuda:1";
+  flags.threads = 2;
+  flags.deadline = "1h";
+  flags.labels = {"a=b=c"};
+  const absl::StatusOr<JobDraft> draft = BuildDraft(flags, FakeFiles({}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  const v1::JobSpec& spec = draft->spec;
+  EXPECT_EQ(spec.method(), v1::METHOD_KV_LATENT);
+  EXPECT_EQ(spec.factorization().preconditioner(), v1::PRECONDITIONER_DIAGONAL_L1);
+  EXPECT_TRUE(spec.factorization().has_damping());
+  EXPECT_EQ(spec.factorization().alpha(), 0.25);
+  EXPECT_EQ(spec.factorization().allocation(), v1::RANK_ALLOCATION_CARE_CODE);
+  EXPECT_EQ(spec.calibration().corpora(0).weight(), 2);
+  EXPECT_EQ(spec.calibration().corpora(0).text_field(), "");
+  EXPECT_EQ(spec.calibration().corpora(1).text_field(), "body");
+  EXPECT_EQ(spec.calibration().sequences(), 3);
+  EXPECT_EQ(spec.calibration().sequence_length(), 128);
+  EXPECT_EQ(spec.calibration().seed(), 7u);
+  EXPECT_EQ(spec.evaluation().corpus().uri(), "file:///t.jsonl");
+  EXPECT_EQ(spec.evaluation().corpus().text_field(), "text");
+  EXPECT_EQ(spec.evaluation().windows(), 4);
+  EXPECT_EQ(spec.evaluation().window_length(), 64);
+  EXPECT_EQ(spec.dtype(), v1::DATA_TYPE_FLOAT32);
+  EXPECT_EQ(spec.output().dtype(), v1::DATA_TYPE_FLOAT16);
+  EXPECT_EQ(spec.device(), "cuda:1");
+  EXPECT_EQ(spec.threads(), 2);
+  EXPECT_EQ(spec.deadline().seconds(), 3600);
+  EXPECT_EQ(draft->labels.at("a"), "b=c");
+}
+
+TEST(SpecFlagsTest, FlagsWinOverTheFileAndSettingsOverFlags) {
+  SpecFlags flags;
+  flags.job_file = "-";
+  flags.kv_budget = 0.5;
+  flags.settings = {"calibration.seed=9", "threads=3"};
+  flags.threads = 2;
+  const absl::StatusOr<JobDraft> draft = BuildDraft(
+      flags, FakeFiles({}, {{"-",
+                             "source: {uri: m}\noutput: {uri: o}\nbudget: {kvBudget: 0.1}\n"
+                             "calibration: {corpora: [{uri: c.txt}], seed: 1}\n"}}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_EQ(draft->spec.source().uri(), "file:///work/m");
+  EXPECT_EQ(draft->spec.budget().kv_budget(), 0.5);
+  EXPECT_EQ(draft->spec.calibration().seed(), 9u);
+  EXPECT_EQ(draft->spec.threads(), 3);
+}
+
+TEST(SpecFlagsTest, RankProfileImpliesItsAllocationAndNeedsNoBudget) {
+  SpecFlags flags = Minimal();
+  flags.kv_budget.reset();
+  flags.rank_profile = "report.json";
+  const FileAccess files = FakeFiles(
+      {},
+      {{"report.json", R"({"layers": [{"rank_k": 3, "rank_v": 4, "relative_error_k": 0.1}]})"}});
+  const absl::StatusOr<JobDraft> draft = BuildDraft(flags, files);
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_EQ(draft->spec.factorization().allocation(), v1::RANK_ALLOCATION_PROFILE);
+  EXPECT_EQ(draft->spec.factorization().rank_profile().layers(0).rank_v(), 4);
+  flags.allocation = "uniform";
+  EXPECT_THAT(BuildDraft(flags, files).status().message(), HasSubstr("--allocation profile"));
+}
+
+TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
+  const auto message = [](void (*change)(SpecFlags*)) {
+    SpecFlags flags = Minimal();
+    change(&flags);
+    const absl::Status status = BuildDraft(flags, FakeFiles({})).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(message([](SpecFlags* f) { f->model.reset(); }), HasSubstr("MODEL is missing"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->out.reset(); }), HasSubstr("--out is missing"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->calibration.clear(); }), HasSubstr("--calibration"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->kv_budget.reset(); }), HasSubstr("--kv-budget is 0"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->kv_budget = 1.5; }), HasSubstr("--kv-budget is 1.5"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->preconditioner = "whiten"; }),
+              HasSubstr("--preconditioner is: \"whiten\", expected one of identity"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->deadline = "x"; }), HasSubstr("--deadline is"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->labels = {"x"}; }), HasSubstr("--label x"));
+}
+
+TEST(WeightedFileTest, AnExistingFileWinsOverAWeight) {
+  const FileAccess files = FakeFiles({"/work/a:2", "/work/a"});
+  EXPECT_EQ(ParseWeightedFile("a:2", files)->path, "a:2");
+  EXPECT_EQ(ParseWeightedFile("a:3", files)->path, "a");
+  EXPECT_EQ(ParseWeightedFile("a:3", files)->weight, 3);
+  EXPECT_EQ(ParseWeightedFile("a:2:0.5", files)->path, "a:2");
+  EXPECT_EQ(ParseWeightedFile("a:2:0.5", files)->weight, 0.5);
+}
+
+TEST(WeightedFileTest, AColonWithoutANumberBelongsToTheName) {
+  const FileAccess files = FakeFiles({"/work/a"});
+  EXPECT_EQ(ParseWeightedFile("file:/x", files)->path, "file:/x");
+  EXPECT_EQ(ParseWeightedFile("a:b.txt", FakeFiles({}))->path, "a:b.txt");
+  EXPECT_EQ(ParseWeightedFile("plain", files)->weight, 0);
+}
+
+TEST(WeightedFileTest, RefusesWrongWeights) {
+  const FileAccess files = FakeFiles({"/work/a"});
+  for (const char* text : {"a:0", "a:-1", "a:nan", "a:inf", "a:x", "a:"}) {
+    EXPECT_THAT(ParseWeightedFile(text, files).status().message(), HasSubstr("a positive number"))
+        << text;
+  }
+  EXPECT_FALSE(ParseWeightedFile("", files).ok());
+}
+
+TEST(LocalInputsTest, NamesTheFlagOfAMissingFile) {
+  SpecFlags flags = Minimal();
+  const FileAccess model_only = FakeFiles({"/work/m"});
+  const absl::StatusOr<JobDraft> draft = BuildDraft(flags, model_only);
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  const absl::Status status = CheckLocalInputs(*draft, model_only);
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(status.message(), HasSubstr("--calibration /work/a.txt"));
+  EXPECT_THAT(CheckLocalInputs(*draft, FakeFiles({})).message(), HasSubstr("MODEL /work/m"));
+  EXPECT_TRUE(CheckLocalInputs(*draft, FakeFiles({"/work/m", "/work/a.txt"})).ok());
+}
+
+}  // namespace
+}  // namespace latentforge::client
