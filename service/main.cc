@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "grpc/grpc.h"
 #include "service/options.h"
 #include "service/server.h"
 
@@ -66,6 +67,9 @@ int Run(const ServerOptions& options) {
   // Blocked before any thread starts, so that only sigwait below sees them.
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // Kept for the life of the process: gRPC's own shutdown, when its last user goes,
+  // may wait 10 s for the remains of a broken connection.
+  grpc_init();
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options, RealClock());
   if (!server.ok()) return Fail(server.status());
   Log(Severity::kInfo, absl::StrCat("latentforge-server ", kVersion, " is serving"),

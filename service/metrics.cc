@@ -49,14 +49,16 @@ std::string PhaseLabel(v1::Phase phase) {
   return v1::Phase_IsValid(phase) ? Label(v1::Phase_Name(phase), "PHASE_") : "unspecified";
 }
 
-const char* OutcomeLabel(AttemptOutcome outcome) {
+// A failure is told by who has to act: alerts must not count users' mistakes.
+const char* OutcomeLabel(AttemptOutcome outcome, v1::ErrorClass error_class) {
   switch (outcome) {
     case AttemptOutcome::kRunning:
       return "running";
     case AttemptOutcome::kSucceeded:
       return "succeeded";
     case AttemptOutcome::kFailed:
-      return "failed";
+      if (error_class == v1::ERROR_CLASS_USER) return "failed_user";
+      return error_class == v1::ERROR_CLASS_RESOURCE ? "failed_resource" : "failed_system";
     case AttemptOutcome::kCancelled:
       return "cancelled";
     case AttemptOutcome::kReleased:
@@ -69,9 +71,9 @@ const char* OutcomeLabel(AttemptOutcome outcome) {
   return "unknown";
 }
 
-constexpr AttemptOutcome kEnds[] = {AttemptOutcome::kSucceeded,    AttemptOutcome::kFailed,
-                                    AttemptOutcome::kCancelled,    AttemptOutcome::kReleased,
-                                    AttemptOutcome::kLeaseExpired, AttemptOutcome::kDeadline};
+constexpr const char* kOutcomeLabels[] = {"succeeded",       "failed_user", "failed_system",
+                                          "failed_resource", "cancelled",   "released",
+                                          "lease_expired",   "deadline"};
 
 // Workers choose reasons; a label must not take any number of values.
 class BoundedLabels {
@@ -211,11 +213,15 @@ Metrics::Metrics() : families_(std::make_unique<Families>()) {
       .Register(*families_->registry)
       .Add({{"version", kVersion}})
       .Set(1);
-  // Counters that alerts divide or sum must exist before the first event.
-  for (const AttemptOutcome outcome : kEnds)
-    for (int phase = v1::PHASE_UNSPECIFIED; phase <= v1::PHASE_PUBLISHING; ++phase)
-      families_->attempts_finished.Add({{"outcome", OutcomeLabel(outcome)},
-                                        {"phase", PhaseLabel(static_cast<v1::Phase>(phase))}});
+  // What alerts and dashboards divide or sum must exist before the first event.
+  for (int number = v1::PHASE_UNSPECIFIED; number <= v1::PHASE_PUBLISHING; ++number) {
+    const std::string phase = PhaseLabel(static_cast<v1::Phase>(number));
+    for (const char* outcome : kOutcomeLabels)
+      families_->attempts_finished.Add({{"outcome", outcome}, {"phase", phase}});
+    if (number == v1::PHASE_UNSPECIFIED) continue;
+    families_->phase_duration.Add({{"phase", phase}}, kPhaseSeconds);
+    families_->tokens.Add({{"phase", phase}});
+  }
   for (const char* operation : {"heartbeat", "report", "complete"})
     families_->fenced.Add({{"operation", operation}});
 }
@@ -263,7 +269,7 @@ void Metrics::Transitioned(const JobRecord& before, const Transition& transition
           absl::ToDoubleSeconds(transition.attempt->start_time - before.queue_time));
     } else {
       families_->attempts_finished
-          .Add({{"outcome", OutcomeLabel(outcome)},
+          .Add({{"outcome", OutcomeLabel(outcome, after.job.status().error().error_class())},
                 {"phase", PhaseLabel(before.job.status().phase())}})
           .Increment();
     }

@@ -15,6 +15,7 @@ struct Flags {
   std::vector<std::string> listen = {"127.0.0.1:8470"};
   std::vector<std::string> allowed_roots;
   bool insecure_listen = false;
+  absl::Duration drain_delay = absl::InfiniteDuration();  // infinite: not given
 };
 
 // Empty when `text` is a duration that a flag may have, else what is wrong.
@@ -31,7 +32,7 @@ void AddDuration(CLI::App& app, const std::string& name, absl::Duration& value,
   const auto assign = [&value](const std::string& text) { absl::ParseDuration(text, &value); };
   app.add_option_function<std::string>(name, assign, help)
       ->check(CLI::Validator(CheckDuration, "DURATION"))
-      ->default_str(absl::FormatDuration(value));
+      ->default_str(value == absl::InfiniteDuration() ? "" : absl::FormatDuration(value));
 }
 
 void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
@@ -71,8 +72,9 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
               "Pause before the second attempt; doubles each time");
   AddDuration(app, "--bookmark-interval", options.bookmark_interval,
               "Silence after which a watch gets a bookmark");
-  AddDuration(app, "--drain-delay", options.drain_delay,
-              "At SIGTERM: time between reporting NOT_SERVING and refusing calls");
+  AddDuration(app, "--drain-delay", flags.drain_delay,
+              "At SIGTERM: time between reporting NOT_SERVING and refusing calls (default: 2s "
+              "where other machines may call, else 0s)");
   AddDuration(app, "--drain-grace", options.drain_grace,
               "At SIGTERM: time for calls that are under way");
 }
@@ -95,6 +97,10 @@ absl::Status Interpret(const Flags& flags, ServerOptions& options) {
                      " lets other machines in: name the folders that their "
                      "jobs may use with --allowed-root"));
   }
+  // A load balancer needs time to see NOT_SERVING; on one machine there is none.
+  options.drain_delay = flags.drain_delay != absl::InfiniteDuration() ? flags.drain_delay
+                        : reachable.empty()                           ? absl::ZeroDuration()
+                                                                      : absl::Seconds(2);
   for (const std::string& root : flags.allowed_roots) {
     std::error_code error;
     const std::filesystem::path resolved = std::filesystem::canonical(root, error);

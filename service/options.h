@@ -25,8 +25,8 @@ struct ServerOptions {
   absl::Duration lease_duration = absl::Seconds(30);
   absl::Duration retry_backoff = absl::Seconds(1);
   absl::Duration bookmark_interval = absl::Seconds(15);
-  absl::Duration drain_delay = absl::Seconds(2);  // between NOT_SERVING and refusing
-  absl::Duration drain_grace = absl::Seconds(5);  // for calls that are under way
+  absl::Duration drain_delay = absl::ZeroDuration();  // between NOT_SERVING and refusing
+  absl::Duration drain_grace = absl::Seconds(5);      // for calls that are under way
   int max_watches = 1000;
   int threads = 8;
   bool json_log = false;

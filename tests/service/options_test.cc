@@ -1,0 +1,75 @@
+#include "service/options.h"
+
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace latentforge::service {
+namespace {
+
+using testing::HasSubstr;
+
+absl::StatusOr<CommandLine> Parse(std::vector<const char*> flags) {
+  flags.insert(flags.begin(), {"latentforge-server", "--database", "/tmp/jobs.db"});
+  return ParseCommandLine(static_cast<int>(flags.size()), flags.data());
+}
+
+TEST(OptionsTest, DefaultsListenOnThisMachineOnly) {
+  const auto line = Parse({});
+  ASSERT_TRUE(line.ok()) << line.status();
+  ASSERT_FALSE(line->done);
+  ASSERT_EQ(line->options.listen.size(), 1u);
+  EXPECT_TRUE(line->options.listen[0].is_local());
+  EXPECT_TRUE(line->options.allowed_roots.empty());
+  EXPECT_EQ(line->options.drain_delay, absl::ZeroDuration());
+  EXPECT_EQ(Parse({"--drain-delay=3s"})->options.drain_delay, absl::Seconds(3));
+}
+
+TEST(OptionsTest, ReachableAddressesNeedTheFlagThatNamesTheRisk) {
+  EXPECT_THAT(
+      std::string(Parse({"--listen=0.0.0.0:8470", "--allowed-root=/tmp"}).status().message()),
+      HasSubstr("--insecure-listen"));
+  EXPECT_THAT(std::string(Parse({"--listen=0.0.0.0:8470", "--insecure-listen"}).status().message()),
+              HasSubstr("--allowed-root"));
+  const auto line =
+      Parse({"--listen=0.0.0.0:8470", "--insecure-listen", "--allowed-root=/tmp/../tmp"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->options.drain_delay, absl::Seconds(2));
+  EXPECT_EQ(line->options.allowed_roots.at(0), std::filesystem::canonical("/tmp"));
+}
+
+TEST(OptionsTest, ValuesAreChecked) {
+  EXPECT_EQ(Parse({"--lease-duration=45s"})->options.lease_duration, absl::Seconds(45));
+  for (const char* flag : {"--lease-duration=fast", "--lease-duration=-1s", "--lease-duration=25h",
+                           "--max-attempts=0", "--no-such-flag"}) {
+    const auto line = Parse({flag});
+    ASSERT_TRUE(line.ok()) << flag;
+    EXPECT_TRUE(line->done) << flag;
+    EXPECT_EQ(line->exit_code, 2) << flag;
+  }
+  EXPECT_FALSE(Parse({"--lease-duration=10ms"}).ok());
+  EXPECT_FALSE(Parse({"--allowed-root=/no/such/folder"}).ok());
+  EXPECT_EQ(Parse({"--help"})->exit_code, 0);
+}
+
+TEST(ListenAddressTest, ReadsEveryForm) {
+  EXPECT_EQ(ParseListenAddress("localhost:0")->port, 0);
+  EXPECT_TRUE(ParseListenAddress("[::1]:80")->is_local());
+  EXPECT_FALSE(ParseListenAddress("[::]:80")->is_local());
+  EXPECT_FALSE(ParseListenAddress("example.org:80")->is_local());
+  EXPECT_EQ(ParseListenAddress("unix:/run/lf.sock")->unix_path, "/run/lf.sock");
+}
+
+TEST(ListenAddressTest, RefusesWhatGrpcWouldMisread) {
+  for (const char* text : {"", "8470", ":8470", "host:", "host:x", "host:65536", "host:-1",
+                           "::1:80", "[::1:80", "unix:relative", "unix:"}) {
+    const absl::Status status = ParseListenAddress(text).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("unix:/path"));
+  }
+  EXPECT_FALSE(ParseListenAddress("unix:/" + std::string(200, 'x')).ok());
+}
+
+}  // namespace
+}  // namespace latentforge::service

@@ -1,0 +1,239 @@
+// The real latentforge-server: what survives its death, and how it stops.
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "gmock/gmock.h"
+#include "tests/service/rpc_client.h"
+#include "tests/service/temp_dir.h"
+
+extern char** environ;
+
+namespace latentforge::service {
+namespace {
+
+using testing::HasSubstr;
+
+// One server process; killed when its owner goes.
+class ServerProcess {
+ public:
+  // `database` beneath `dir` unless it is absolute.
+  explicit ServerProcess(const std::filesystem::path& dir, std::vector<std::string> more = {},
+                         const std::filesystem::path& database = "jobs.db") {
+    log_ = dir / "log";
+    ready_ = dir / "ready";
+    std::filesystem::remove(ready_);
+    std::vector<std::string> command = {LATENTFORGE_BINARY_DIR "/bin/latentforge-server",
+                                        "--listen",
+                                        absl::StrCat("unix:", (dir / "server.sock").string()),
+                                        "--database",
+                                        (dir / database).string(),
+                                        "--ready-file",
+                                        ready_.string(),
+                                        "--lease-duration",
+                                        "2s"};
+    command.insert(command.end(), more.begin(), more.end());
+    std::vector<char*> argv;
+    for (std::string& word : command) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 2, log_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+  }
+  ~ServerProcess() {
+    if (pid_ > 0) Kill(SIGKILL);
+  }
+
+  void WaitReady() {
+    const absl::Duration deadline = RealClock().Monotonic() + absl::Seconds(30);
+    while (!std::filesystem::exists(ready_) && RealClock().Monotonic() < deadline)
+      RealClock().SleepFor(absl::Milliseconds(5));
+    ASSERT_TRUE(std::filesystem::exists(ready_)) << Log();
+  }
+
+  // Sends a signal and returns the wait status.
+  int Kill(int signal) {
+    kill(pid_, signal);
+    return Wait();
+  }
+
+  int Wait() {
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    pid_ = 0;
+    return status;
+  }
+
+  std::string Log() const { return ReadFile(log_).value_or(""); }
+
+ private:
+  std::filesystem::path log_;
+  std::filesystem::path ready_;
+  pid_t pid_ = 0;
+};
+
+class ServerProcessTest : public testing::Test {
+ protected:
+  std::string Address() const {
+    return absl::StrCat("unix:", (dir_.path() / "server.sock").string());
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(ServerProcessTest, AKilledServerLosesNoAcknowledgedJob) {
+  std::vector<std::string> acknowledged;
+  for (int round = 0; round < 4; ++round) {
+    ServerProcess server(dir_.path());
+    server.WaitReady();
+    RpcClient client(Address());
+    for (const std::string& name : acknowledged) client.StateOf(name);
+    for (int i = 0; i < 3; ++i) {
+      v1::CreateJobRequest request = TinyJob(dir_.path(), round * 3 + i);
+      request.set_request_id(absl::StrCat("request-", round * 3 + i));
+      v1::CreateJobResponse response;
+      const grpc::Status status = client.Create(request, &response);
+      ASSERT_TRUE(status.ok()) << status.error_message();
+      acknowledged.push_back(response.job().name());
+    }
+    server.Kill(SIGKILL);  // right after the answer
+  }
+  ServerProcess server(dir_.path());
+  server.WaitReady();
+  RpcClient client(Address());
+  Context context;
+  v1::ListJobsResponse listed;
+  ASSERT_TRUE(client.jobs->ListJobs(&context, {}, &listed).ok());
+  std::vector<std::string> names;
+  for (const v1::Job& job : listed.jobs()) names.push_back(job.name());
+  EXPECT_THAT(names, testing::UnorderedElementsAreArray(acknowledged));
+  // A client that did not hear the answer asks again and gets the same job.
+  v1::CreateJobRequest repeat = TinyJob(dir_.path(), 0);
+  repeat.set_request_id("request-0");
+  v1::CreateJobResponse response;
+  ASSERT_TRUE(client.Create(repeat, &response).ok());
+  EXPECT_EQ(response.job().name(), acknowledged[0]);
+}
+
+TEST_F(ServerProcessTest, ALeaseAndAWatchSurviveTheServer) {
+  std::string job;
+  v1::Lease lease;
+  {
+    ServerProcess server(dir_.path());
+    server.WaitReady();
+    RpcClient client(Address());
+    v1::CreateJobResponse response;
+    ASSERT_TRUE(client.Create(TinyJob(dir_.path(), 0), &response).ok());
+    job = response.job().name();
+    lease = client.Acquire().lease();
+    server.Kill(SIGKILL);
+  }
+  ServerProcess server(dir_.path());
+  server.WaitReady();
+  RpcClient client(Address());
+  EXPECT_EQ(client.StateOf(job), v1::JOB_STATE_RUNNING);
+  ASSERT_TRUE(client.Succeed(lease).ok());
+  Context context;
+  v1::WatchJobRequest request;
+  request.set_name(job);
+  request.set_from_sequence(1);  // what a watcher saw before the kill
+  const auto watch = client.jobs->WatchJob(&context, request);
+  v1::WatchJobResponse message;
+  ASSERT_TRUE(watch->Read(&message));
+  int64_t sequence = 1;
+  while (watch->Read(&message)) EXPECT_EQ(message.event().sequence(), ++sequence);
+  EXPECT_EQ(sequence, 3);
+  EXPECT_TRUE(watch->Finish().ok());
+}
+
+TEST_F(ServerProcessTest, ALostWorkersJobIsOfferedAgain) {
+  ServerProcess server(dir_.path());
+  server.WaitReady();
+  RpcClient client(Address());
+  v1::CreateJobResponse response;
+  ASSERT_TRUE(client.Create(TinyJob(dir_.path(), 0), &response).ok());
+  const v1::Lease silent = client.Acquire().lease();
+  const v1::Lease next = client.Acquire().lease();  // waits for the lease to end
+  EXPECT_EQ(next.job(), silent.job());
+  EXPECT_EQ(next.lease_epoch(), silent.lease_epoch() + 1);
+  EXPECT_EQ(ReasonOf(client.Succeed(silent)), "LEASE_LOST");
+  EXPECT_TRUE(client.Succeed(next).ok());
+}
+
+TEST_F(ServerProcessTest, SigtermEndsItInTimeThoughAWatchIsOpen) {
+  ServerProcess server(dir_.path());
+  server.WaitReady();
+  RpcClient client(Address());
+  v1::CreateJobResponse response;
+  ASSERT_TRUE(client.Create(TinyJob(dir_.path(), 0), &response).ok());
+  Context context;
+  v1::WatchJobRequest request;
+  request.set_name(response.job().name());
+  const auto watch = client.jobs->WatchJob(&context, request);
+  v1::WatchJobResponse message;
+  ASSERT_TRUE(watch->Read(&message));
+  std::thread reader([&] {
+    EXPECT_FALSE(watch->Read(&message));
+    EXPECT_EQ(ReasonOf(watch->Finish()), "DRAINING");
+  });
+  const absl::Duration start = RealClock().Monotonic();
+  const int status = server.Kill(SIGTERM);
+  // Less than --drain-grace: nothing had to be cut off.
+  EXPECT_LT(RealClock().Monotonic() - start, absl::Seconds(4));
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status << "\n" << server.Log();
+  reader.join();
+}
+
+TEST_F(ServerProcessTest, SigtermEndsItInTimeThoughAClientIsStuck) {
+  ServerProcess server(dir_.path(), {"--drain-grace", "500ms"});
+  server.WaitReady();
+  RpcClient client(Address());
+  v1::CreateJobResponse response;
+  ASSERT_TRUE(client.Create(TinyJob(dir_.path(), 0), &response).ok());
+  Context context;
+  v1::WatchJobRequest request;
+  request.set_name(response.job().name());
+  const auto watch = client.jobs->WatchJob(&context, request);
+  v1::WatchJobResponse message;
+  ASSERT_TRUE(watch->Read(&message));
+  const absl::Duration start = RealClock().Monotonic();
+  const int status = server.Kill(SIGTERM);  // meanwhile this client reads nothing
+  EXPECT_LT(RealClock().Monotonic() - start, absl::Seconds(10));
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status << "\n" << server.Log();
+}
+
+TEST_F(ServerProcessTest, ASecondServerOnTheDatabaseSaysWhoHasIt) {
+  ServerProcess server(dir_.path());
+  server.WaitReady();
+  TempDir other_dir;
+  ServerProcess second(other_dir.path(), {}, dir_.path() / "jobs.db");
+  const int status = second.Wait();
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_THAT(second.Log(), HasSubstr("is locked by another process"));
+}
+
+TEST_F(ServerProcessTest, ASecondServerOnTheSameSocketLeavesTheFirstAlone) {
+  ServerProcess server(dir_.path());
+  server.WaitReady();
+  TempDir other_dir;
+  ServerProcess second(other_dir.path(), {"--listen", Address()});
+  const int status = second.Wait();
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_THAT(second.Log(), HasSubstr("in use"));
+  RpcClient client(Address());
+  EXPECT_EQ(AskHealth(client, ""), 1);
+}
+
+}  // namespace
+}  // namespace latentforge::service

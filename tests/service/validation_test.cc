@@ -1,0 +1,235 @@
+#include "service/validation.h"
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "base/conversion_defaults.h"
+#include "base/file.h"
+#include "checkpoint/checkpoint.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "service/errors.h"
+#include "tests/checkpoint/fixture.h"
+#include "tests/service/temp_dir.h"
+
+namespace latentforge::service {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class ValidationTest : public testing::Test {
+ protected:
+  ValidationTest() {
+    const absl::Status written = checkpoint::WriteTinyCheckpoint(dir_.path() / "model");
+    EXPECT_TRUE(written.ok()) << written;
+    std::ofstream(dir_.path() / "text.txt") << "some text\n";
+  }
+
+  v1::JobSpec Spec() const {
+    v1::JobSpec spec;
+    spec.mutable_source()->set_uri((dir_.path() / "model").string());
+    spec.mutable_budget()->set_kv_budget(0.5);
+    spec.mutable_calibration()->add_corpora()->set_uri((dir_.path() / "text.txt").string());
+    spec.mutable_output()->set_uri((dir_.path() / "out").string());
+    return spec;
+  }
+
+  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec) const {
+    return FileSpecChecker({}).Check(spec);
+  }
+
+  // The check fails with `reason`, and its message has every part.
+  void ExpectRefused(const v1::JobSpec& spec, absl::string_view reason,
+                     const std::vector<std::string>& parts) const {
+    const absl::Status status = Check(spec).status();
+    EXPECT_EQ(ReasonOf(status), reason) << status;
+    for (const std::string& part : parts)
+      EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+  }
+
+  int64_t Layers() const {
+    return checkpoint::Checkpoint::Open(dir_.path() / "model")->config().num_layers;
+  }
+  int64_t Width() const {
+    return checkpoint::Checkpoint::Open(dir_.path() / "model")->config().kv_width();
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(ValidationTest, FillsDefaultsResolvesPathsAndEstimates) {
+  fs::create_directory_symlink(dir_.path() / "model", dir_.path() / "link");
+  v1::JobSpec spec = Spec();
+  spec.mutable_source()->set_uri(absl::StrCat("file://", (dir_.path() / "link").string()));
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->spec.method(), v1::METHOD_KV_LATENT);
+  EXPECT_EQ(checked->spec.factorization().preconditioner(), v1::PRECONDITIONER_ROOT_COVARIANCE);
+  EXPECT_EQ(checked->spec.factorization().damping(), kDefaultDamping);
+  EXPECT_EQ(checked->spec.calibration().sequences(), kDefaultCalibrationSequences);
+  EXPECT_EQ(checked->spec.calibration().corpora(0).weight(), 1);
+  EXPECT_EQ(checked->spec.device(), "auto");
+  const fs::path real = fs::canonical(dir_.path());
+  EXPECT_EQ(checked->spec.source().uri(), UriFromPath(real / "model"));
+  EXPECT_EQ(checked->output_path, (real / "out").string());
+  EXPECT_GT(checked->estimate.peak_memory_bytes(), 0);
+  EXPECT_GT(checked->estimate.output_bytes(), 0);
+  EXPECT_GT(checked->estimate.kv_bytes_per_token_base(),
+            checked->estimate.kv_bytes_per_token_converted());
+  EXPECT_FALSE(checked->needs_cuda);
+  // What passed passes again: the stored specification is itself valid.
+  EXPECT_TRUE(Check(checked->spec).ok());
+}
+
+TEST_F(ValidationTest, EveryWrongFieldIsListed) {
+  v1::JobSpec spec;
+  spec.mutable_budget()->set_kv_budget(1.5);
+  spec.set_device("tpu");
+  spec.set_dtype(v1::DATA_TYPE_FLOAT16);
+  spec.mutable_deadline()->set_seconds(0);
+  spec.mutable_evaluation()->set_window_length(1);
+  spec.mutable_factorization()->set_damping(std::nan(""));
+  const absl::Status status = Check(spec).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  for (const char* field : {"spec.budget.kv_budget", "spec.device", "spec.dtype", "spec.deadline",
+                            "spec.evaluation.window_length", "spec.factorization.damping",
+                            "spec.calibration.corpora", "spec.source.uri", "spec.output.uri"})
+    EXPECT_THAT(std::string(status.message()), HasSubstr(field));
+}
+
+TEST_F(ValidationTest, BudgetsOutsideTheirRangeAreRefused) {
+  for (const double budget : {0.0, -1.0, 1.0001, std::nan("")}) {
+    v1::JobSpec spec = Spec();
+    spec.mutable_budget()->set_kv_budget(budget);
+    ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"kv_budget", "at most 1"});
+  }
+  v1::JobSpec tiny = Spec();
+  tiny.mutable_budget()->set_kv_budget(1e-9);
+  ExpectRefused(tiny, "BUDGET_OUT_OF_RANGE", {"kv_budget"});
+}
+
+TEST_F(ValidationTest, MethodsThatDoNotRunAreUnimplemented) {
+  v1::JobSpec spec = Spec();
+  spec.set_method(v1::METHOD_FULL_MLA);
+  const absl::Status status = Check(spec).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(ReasonOf(status), "METHOD_NOT_SUPPORTED");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("METHOD_FULL_MLA"));
+  spec.set_method(static_cast<v1::Method>(99));
+  ExpectRefused(spec, kInvalidField, {"spec.method", "99"});
+}
+
+TEST_F(ValidationTest, SourcesThatCannotRunAreNamed) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_source()->set_uri((dir_.path() / "absent").string());
+  ExpectRefused(spec, "SOURCE_NOT_READABLE", {"absent"});
+  spec.mutable_source()->set_uri("s3://bucket/model");
+  ExpectRefused(spec, "BAD_URI", {"spec.source.uri", "s3"});
+  spec.mutable_source()->set_uri("relative/model");
+  ExpectRefused(spec, "BAD_URI", {"spec.source.uri"});
+
+  fs::create_directory(dir_.path() / "mamba");
+  std::ofstream(dir_.path() / "mamba" / "config.json") << R"({"model_type": "mamba"})";
+  spec.mutable_source()->set_uri((dir_.path() / "mamba").string());
+  ExpectRefused(spec, "UNSUPPORTED_ARCHITECTURE", {"mamba"});
+
+  fs::create_directory(dir_.path() / "broken");
+  std::ofstream(dir_.path() / "broken" / "config.json") << "{";
+  spec.mutable_source()->set_uri((dir_.path() / "broken").string());
+  ExpectRefused(spec, "MALFORMED_CHECKPOINT", {"config.json"});
+}
+
+TEST_F(ValidationTest, CorporaMustBeReadableFilesWithText) {
+  v1::JobSpec spec = Spec();
+  v1::CorpusSpec& corpus = *spec.mutable_calibration()->mutable_corpora(0);
+  corpus.set_uri((dir_.path() / "none.txt").string());
+  ExpectRefused(spec, "CORPUS_NOT_READABLE", {"none.txt", "does not exist"});
+  corpus.set_uri(dir_.path().string());
+  ExpectRefused(spec, "CORPUS_NOT_READABLE", {"regular file"});
+  std::ofstream(dir_.path() / "empty.txt").flush();
+  corpus.set_uri((dir_.path() / "empty.txt").string());
+  ExpectRefused(spec, "CORPUS_NOT_READABLE", {"is empty"});
+  std::ofstream(dir_.path() / "lines.jsonl") << "{}\n";
+  corpus.set_uri((dir_.path() / "lines.jsonl").string());
+  ExpectRefused(spec, kInvalidField, {"text_field"});
+  corpus = Spec().calibration().corpora(0);
+  corpus.set_weight(-1);
+  ExpectRefused(spec, kInvalidField, {"corpora[0].weight"});
+}
+
+TEST_F(ValidationTest, TheOutputMustBeAbsentOrEmpty) {
+  fs::create_directory(dir_.path() / "out");
+  EXPECT_TRUE(Check(Spec()).ok());
+  std::ofstream(dir_.path() / "out" / "file") << "x";
+  ExpectRefused(Spec(), "OUTPUT_NOT_EMPTY", {"out", "not empty"});
+  v1::JobSpec spec = Spec();
+  spec.mutable_output()->set_uri((dir_.path() / "text.txt").string());
+  ExpectRefused(spec, "OUTPUT_NOT_EMPTY", {"not a folder"});
+}
+
+TEST_F(ValidationTest, NothingOutsideTheRootsIsTouched) {
+  TempDir outside;
+  std::ofstream(outside.path() / "secret.txt") << "x";
+  fs::create_symlink(outside.path() / "secret.txt", dir_.path() / "link.txt");
+  const FileSpecChecker checker({fs::canonical(dir_.path())});
+  EXPECT_TRUE(checker.Check(Spec()).ok());
+  const std::string dotdot =
+      absl::StrCat(dir_.path().string(), "/../", outside.path().filename().string(), "/secret.txt");
+  for (const std::string& uri :
+       {(outside.path() / "secret.txt").string(), (dir_.path() / "link.txt").string(), dotdot}) {
+    v1::JobSpec spec = Spec();
+    spec.mutable_calibration()->mutable_corpora(0)->set_uri(uri);
+    const absl::Status status = checker.Check(spec).status();
+    EXPECT_EQ(ReasonOf(status), "PATH_NOT_ALLOWED") << uri << ": " << status;
+  }
+  v1::JobSpec spec = Spec();
+  spec.mutable_output()->set_uri((outside.path() / "out").string());
+  EXPECT_EQ(ReasonOf(checker.Check(spec).status()), "PATH_NOT_ALLOWED");
+}
+
+TEST_F(ValidationTest, RankProfilesMustFitModelAndBudget) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_PROFILE);
+  ExpectRefused(spec, "RANK_OUT_OF_RANGE", {"rank_profile", "is empty"});
+  v1::RankProfile& profile = *spec.mutable_factorization()->mutable_rank_profile();
+  for (int i = 0; i < Layers(); ++i) {
+    v1::LayerRank& layer = *profile.add_layers();
+    layer.set_layer(i);
+    layer.set_rank_k(1);
+    layer.set_rank_v(1);
+  }
+  EXPECT_TRUE(Check(spec).ok()) << Check(spec).status();
+  profile.mutable_layers(0)->set_rank_k(static_cast<int32_t>(Width() + 1));
+  ExpectRefused(spec, "RANK_OUT_OF_RANGE", {"layers[0].rank_k", absl::StrCat(Width())});
+  for (v1::LayerRank& layer : *profile.mutable_layers()) {
+    layer.set_rank_k(static_cast<int32_t>(Width()));
+    layer.set_rank_v(static_cast<int32_t>(Width()));
+  }
+  ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"the rank profile needs 1"});
+  spec.mutable_budget()->set_kv_budget(1);
+  EXPECT_TRUE(Check(spec).ok());
+  profile.mutable_layers(0)->set_layer(1);
+  ExpectRefused(spec, "RANK_OUT_OF_RANGE", {"layers[0].layer", "expected 0"});
+  profile.mutable_layers()->RemoveLast();
+  ExpectRefused(spec, "RANK_OUT_OF_RANGE", {"entries"});
+  spec.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_CARE);
+  ExpectRefused(spec, kInvalidField, {"allocation", "RANK_ALLOCATION_CARE"});
+}
+
+TEST_F(ValidationTest, CudaJobsNeedCudaWorkers) {
+  v1::JobSpec spec = Spec();
+  spec.set_device("cuda:1");
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_TRUE(checked->needs_cuda);
+  for (const char* device : {"cuda:", "cuda:-1", "cuda:x", "CPU", "cuda:1000"}) {
+    spec.set_device(device);
+    ExpectRefused(spec, kInvalidField, {"spec.device"});
+  }
+}
+
+}  // namespace
+}  // namespace latentforge::service
