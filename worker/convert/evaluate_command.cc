@@ -6,6 +6,7 @@
 #include "worker/calibrate/corpus.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/text_tokens.h"
 #include "worker/evaluate/perplexity.h"
 #include "worker/model/device.h"
 #include "worker/model/tokenizer/tokenizer.h"
@@ -30,8 +31,7 @@ absl::StatusOr<evaluate::TokenWindows> LoadWindows(const EvaluateRequest& reques
                              {StatusCode::kNotFound, "CORPUS_NOT_READABLE"},
                              {StatusCode::kPermissionDenied, "CORPUS_NOT_READABLE"}});
   }
-  LF_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
-                      tokenizer->Encode(text->text, /*add_special_tokens=*/true));
+  LF_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, TokenizeText(*tokenizer, text->text));
   const auto windows = evaluate::CutWindows(tokens, request.window_length, request.windows);
   if (!windows.ok()) {
     return WithReason(Annotate(windows.status(), request.text.string()), "TOO_FEW_TOKENS");

@@ -15,6 +15,7 @@
 #include "worker/convert/attempt.h"
 #include "worker/convert/disk_space.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/text_tokens.h"
 #include "worker/model/tokenizer/tokenizer.h"
 
 namespace latentforge::convert {
@@ -120,7 +121,7 @@ class TextLoader {
       attempt_.events.Warning(inputs_.warnings.back());
     }
     calibrate::TokenStream stream{.name = corpus.path.string(), .weight = corpus.weight};
-    LF_ASSIGN_OR_RETURN(stream.tokens, tokenizer_.Encode(text->text, /*add_special_tokens=*/true));
+    LF_ASSIGN_OR_RETURN(stream.tokens, TokenizeText(tokenizer_, text->text));
     return stream;
   }
 
