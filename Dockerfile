@@ -6,9 +6,9 @@ FROM ${DEBIAN} AS build
 WORKDIR /src
 COPY . .
 RUN scripts/build && \
-    mkdir -p /stage/bin /stage/torch && \
+    mkdir -p /stage/bin && \
     cp build/release/bin/latentforge* /stage/bin/ && \
-    scripts/stage-libtorch /stage/lib
+    bash -c 'source scripts/lib.sh && stage_libtorch /stage/lib'
 
 FROM ${DEBIAN} AS runtime
 RUN . /etc/os-release && apt-get update && \

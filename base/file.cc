@@ -60,8 +60,7 @@ absl::StatusOr<std::string> DecodePercent(absl::string_view text, absl::string_v
 }
 
 bool IsBeneath(const fs::path& path, const fs::path& root) {
-  const auto [root_end, unused] =
-      std::mismatch(root.begin(), root.end(), path.begin(), path.end());
+  const auto [root_end, unused] = std::mismatch(root.begin(), root.end(), path.begin(), path.end());
   return root_end == root.end();
 }
 
@@ -173,8 +172,8 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(const fs::path& path) {
 
 absl::StatusOr<fs::path> PathFromUri(absl::string_view uri) {
   const auto wrong = [&](absl::string_view why) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "URI \"", uri, "\" ", why, ", expected a file: URI or an absolute path"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("URI \"", uri, "\" ", why, ", expected a file: URI or an absolute path"));
   };
   if (uri.empty()) return wrong("is empty");
   if (absl::StrContains(uri, '\0')) return wrong("holds a NUL byte");

@@ -25,7 +25,8 @@ class StrictHandler final : public nlohmann::json_sax<Json> {
     if (text.find_first_of(".eE") == string_t::npos) {
       return Fail(absl::StrCat("integer ", text.substr(0, 40), " does not fit 64 bits"));
     }
-    if (!std::isfinite(value)) return Fail(absl::StrCat("number ", text.substr(0, 40), " is too large"));
+    if (!std::isfinite(value))
+      return Fail(absl::StrCat("number ", text.substr(0, 40), " is too large"));
     return Add(value);
   }
   bool string(string_t& value) override { return Add(std::move(value)); }
@@ -44,7 +45,8 @@ class StrictHandler final : public nlohmann::json_sax<Json> {
   }
 
   bool parse_error(size_t position, const std::string& token, const Json::exception&) override {
-    return Fail(absl::StrCat("syntax error at byte ", position, " near \"", token.substr(0, 40), "\""));
+    return Fail(
+        absl::StrCat("syntax error at byte ", position, " near \"", token.substr(0, 40), "\""));
   }
 
   Json Take() { return std::move(root_); }
@@ -100,8 +102,8 @@ std::string Shorten(const Json& value) {
 
 absl::StatusOr<Json> ParseJson(absl::string_view text, const JsonLimits& limits) {
   if (text.size() > limits.max_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("JSON of ", text.size(), " bytes, expected at most ",
-                                                   limits.max_bytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("JSON of ", text.size(), " bytes, expected at most ", limits.max_bytes));
   }
   StrictHandler handler(limits.max_depth);
   if (!Json::sax_parse(text.begin(), text.end(), &handler)) {
@@ -132,7 +134,8 @@ bool JsonObject::Has(absl::string_view key) const { return Find(key) != nullptr;
 absl::Status JsonObject::Wrong(absl::string_view key, absl::string_view expected) const {
   const Json* value = Find(key);
   if (value == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(what_, " lacks \"", key, "\", expected ", expected));
+    return absl::InvalidArgumentError(
+        absl::StrCat(what_, " lacks \"", key, "\", expected ", expected));
   }
   return absl::InvalidArgumentError(
       absl::StrCat(what_, ": \"", key, "\" is ", Shorten(*value), ", expected ", expected));

@@ -36,8 +36,8 @@ class JsonObject {
   // `what` names the object in messages: "config.json", "job spec: budget".
   static absl::StatusOr<JsonObject> Create(const Json& value, absl::string_view what);
 
-  bool Has(absl::string_view key) const;                 // present and not null
-  const Json* Find(absl::string_view key) const;         // nullptr when absent or null
+  bool Has(absl::string_view key) const;          // present and not null
+  const Json* Find(absl::string_view key) const;  // nullptr when absent or null
   const std::string& what() const { return what_; }
 
   // NotFound-style absence is InvalidArgument "... lacks KEY" in the first form

@@ -26,10 +26,9 @@ inline absl::Status Annotate(const absl::Status& status, absl::string_view conte
 #define LF_STATUS_CONCAT_(a, b) LF_STATUS_CONCAT_INNER_(a, b)
 
 // Returns the status of `expression` from the enclosing function unless OK.
-#define LF_RETURN_IF_ERROR(expression)                        \
-  do {                                                        \
-    if (absl::Status lf_status = (expression); !lf_status.ok()) \
-      return lf_status;                                       \
+#define LF_RETURN_IF_ERROR(expression)                                            \
+  do {                                                                            \
+    if (absl::Status lf_status = (expression); !lf_status.ok()) return lf_status; \
   } while (false)
 
 // Assigns the value of a StatusOr, or returns its status.

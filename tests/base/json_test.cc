@@ -20,7 +20,8 @@ TEST(ParseJsonTest, ReadsEveryKindOfValue) {
   const absl::StatusOr<Json> parsed =
       ParseJson(R"({"a":[1,-2,3.5,true,null,"x\u00e9"],"b":{"c":18446744073709551615}})");
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(*parsed, Json::parse(R"({"a":[1,-2,3.5,true,null,"xé"],"b":{"c":18446744073709551615}})"));
+  EXPECT_EQ(*parsed,
+            Json::parse(R"({"a":[1,-2,3.5,true,null,"xé"],"b":{"c":18446744073709551615}})"));
 }
 
 TEST(ParseJsonTest, RefusesDuplicateKeys) {
