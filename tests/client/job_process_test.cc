@@ -1,0 +1,203 @@
+// The real `latentforge job`, `health`, `model` and `evaluate` against a real server
+// without workers.
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "client/child_output.h"
+#include "client/child_process.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/checkpoint/fixture.h"
+
+namespace latentforge::client {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+struct Ending {
+  std::string how;
+  std::string output;
+  std::string messages;
+};
+
+Ending Finish(ChildProcess& child) {
+  Ending ending;
+  ending.output = ReadChildOutput(
+      child, [&](const std::string& line) { absl::StrAppend(&ending.messages, line, "\n"); },
+      [] {});
+  ending.how = DescribeWaitStatus(child.Wait());
+  return ending;
+}
+
+class JobTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = checkpoint::NewTestDirectory("job");
+    ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
+    std::ofstream(folder_ / "model" / "tokenizer.json") << "{}";
+    std::ofstream(folder_ / "text.txt") << "Some words.\n";
+    address_ = absl::StrCat("unix:", (folder_ / "sock").string());
+    StartServer();
+  }
+
+  void StartServer() {
+    auto server = ChildProcess::Start(
+        {{Program("latentforge-server"), "--listen", address_, "--database", folder_ / "db",
+          "--ready-file", folder_ / "ready", "--drain-delay", "0s"},
+         folder_ / "server.log"});
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = std::move(*server);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!fs::exists(folder_ / "ready")) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+      usleep(5000);
+    }
+  }
+
+  void TearDown() override {
+    server_.reset();
+    std::error_code ignored;  // a leftover in the temporary folder does no harm
+    fs::remove_all(folder_, ignored);
+  }
+
+  static std::string Program(const std::string& name) {
+    return fs::path(LATENTFORGE_BINARY_DIR) / "bin" / name;
+  }
+
+  std::unique_ptr<ChildProcess> Start(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), Program("latentforge"));
+    auto child = ChildProcess::Start({arguments, {}});
+    EXPECT_TRUE(child.ok()) << child.status();
+    return std::move(*child);
+  }
+
+  // With --server.
+  Ending Run(std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--server", address_});
+    return Finish(*Start(arguments));
+  }
+
+  Ending Submit(const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {
+        "job",          "submit",        folder_ / "model",    "--kv-budget",
+        "0.5",          "--calibration", folder_ / "text.txt", "--out",
+        folder_ / "out"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Run(arguments);
+  }
+
+  fs::path folder_;
+  std::string address_;
+  std::unique_ptr<ChildProcess> server_;
+};
+
+TEST_F(JobTest, LifeOfAJobWithoutAWorker) {
+  EXPECT_EQ(Run({"health"}).how, "exit code 0");
+  const Ending submitted = Submit({"--label", "team=x", "--request-id", "r"});
+  ASSERT_EQ(submitted.how, "exit code 0") << submitted.messages;
+  const std::string job(absl::StripSuffix(submitted.output, "\n"));
+  EXPECT_THAT(job, StartsWith("jobs/"));
+  EXPECT_EQ(Submit({"--label", "team=x", "--request-id", "r"}).output, submitted.output);
+
+  EXPECT_EQ(Run({"job", "list", "--label", "team=x", "-o", "name"}).output, submitted.output);
+  EXPECT_EQ(Run({"job", "list", "--state", "failed", "-o", "name"}).output, "");
+  const Ending waited = Run({"job", "watch", job, "--timeout", "0s"});
+  EXPECT_EQ(waited.how, "exit code 8");
+  EXPECT_THAT(waited.messages, HasSubstr(absl::StrCat("next: latentforge job watch ", job)));
+  EXPECT_EQ(Run({"job", "delete", job}).how, "exit code 7");  // it has not ended
+  EXPECT_EQ(Run({"job", "cancel", job, "-o", "name"}).how, "exit code 0");
+
+  const Ending history = Run({"job", "watch", job, "--from-sequence", "0", "-o", "jsonl"});
+  EXPECT_EQ(history.how, "exit code 5");
+  EXPECT_THAT(history.output, StartsWith("{\"snapshot\":"));
+  EXPECT_THAT(history.output, HasSubstr("{\"event\":{\"sequence\":\"1\""));
+  EXPECT_THAT(history.output, HasSubstr("JOB_STATE_CANCELLED"));
+  EXPECT_EQ(Run({"job", "delete", job}).how, "exit code 0");
+  EXPECT_EQ(Run({"job", "get", job}).how, "exit code 6");
+}
+
+TEST_F(JobTest, ValidateOnlySubmitsNothing) {
+  const Ending valid = Submit({"--validate-only"});
+  EXPECT_EQ(valid.how, "exit code 0") << valid.messages;
+  EXPECT_THAT(valid.output, HasSubstr("peak memory"));
+  EXPECT_EQ(Run({"job", "list", "-o", "name"}).output, "");
+}
+
+TEST_F(JobTest, CtrlCStopsWatchingNotTheJob) {
+  const std::string job(absl::StripSuffix(Submit().output, "\n"));
+  const auto watch = Start({"job", "watch", job, "--server", address_});
+  char first = 0;
+  ASSERT_EQ(read(watch->error_fd(), &first, 1), 1);  // it has the snapshot
+  watch->Signal(SIGINT);
+  const Ending ending = Finish(*watch);
+  EXPECT_EQ(ending.how, "exit code 130");
+  EXPECT_THAT(ending.messages, HasSubstr("still runs"));
+  EXPECT_EQ(Run({"job", "list", "--state", "queued", "-o", "name"}).output, job + "\n");
+}
+
+TEST_F(JobTest, AWatchSurvivesARestartOfTheServer) {
+  const std::string job(absl::StripSuffix(Submit().output, "\n"));
+  const auto watch =
+      Start({"job", "watch", job, "--from-sequence", "0", "-o", "jsonl", "--server", address_});
+  char first = 0;
+  ASSERT_EQ(read(watch->output_fd(), &first, 1), 1);
+  server_->Signal(SIGKILL);
+  server_.reset();
+  fs::remove(folder_ / "ready");
+  StartServer();
+  EXPECT_EQ(Run({"job", "cancel", job}).how, "exit code 0");
+  const Ending ending = Finish(*watch);
+  EXPECT_EQ(ending.how, "exit code 5") << ending.messages;
+  // Every event once.
+  const std::string event = "{\"event\":{\"sequence\":\"1\"";
+  EXPECT_EQ(ending.output.find(event), ending.output.rfind(event));
+  EXPECT_THAT(ending.output, HasSubstr("JOB_STATE_CANCELLED"));
+}
+
+TEST_F(JobTest, ErrorsForProgramsAreOneObject) {
+  const Ending refused = Submit({"--evaluate", "/nonexistent", "-o", "json", "--request-id", "q"});
+  EXPECT_EQ(refused.how, "exit code 2");
+  const absl::StatusOr<Json> error = ParseJson(refused.messages);
+  ASSERT_TRUE(error.ok()) << refused.messages;
+  EXPECT_THAT((*error)["error"]["message"].get<std::string>(), HasSubstr("/nonexistent"));
+  EXPECT_FALSE((*error)["error"]["reason"].get<std::string>().empty());
+  EXPECT_EQ(Finish(*Start({"job", "get", "x", "--server", "unix:/nonexistent"})).how,
+            "exit code 9");
+  EXPECT_EQ(Finish(*Start({"health", "--server", "unix:/nonexistent"})).how, "exit code 9");
+}
+
+TEST_F(JobTest, UsageErrorsSuggest) {
+  const Ending flag = Finish(*Start({"convert", "--kv-bugdet", "1"}));
+  EXPECT_EQ(flag.how, "exit code 2");
+  EXPECT_THAT(flag.messages, HasSubstr("did you mean --kv-budget?"));
+  EXPECT_THAT(Finish(*Start({"jbo"})).messages, HasSubstr("did you mean job?"));
+  EXPECT_THAT(Finish(*Start({"help", "exit-codes"})).output, HasSubstr("130  interrupted"));
+  EXPECT_THAT(Finish(*Start({"convert", "--help"})).output, StartsWith("Example:\n"));
+}
+
+TEST_F(JobTest, InspectNamesBudgets) {
+  const Ending table = Finish(*Start({"model", "inspect", folder_ / "model"}));
+  EXPECT_EQ(table.how, "exit code 0");
+  EXPECT_THAT(table.output, HasSubstr("GQA, 4 heads, 2 KV heads of 8"));
+  const Ending json = Finish(*Start({"model", "inspect", folder_ / "model", "-o", "json"}));
+  const absl::StatusOr<Json> summary = ParseJson(json.output);
+  ASSERT_TRUE(summary.ok()) << json.output;
+  EXPECT_EQ((*summary)["budgets"][1]["uniform_rank"], 8);
+  EXPECT_EQ(Finish(*Start({"model", "inspect", folder_ / "none"})).how, "exit code 6");
+}
+
+}  // namespace
+}  // namespace latentforge::client
