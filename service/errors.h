@@ -1,5 +1,5 @@
 // Errors of the API: an absl::Status whose payloads are google.rpc details. The
-// reasons are part of the API; docs/errors list them.
+// reasons are part of the API.
 #pragma once
 
 #include <map>

@@ -1,4 +1,4 @@
-// Prometheus metrics. metrics.cc and process_metrics.cc alone see prometheus-cpp.
+// Prometheus metrics. metrics.cc alone sees prometheus-cpp.
 #pragma once
 
 #include <functional>
@@ -12,8 +12,8 @@
 
 namespace latentforge::service {
 
-// Counts what it observes and serves it. Names and labels follow docs/metrics.md.
-// Safe for concurrent use.
+// Counts what it observes and serves it. Labels never hold names of jobs, users or
+// paths, and take a bounded number of values. Safe for concurrent use.
 class Metrics final : public Observer {
  public:
   Metrics();

@@ -33,6 +33,8 @@ constexpr int kMaxMessageBytes = 4 << 20;  // weights never travel here, only pa
 constexpr int kMaxMetadataBytes = 8 << 10;
 constexpr int kMaxStreamsPerConnection = 200;
 constexpr absl::Duration kTick = absl::Milliseconds(250);
+// For gRPC to write the last answers and say goodbye, when no call is left.
+constexpr absl::Duration kGoodbye = absl::Milliseconds(250);
 
 std::string RandomKey() {
   std::random_device device;
@@ -76,8 +78,9 @@ struct Server::Parts {
         watches(options.max_watches,
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         pool(options.threads),
-        jobs_rpc(jobs, {*store, hub, watches, options.bookmark_interval}, {pool, metrics, clock}),
-        workers_rpc(scheduler, {pool, metrics, clock}) {
+        jobs_rpc(jobs, {*store, hub, watches, options.bookmark_interval},
+                 {pool, metrics, in_flight, clock}),
+        workers_rpc(scheduler, {pool, metrics, in_flight, clock}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
@@ -92,6 +95,7 @@ struct Server::Parts {
   Jobs jobs;
   Scheduler scheduler;
   WatchRegistry watches;
+  InFlight in_flight;
   ThreadPool pool;
   JobsRpc jobs_rpc;
   WorkersRpc workers_rpc;
@@ -180,8 +184,11 @@ void Server::Stop() {
   parts.clock.SleepFor(parts.options.drain_delay);
   parts.scheduler.Drain();
   parts.watches.Drain();
-  // Without a deadline one idle stream would hold this up for ever.
-  parts.grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + parts.options.drain_grace));
+  parts.in_flight.WaitForNone(parts.options.drain_grace);
+  // Without a deadline one idle stream would hold this up for ever. And gRPC waits for
+  // an answer of every connected client, which one that makes no call does not give:
+  // the grace is for calls, not for connections.
+  parts.grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + kGoodbye));
   parts.grpc_server.reset();
   parts.maintenance.reset();
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "grpcpp/server_context.h"
 #include "service/grpc_status.h"
+#include "service/in_flight.h"
 #include "service/observer.h"
 #include "service/thread_pool.h"
 
@@ -17,6 +18,7 @@ namespace latentforge::service {
 struct RpcParts {
   ThreadPool& pool;
   Observer& observer;
+  InFlight& in_flight;
   const Clock& clock;
 };
 
@@ -26,16 +28,18 @@ struct RpcMethod {
   const char* method;
 };
 
-// Counts one call from construction to Handled.
+// Counts one call from construction to Handled, which must come once.
 class CallTimer {
  public:
   CallTimer(const RpcParts& parts, RpcMethod method)
       : parts_(parts), method_(method), start_(parts.clock.Monotonic()) {
+    parts_.in_flight.Begin();
     parts_.observer.RpcStarted(method_.service, method_.method);
   }
   void Handled(const absl::Status& status) const {
     parts_.observer.RpcHandled(method_.service, method_.method, status,
                                parts_.clock.Monotonic() - start_);
+    parts_.in_flight.End();
   }
 
  private:

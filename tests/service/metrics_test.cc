@@ -51,6 +51,21 @@ TEST(MetricsTest, CountsTheLifeOfAJob) {
     EXPECT_THAT(text, HasSubstr(line));
 }
 
+TEST(MetricsTest, FailedAttemptsAreToldApartByClass) {
+  Metrics metrics;
+  JobRecord record;
+  record.job.mutable_status()->set_max_attempts(1);
+  record = CreateQueued(record, absl::UnixEpoch()).next;
+  record = Decided(record, command::Claim{"w", absl::Seconds(30)}, absl::UnixEpoch()).next;
+  v1::ConversionError error;
+  error.set_reason("DISK_FULL");
+  error.set_error_class(v1::ERROR_CLASS_RESOURCE);
+  metrics.Transitioned(record, Decided(record, command::Fail{{1, 1}, error}, absl::UnixEpoch()));
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("{outcome=\"failed_resource\",phase=\"unspecified\"} 1"));
+  EXPECT_THAT(text, HasSubstr("{reason=\"DISK_FULL\",result=\"failed\"} 1"));
+}
+
 TEST(MetricsTest, ReasonsOfWorkersAreBounded) {
   Metrics metrics;
   for (int i = 0; i < 200; ++i) metrics.SubmitRejected(absl::StrCat("REASON_", i));

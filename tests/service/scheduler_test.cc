@@ -265,16 +265,13 @@ TEST_F(SchedulerTest, ManyWorkersRunEachJobOnce) {
   for (int w = 0; w < kWorkers; ++w) {
     threads.emplace_back([&, w] {
       while (true) {
-        absl::Mutex answered_mutex;
         Answer answer;
+        Wakeup answered;
         scheduler_->Acquire(AcquireRequest(absl::StrCat("w", w)), [&](auto got) {
-          absl::MutexLock lock(&answered_mutex);
           answer = std::move(got);
+          answered.Poke();
         });
-        {
-          const auto has_answer = [&] { return answer.has_value(); };
-          absl::MutexLock lock(&answered_mutex, absl::Condition(&has_answer));
-        }
+        answered.Wait(absl::InfiniteDuration());
         if (answer->ok() && (*answer)->has_lease()) {
           EXPECT_TRUE(Complete((*answer)->lease(), Succeeded()).ok());
           absl::MutexLock lock(&mutex);
