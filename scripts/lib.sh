@@ -204,10 +204,12 @@ stage_libtorch() {
   done
 }
 
-# build [TARGET...]: configures and compiles build/release.
+# build [TARGET...]: configures and compiles build/release; two at once wait for each other.
 build() {
-  cmake -S "$root" -B "$release" -G Ninja -DCMAKE_BUILD_TYPE=Release --log-level=WARNING >&2
-  # gcc now and then dies on a precompiled header and succeeds on the next try; a real
-  # error fails twice.
-  ninja -C "$release" -j "$jobs" "$@" >&2 || ninja -C "$release" -j "$jobs" "$@" >&2
+  mkdir -p "$release"
+  (
+    flock 9
+    cmake -S "$root" -B "$release" -G Ninja -DCMAKE_BUILD_TYPE=Release --log-level=WARNING
+    ninja -C "$release" -j "$jobs" "$@"
+  ) 9>"$release/.lock" >&2
 }
