@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/version.h"
 #include "grpcpp/server_context.h"
 #include "service/grpc_status.h"
 #include "service/in_flight.h"
@@ -48,11 +49,13 @@ class CallTimer {
   absl::Duration start_;
 };
 
-// Runs handler(request) -> StatusOr<Response> on the pool and finishes the call.
+// Runs handler(request) -> StatusOr<Response> on the pool and finishes the call. Every
+// answer names the server's version in its initial metadata.
 template <typename Request, typename Response, typename Handler>
 grpc::ServerUnaryReactor* RunUnary(const RpcParts& parts, RpcMethod method,
                                    grpc::CallbackServerContext* context, const Request* request,
                                    Response* response, Handler handler) {
+  context->AddInitialMetadata("latentforge-version", kVersion);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   parts.pool.Submit(
       [timer = CallTimer(parts, method), reactor, request, response, handler = std::move(handler)] {

@@ -1,4 +1,5 @@
 // latentforge-convert: one attempt of a conversion, or an evaluation.
+#include <malloc.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -71,7 +72,17 @@ int RunEvaluate(const Flags& flags) {
   return 0;
 }
 
+// glibc keeps what is freed below a threshold that grows with every larger block: tensors
+// of one phase then stay resident through the next. Fixed thresholds give them back.
+void LimitHeap() {
+  constexpr int kThreshold = 1 << 20;
+  mallopt(M_MMAP_THRESHOLD, kThreshold);
+  mallopt(M_TRIM_THRESHOLD, kThreshold);
+  mallopt(M_ARENA_MAX, 2);
+}
+
 int Main(int argc, char** argv) {
+  LimitHeap();
   Flags flags;
   CLI::App app("Converts a transformer checkpoint to latent attention: one attempt of one job.");
   app.set_version_flag("--version", kVersion);
