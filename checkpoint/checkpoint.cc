@@ -158,8 +158,8 @@ absl::StatusOr<TensorView> Checkpoint::Tensor(absl::string_view name) const {
 }
 
 void Checkpoint::DropPages(const TensorView& view) const {
-  // Every file drops pages alike.
-  if (!shards_.empty()) shards_.front().DropPages(view);
+  // Only the shard that holds the view does anything.
+  for (const SafetensorsFile& shard : shards_) shard.DropPages(view);
 }
 
 std::vector<std::string> Checkpoint::files() const {

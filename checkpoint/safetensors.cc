@@ -94,12 +94,19 @@ absl::StatusOr<TensorView> SafetensorsFile::Find(absl::string_view name) const {
 }
 
 void SafetensorsFile::DropPages(const TensorView& view) const {
-  if (view.bytes.empty()) return;
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(view.bytes.data()) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(view.bytes.data() + view.bytes.size());
+  const auto address = reinterpret_cast<uintptr_t>(view.bytes.data());
+  const auto map = reinterpret_cast<uintptr_t>(map_);
+  if (view.bytes.empty() || address < map || address - map >= size_) return;
+  // A fault maps more than its page: all that is cached of the large page around it,
+  // up to 2 MiB, aligned in the file. That reaches into the neighbouring tensors and
+  // would add up over many of them, so it goes as well.
+  constexpr uint64_t kLargePage = uint64_t{2} << 20;
+  const uint64_t first = address - map;
+  const uint64_t begin = first / kLargePage * kLargePage;
+  const uint64_t last = first + view.bytes.size() + kLargePage - 1;
+  const uint64_t end = std::min(size_, last / kLargePage * kLargePage);
   // Only advice: a failure leaves pages resident and changes nothing else.
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  madvise(const_cast<std::byte*>(map_ + begin), end - begin, MADV_DONTNEED);
 }
 
 absl::Status SafetensorsFile::ReadAt(uint64_t offset, absl::Span<char> buffer) const {

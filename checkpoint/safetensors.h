@@ -91,7 +91,8 @@ class SafetensorsFile {
   // NotFound when the file has no such tensor; DataLoss when its size changed.
   absl::StatusOr<TensorView> Find(absl::string_view name) const;
 
-  // Gives the resident pages of a view back; a later access reads them again.
+  // Gives the resident pages of a view back, and those of its neighbours within 2 MiB;
+  // a later access reads them again. Does nothing for a view of another file.
   // Call it when a layer is done, so that memory holds one layer only.
   void DropPages(const TensorView& view) const;
 

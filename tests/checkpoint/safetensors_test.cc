@@ -243,6 +243,18 @@ TEST_F(SafetensorsFileTest, FindsBytesAndSurvivesMovesAndDroppedPages) {
   EXPECT_EQ(file.Find("c").status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(SafetensorsFileTest, DropPagesLeavesOtherMemoryAlone) {
+  Write(SafetensorsBytes({{"a", DType::kU8, {4}, "abcd"}}));
+  const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(path_);
+  ASSERT_TRUE(file.ok());
+  TensorView view = *file->Find("a");
+  // Dropping pages of this would set them to zero.
+  const std::string other(size_t{8} << 20, 'y');
+  view.bytes = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(other.data()), other.size());
+  file->DropPages(view);
+  EXPECT_EQ(other.find_first_not_of('y'), std::string::npos);
+}
+
 TEST_F(SafetensorsFileTest, NoticesAFileThatShrinksAfterOpen) {
   Write(SafetensorsBytes({{"a", DType::kU8, {30000}, std::string(30000, 'x')}}));
   const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(path_);
