@@ -2,9 +2,8 @@
 //   lf_evaluate_windows MODEL IDS LENGTH float32|bfloat16 [THREADS]
 // IDS: int32 values. Prints one JSON object with window_nll, perplexity, seconds,
 // tokens_per_second and peak_rss_bytes.
-#include <sys/resource.h>
-
 #include <cstring>
+#include <fstream>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -20,6 +19,18 @@
 
 namespace latentforge::evaluate {
 namespace {
+
+// From /proc: what getrusage says includes the memory of the process that started
+// this one. 0 when it cannot be read.
+int64_t PeakRssBytes() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  int64_t kib = 0;
+  while (status >> word && word != "VmHWM:") {
+  }
+  status >> kib;
+  return kib * 1024;
+}
 
 absl::Status Run(const std::vector<std::string>& arguments) {
   int64_t length = 0;
@@ -42,13 +53,11 @@ absl::Status Run(const std::vector<std::string>& arguments) {
   const absl::Time start = absl::Now();
   LF_ASSIGN_OR_RETURN(const PerplexityResult result, EvaluatePerplexity(source, windows, options));
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
   std::cout << WriteJson(Json{{"window_nll", result.window_nll},
                               {"perplexity", result.perplexity},
                               {"seconds", seconds},
                               {"tokens_per_second", static_cast<double>(result.tokens) / seconds},
-                              {"peak_rss_bytes", int64_t{usage.ru_maxrss} * 1024}})
+                              {"peak_rss_bytes", PeakRssBytes()}})
             << "\n";
   return absl::OkStatus();
 }
