@@ -50,7 +50,8 @@ endfunction()
 function(lf_use_torch name)
   if(NOT TARGET latentforge_torch_pch)
     find_package(LibTorch REQUIRED GLOBAL)
-    file(WRITE "${CMAKE_BINARY_DIR}/torch_pch.cc" "// Holds the shared precompiled header.\n")
+    file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/torch_pch.cc"
+         CONTENT "// Holds the shared precompiled header.\n")
     add_library(latentforge_torch_pch OBJECT "${CMAKE_BINARY_DIR}/torch_pch.cc")
     # The same warnings as its users: gcc refuses a header built with other macros.
     target_link_libraries(latentforge_torch_pch PUBLIC LibTorch::torch_cpu

@@ -209,7 +209,7 @@ build() {
   mkdir -p "$release"
   (
     flock 9
-    cmake -S "$root" -B "$release" -G Ninja -DCMAKE_BUILD_TYPE=Release --log-level=WARNING
+    cmake -S "$root" -B "$release" -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
     ninja -C "$release" -j "$jobs" "$@"
   ) 9>"$release/.lock" >&2
 }
