@@ -1,10 +1,13 @@
 // Publishing: the artifact with its report, written beside the output and renamed.
-#include <sys/resource.h>
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "base/version.h"
@@ -122,9 +125,18 @@ absl::Status WithPublishReason(absl::Status status) {
 }  // namespace
 
 int64_t PeakRssBytes() {
-  struct rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
+  // Not getrusage: its maximum survives exec and may be the parent's.
+  const absl::StatusOr<std::string> status = ReadFile("/proc/self/status", 1 << 16);
+  if (!status.ok()) return 0;
+  constexpr absl::string_view kKey = "VmHWM:";
+  for (absl::string_view line : absl::StrSplit(*status, '\n')) {
+    int64_t kib = 0;
+    if (absl::ConsumePrefix(&line, kKey) && absl::ConsumeSuffix(&line, "kB") &&
+        absl::SimpleAtoi(absl::StripAsciiWhitespace(line), &kib)) {
+      return kib * 1024;
+    }
+  }
+  return 0;
 }
 
 absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
