@@ -39,8 +39,8 @@ const char* const kTexts[] = {
     "\U0010FFFF",
     "a\u0002b\u0001\u007F\u0085\u00A0\u1680\u2028\u2029\u200B\u2060\uFEFF\uFFFD\uFFFE",
     "<s></s><unk><pad><bos><eos><|endoftext|><|im_start|>user\nHi<|im_end|>",
-    "<|begin_of_text|><|start_header_id|>x<|end_header_id|>\n\n<|eot_id|> "
-    "<start_of_turn>a<end_of_turn>",
+    ("<|begin_of_text|><|start_header_id|>x<|end_header_id|>\n\n<|eot_id|> "
+     "<start_of_turn>a<end_of_turn>"),
     "<s ></ s><|im_start |>< s><0x41><0xFF>▁▁under▁score <think>x</think> [INST] [/INST]",
 };
 
