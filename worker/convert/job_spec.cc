@@ -34,7 +34,7 @@ constexpr std::array<std::pair<const char*, Preconditioner>, 7> kPreconditioners
     {"PRECONDITIONER_ROOT_COVARIANCE", Preconditioner::kRootCovariance},
 }};
 
-// Unspecified is uniform: it has the lower perplexity at every budget measured
+// Unspecified is uniform: it has the lowest perplexity where it was measured, at half the cache
 // (README, table of methods). nullopt stands for a given profile.
 constexpr std::array<std::pair<const char*, std::optional<RankAllocation>>, 5> kAllocations = {{
     {"RANK_ALLOCATION_UNSPECIFIED", RankAllocation::kUniform},
