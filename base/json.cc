@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 
@@ -45,8 +46,8 @@ class StrictHandler final : public nlohmann::json_sax<Json> {
   }
 
   bool parse_error(size_t position, const std::string& token, const Json::exception&) override {
-    return Fail(
-        absl::StrCat("syntax error at byte ", position, " near \"", token.substr(0, 40), "\""));
+    return Fail(absl::StrCat("syntax error at byte ", position, " near \"",
+                             absl::CHexEscape(token.substr(0, 40)), "\""));
   }
 
   Json Take() { return std::move(root_); }

@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -106,6 +107,22 @@ absl::StatusOr<v1::Job> Follow(ConversionClient& client, PrivateService& service
   return std::move(result->job);
 }
 
+// The private worker is this machine's only one: without a device the job would wait
+// for ever.
+absl::Status CheckLocalDevice(const std::string& device) {
+  std::error_code error;
+  if (!absl::StartsWith(device, "cuda") || std::filesystem::exists("/dev/nvidiactl", error)) {
+    return absl::OkStatus();
+  }
+  return WithNextStep(
+      WithReason(absl::InvalidArgumentError(
+                     absl::StrCat("--device is ", device,
+                                  ", but this machine has no NVIDIA driver "
+                                  "(/dev/nvidiactl is absent); expected cpu or auto here")),
+                 "DEVICE_UNAVAILABLE"),
+      "leave --device out, or submit to a server with a GPU worker: latentforge job submit");
+}
+
 absl::Status Interruption() {
   return WithExitCode(absl::CancelledError("interrupted; the conversion was cancelled"),
                       kExitInterrupted);
@@ -150,6 +167,7 @@ absl::Status RunConvert(const ConvertOptions& options, const CommandContext& con
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.output));
   LF_ASSIGN_OR_RETURN(const JobDraft draft, BuildDraft(options.spec, context.files));
   LF_RETURN_IF_ERROR(CheckLocalInputs(draft, context.files));
+  LF_RETURN_IF_ERROR(CheckLocalDevice(draft.spec.device()));
   LF_ASSIGN_OR_RETURN(const std::filesystem::path root, StateRoot(options, context));
   const std::string digest = SpecDigest(draft.spec);
   LF_ASSIGN_OR_RETURN(StateFolder folder, StateFolder::Open(root, digest));
@@ -162,7 +180,8 @@ absl::Status RunConvert(const ConvertOptions& options, const CommandContext& con
   // A refused request leaves nothing worth keeping; a broken service leaves logs
   // and finished layers.
   const bool refused = absl::IsInvalidArgument(job.status()) || absl::IsCancelled(job.status()) ||
-                       absl::IsAlreadyExists(job.status()) || absl::IsNotFound(job.status());
+                       absl::IsAlreadyExists(job.status()) || absl::IsNotFound(job.status()) ||
+                       absl::IsUnimplemented(job.status());
   const bool remove =
       !options.keep_work && (job.ok() ? WorkIsDone(*job) : refused && !folder.existed());
   if (remove) {

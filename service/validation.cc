@@ -66,6 +66,17 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   return proto;
 }
 
+// The nearest existing ancestor of `path` when it is not a folder, else empty.
+fs::path FileAbove(const fs::path& path) {
+  std::error_code error;
+  for (fs::path above = path.parent_path(); above.has_relative_path();
+       above = above.parent_path()) {
+    const fs::file_status status = fs::status(above, error);
+    if (fs::exists(status)) return fs::is_directory(status) ? fs::path() : above;
+  }
+  return {};
+}
+
 }  // namespace
 
 void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
@@ -163,6 +174,10 @@ fs::path FileSpecChecker::CheckOutput(v1::JobSpec& spec, Findings& findings) con
   const fs::file_status status = fs::status(*path, error);
   if (fs::exists(status) && !fs::is_directory(status)) {
     findings.Add("OUTPUT_NOT_EMPTY", kField, absl::StrCat(path->string(), " is not a folder"));
+  } else if (const fs::path file = FileAbove(*path); !file.empty()) {
+    findings.Add(
+        "OUTPUT_NOT_WRITABLE", kField,
+        absl::StrCat(path->string(), " lies beneath ", file.string(), ", which is not a folder"));
   } else if (fs::exists(status)) {
     const bool empty = fs::is_empty(*path, error);
     if (error)

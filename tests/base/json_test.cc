@@ -43,6 +43,10 @@ TEST(ParseJsonTest, RefusesTrailingTextTruncationAndBadUtf8) {
   }
 }
 
+TEST(ParseJsonTest, MessagesAreUtf8WhateverTheInputWas) {
+  EXPECT_THAT(ParseError("{\"a\":\"\xff\"}"), HasSubstr("near \"\\\"\\xff\""));
+}
+
 TEST(JsonObjectTest, ErrorsNameThingKeyValueAndExpectation) {
   const Json value = Json::parse(R"({"heads":"nine","big":18446744073709551615,"neg":-3})");
   const absl::StatusOr<JsonObject> object = JsonObject::Create(value, "config.json");

@@ -168,6 +168,8 @@ TEST_F(ValidationTest, TheOutputMustBeAbsentOrEmpty) {
   v1::JobSpec spec = Spec();
   spec.mutable_output()->set_uri((dir_.path() / "text.txt").string());
   ExpectRefused(spec, "OUTPUT_NOT_EMPTY", {"not a folder"});
+  spec.mutable_output()->set_uri((dir_.path() / "text.txt" / "deeper" / "out").string());
+  ExpectRefused(spec, "OUTPUT_NOT_WRITABLE", {"beneath", "text.txt, which is not a folder"});
 }
 
 TEST_F(ValidationTest, NothingOutsideTheRootsIsTouched) {
