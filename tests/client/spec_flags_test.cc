@@ -10,11 +10,11 @@ namespace {
 
 using testing::HasSubstr;
 
-// A file system of names, in the folder /work.
+// A file system of names, in the folder /data.
 FileAccess FakeFiles(const std::set<std::string>& names,
                      const std::map<std::string, std::string>& contents = {}) {
   FileAccess files;
-  files.current_folder = "/work";
+  files.current_folder = "/data";
   files.exists = [names](const std::filesystem::path& path) {
     return names.count(path.string()) > 0;
   };
@@ -38,9 +38,9 @@ SpecFlags Minimal() {
 TEST(SpecFlagsTest, MinimalCommandLeavesTheRestToTheServer) {
   const absl::StatusOr<JobDraft> draft = BuildDraft(Minimal(), FakeFiles({}));
   ASSERT_TRUE(draft.ok()) << draft.status();
-  EXPECT_EQ(draft->spec.source().uri(), "file:///work/m");
+  EXPECT_EQ(draft->spec.source().uri(), "file:///data/m");
   EXPECT_EQ(draft->spec.output().uri(), "file:///out/x");
-  EXPECT_EQ(draft->spec.calibration().corpora(0).uri(), "file:///work/a.txt");
+  EXPECT_EQ(draft->spec.calibration().corpora(0).uri(), "file:///data/a.txt");
   EXPECT_EQ(draft->spec.calibration().corpora(0).weight(), 0);
   EXPECT_EQ(draft->spec.method(), v1::METHOD_UNSPECIFIED);
   EXPECT_FALSE(draft->spec.factorization().has_damping());
@@ -106,7 +106,7 @@ TEST(SpecFlagsTest, FlagsWinOverTheFileAndSettingsOverFlags) {
                              "source: {uri: m}\noutput: {uri: o}\nbudget: {kvBudget: 0.1}\n"
                              "calibration: {corpora: [{uri: c.txt}], seed: 1}\n"}}));
   ASSERT_TRUE(draft.ok()) << draft.status();
-  EXPECT_EQ(draft->spec.source().uri(), "file:///work/m");
+  EXPECT_EQ(draft->spec.source().uri(), "file:///data/m");
   EXPECT_EQ(draft->spec.budget().kv_budget(), 0.5);
   EXPECT_EQ(draft->spec.calibration().seed(), 9u);
   EXPECT_EQ(draft->spec.threads(), 3);
@@ -147,7 +147,7 @@ TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
 }
 
 TEST(WeightedFileTest, AnExistingFileWinsOverAWeight) {
-  const FileAccess files = FakeFiles({"/work/a:2", "/work/a"});
+  const FileAccess files = FakeFiles({"/data/a:2", "/data/a"});
   EXPECT_EQ(ParseWeightedFile("a:2", files)->path, "a:2");
   EXPECT_EQ(ParseWeightedFile("a:3", files)->path, "a");
   EXPECT_EQ(ParseWeightedFile("a:3", files)->weight, 3);
@@ -156,14 +156,14 @@ TEST(WeightedFileTest, AnExistingFileWinsOverAWeight) {
 }
 
 TEST(WeightedFileTest, AColonWithoutANumberBelongsToTheName) {
-  const FileAccess files = FakeFiles({"/work/a"});
+  const FileAccess files = FakeFiles({"/data/a"});
   EXPECT_EQ(ParseWeightedFile("file:/x", files)->path, "file:/x");
   EXPECT_EQ(ParseWeightedFile("a:b.txt", FakeFiles({}))->path, "a:b.txt");
   EXPECT_EQ(ParseWeightedFile("plain", files)->weight, 0);
 }
 
 TEST(WeightedFileTest, RefusesWrongWeights) {
-  const FileAccess files = FakeFiles({"/work/a"});
+  const FileAccess files = FakeFiles({"/data/a"});
   for (const char* text : {"a:0", "a:-1", "a:nan", "a:inf", "a:x", "a:"}) {
     EXPECT_THAT(ParseWeightedFile(text, files).status().message(), HasSubstr("a positive number"))
         << text;
@@ -173,14 +173,14 @@ TEST(WeightedFileTest, RefusesWrongWeights) {
 
 TEST(LocalInputsTest, NamesTheFlagOfAMissingFile) {
   SpecFlags flags = Minimal();
-  const FileAccess model_only = FakeFiles({"/work/m"});
+  const FileAccess model_only = FakeFiles({"/data/m"});
   const absl::StatusOr<JobDraft> draft = BuildDraft(flags, model_only);
   ASSERT_TRUE(draft.ok()) << draft.status();
   const absl::Status status = CheckLocalInputs(*draft, model_only);
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(status.message(), HasSubstr("--calibration /work/a.txt"));
-  EXPECT_THAT(CheckLocalInputs(*draft, FakeFiles({})).message(), HasSubstr("MODEL /work/m"));
-  EXPECT_TRUE(CheckLocalInputs(*draft, FakeFiles({"/work/m", "/work/a.txt"})).ok());
+  EXPECT_THAT(status.message(), HasSubstr("--calibration /data/a.txt"));
+  EXPECT_THAT(CheckLocalInputs(*draft, FakeFiles({})).message(), HasSubstr("MODEL /data/m"));
+  EXPECT_TRUE(CheckLocalInputs(*draft, FakeFiles({"/data/m", "/data/a.txt"})).ok());
 }
 
 }  // namespace
