@@ -60,7 +60,15 @@ void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("--sequence-length", flags->sequence_length,
                   absl::StrCat("Tokens in each (default: ", kDefaultSequenceLength, ")"))
       ->group(group);
-  app->add_option("--seed", flags->seed, "Seed of the sampling (default: 0)")->group(group);
+  // The library would turn -1 into 2^64 - 1.
+  app->add_option("--seed", flags->seed, "Seed of the sampling (default: 0)")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            const bool digits = !text.empty() && text.find_first_not_of("0123456789") == text.npos;
+            return digits ? std::string() : text + " is not an integer from 0 to 2^64 - 1";
+          },
+          ""))
+      ->group(group);
 }
 
 void AddEvaluationOptions(CLI::App* app, SpecFlags* flags) {
