@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -109,12 +110,15 @@ class ConvertTest : public testing::Test {
     return ListDirectory(folder_ / "work").value_or(std::vector<std::string>{"unreadable"});
   }
 
-  bool Exists(const std::string& name) const { return fs::exists(folder_ / name); }
+  // The pid that the compute process wrote to @/pid; 0 until the whole line is there.
+  pid_t ComputePid() const {
+    const std::string line = ReadFile(folder_ / "pid").value_or("");
+    return line.ends_with('\n') ? std::atoi(line.c_str()) : 0;
+  }
 
   // True when the compute process, which wrote its pid to @/pid, has gone.
   bool ComputeHasGone() const {
-    pid_t pid = 0;
-    std::ifstream(folder_ / "pid") >> pid;
+    const pid_t pid = ComputePid();
     return pid > 0 && Await([pid] { return kill(pid, 0) != 0; });
   }
 
@@ -164,7 +168,7 @@ TEST_F(ConvertTest, AFailedJobGivesExitCode3AndItsReason) {
 TEST_F(ConvertTest, CtrlCCancelsAndCleansUp) {
   Script(R"([{"append": "@/pid", "text": "$PID"}, {"sleep_ms": 600000}])");
   const std::unique_ptr<ChildProcess> child = Start("table");
-  ASSERT_TRUE(Await([&] { return Exists("pid"); }));
+  ASSERT_TRUE(Await([&] { return ComputePid() > 0; }));
   child->Signal(SIGINT);
   const Ending ending = Finish(*child);
   EXPECT_EQ(ending.how, "exit code 130");
@@ -177,7 +181,7 @@ TEST_F(ConvertTest, ASecondCtrlCLeavesAtOnceAndTheNextRunWorks) {
   Script(absl::StrCat(R"([{"ignore_sigterm": true}, {"append": "@/pid", "text": "$PID"},
                           {"hang": true}])"));
   const std::unique_ptr<ChildProcess> child = Start("table");
-  ASSERT_TRUE(Await([&] { return Exists("pid"); }));
+  ASSERT_TRUE(Await([&] { return ComputePid() > 0; }));
   child->Signal(SIGINT);
   const Ending ending = Finish(*child, [&](const std::string& line) {
     if (line.find("cancelling; Ctrl-C again") == 0) child->Signal(SIGINT);
@@ -196,7 +200,7 @@ TEST_F(ConvertTest, AKilledRunTakesItsProcessesAlongAndContinuesInTheSameJob) {
                       R"([{"append": "@/attempt", "text": "$ATTEMPT"},)", success_.substr(1)));
   {
     const std::unique_ptr<ChildProcess> child = Start("table");
-    ASSERT_TRUE(Await([&] { return Exists("pid"); }));
+    ASSERT_TRUE(Await([&] { return ComputePid() > 0; }));
     child->Signal(SIGKILL);
     child->Wait();
   }
