@@ -12,11 +12,17 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/estimate.h"
 #include "checkpoint/kv_budget.h"
+#include "checkpoint/tokenizer_file.h"
 
 namespace latentforge::service {
 namespace {
 
 namespace fs = std::filesystem;
+
+const char* ReasonOfTokenizer(const absl::Status& status) {
+  return absl::IsNotFound(status) || absl::IsPermissionDenied(status) ? "SOURCE_NOT_READABLE"
+                                                                      : "MALFORMED_TOKENIZER";
+}
 
 const char* ReasonOfSource(const absl::Status& status) {
   switch (status.code()) {
@@ -144,6 +150,9 @@ std::optional<checkpoint::ModelConfig> FileSpecChecker::CheckSource(v1::JobSpec&
                  absl::StrCat(dir->string(), " is already a latentforge checkpoint"));
     return std::nullopt;
   }
+  // Beside other findings: the rest of the checkpoint is fine.
+  if (const absl::Status tokenizer = checkpoint::CheckTokenizerFile(*dir); !tokenizer.ok())
+    findings.Add(ReasonOfTokenizer(tokenizer), kField, tokenizer.message());
   spec.mutable_source()->set_uri(UriFromPath(*dir));
   return opened->config();
 }

@@ -113,6 +113,9 @@ absl::Status WriteTinyCheckpoint(const std::filesystem::path& dir, const TinyOpt
   LF_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(config_json));
   LF_RETURN_IF_ERROR(CreateDirectories(dir));
   LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "config.json", config_json));
+  LF_RETURN_IF_ERROR(WriteFileAtomic(
+      dir / "tokenizer.json",
+      R"({"version": "1.0", "model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}})"));
 
   std::mt19937_64 random(options.seed);
   std::vector<std::vector<RawTensor>> shards(static_cast<size_t>(options.shards));

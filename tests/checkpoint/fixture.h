@@ -40,7 +40,8 @@ struct TinyOptions {
 // The text of config.json that WriteTinyCheckpoint writes (transformers 4 style).
 std::string TinyConfigJson(const TinyOptions& options);
 
-// Makes `dir` and writes config.json and the shards into it.
+// Makes `dir` and writes config.json, the shards and a tokenizer.json that knows no
+// word into it.
 absl::Status WriteTinyCheckpoint(const std::filesystem::path& dir, const TinyOptions& options = {});
 
 // One tensor of a hand-made safetensors file.

@@ -42,7 +42,6 @@ class ConvertTest : public testing::Test {
     folder_ =
         checkpoint::NewTestDirectory(testing::UnitTest::GetInstance()->current_test_info()->name());
     ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
-    std::ofstream(folder_ / "model" / "tokenizer.json") << "{}";
     std::ofstream(folder_ / "text.txt") << "Some words.\n";
     fs::create_directories(folder_ / "out");
     // The programs look for each other beside themselves.

@@ -47,7 +47,6 @@ class JobTest : public testing::Test {
   void SetUp() override {
     folder_ = checkpoint::NewTestDirectory("job");
     ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
-    std::ofstream(folder_ / "model" / "tokenizer.json") << "{}";
     std::ofstream(folder_ / "text.txt") << "Some words.\n";
     address_ = absl::StrCat("unix:", (folder_ / "sock").string());
     StartServer();

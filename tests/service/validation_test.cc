@@ -142,6 +142,16 @@ TEST_F(ValidationTest, SourcesThatCannotRunAreNamed) {
   ExpectRefused(spec, "MALFORMED_CHECKPOINT", {"config.json"});
 }
 
+TEST_F(ValidationTest, SourcesWithoutAUsableTokenizerAreRefused) {
+  const fs::path file = dir_.path() / "model" / "tokenizer.json";
+  fs::remove(file);
+  ExpectRefused(Spec(), "SOURCE_NOT_READABLE", {"spec.source.uri", "tokenizer.json"});
+  for (const char* text : {"{}", "not JSON", "[]", R"({"model": {"type": "BPE"}})"}) {
+    std::ofstream(file) << text;
+    ExpectRefused(Spec(), "MALFORMED_TOKENIZER", {"spec.source.uri", "tokenizer.json"});
+  }
+}
+
 TEST_F(ValidationTest, CorporaMustBeReadableFilesWithText) {
   v1::JobSpec spec = Spec();
   v1::CorpusSpec& corpus = *spec.mutable_calibration()->mutable_corpora(0);
