@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <system_error>
 #include <utility>
 
@@ -72,15 +73,46 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   return proto;
 }
 
-// The nearest existing ancestor of `path` when it is not a folder, else empty.
-fs::path FileAbove(const fs::path& path) {
+bool IsDangling(const fs::path& path) {
   std::error_code error;
-  for (fs::path above = path.parent_path(); above.has_relative_path();
-       above = above.parent_path()) {
-    const fs::file_status status = fs::status(above, error);
-    if (fs::exists(status)) return fs::is_directory(status) ? fs::path() : above;
+  return fs::is_symlink(fs::symlink_status(path, error)) && !fs::exists(path, error);
+}
+
+// Why no folder can be made at `path`: something on the way to it, or there, is
+// neither a folder nor absent. Empty when nothing is.
+std::string ObstacleTo(const fs::path& path) {
+  std::error_code error;
+  for (fs::path part = path; part.has_relative_path(); part = part.parent_path()) {
+    const std::string place =
+        part == path ? path.string()
+                     : absl::StrCat(path.string(), " lies beneath ", part.string(), ", which");
+    if (IsDangling(part))
+      return absl::StrCat(place, " is a symbolic link to ", fs::read_symlink(part, error).string(),
+                          ", which does not exist");
+    const fs::file_status status = fs::status(part, error);
+    if (!fs::exists(status)) continue;
+    return fs::is_directory(status) ? "" : absl::StrCat(place, " is not a folder");
   }
-  return {};
+  return "";
+}
+
+// True when `path` is `folder` or lies in it; both resolved.
+bool IsWithin(const fs::path& path, const fs::path& folder) {
+  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first ==
+         folder.end();
+}
+
+// Why an artifact of `source` does not belong at `output`; empty when it may go
+// there. An empty `source` is one that is wrong itself.
+std::string OverlapOf(const fs::path& output, const fs::path& source) {
+  const auto text = [&](const char* relation) {
+    return absl::StrCat(output.string(), relation, source.string(), ", expected a folder apart");
+  };
+  if (source.empty()) return "";
+  if (output == source) return text(" is the same folder as the source ");
+  if (IsWithin(output, source)) return text(" lies inside the source ");
+  if (IsWithin(source, output)) return text(" holds the source ");
+  return "";
 }
 
 }  // namespace
@@ -175,19 +207,17 @@ void FileSpecChecker::CheckCorpusFile(v1::CorpusSpec& corpus, const std::string&
   corpus.set_uri(UriFromPath(*path));
 }
 
-fs::path FileSpecChecker::CheckOutput(v1::JobSpec& spec, Findings& findings) const {
+fs::path FileSpecChecker::CheckOutput(v1::JobSpec& spec, const fs::path& source,
+                                      Findings& findings) const {
   constexpr char kField[] = "spec.output.uri";
   const std::optional<fs::path> path = Resolve(spec.output().uri(), kField, findings);
   if (!path.has_value()) return {};
   std::error_code error;
-  const fs::file_status status = fs::status(*path, error);
-  if (fs::exists(status) && !fs::is_directory(status)) {
-    findings.Add("OUTPUT_NOT_EMPTY", kField, absl::StrCat(path->string(), " is not a folder"));
-  } else if (const fs::path file = FileAbove(*path); !file.empty()) {
-    findings.Add(
-        "OUTPUT_NOT_WRITABLE", kField,
-        absl::StrCat(path->string(), " lies beneath ", file.string(), ", which is not a folder"));
-  } else if (fs::exists(status)) {
+  if (const std::string overlap = OverlapOf(*path, source); !overlap.empty()) {
+    findings.Add("OUTPUT_OVERLAPS_SOURCE", kField, overlap);
+  } else if (const std::string obstacle = ObstacleTo(*path); !obstacle.empty()) {
+    findings.Add("OUTPUT_NOT_WRITABLE", kField, obstacle);
+  } else if (fs::exists(*path, error)) {
     const bool empty = fs::is_empty(*path, error);
     if (error)
       findings.Add("OUTPUT_NOT_EMPTY", kField,
@@ -213,7 +243,9 @@ absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) cons
   if (!resolved.evaluation().corpus().uri().empty())
     CheckCorpusFile(*resolved.mutable_evaluation()->mutable_corpus(), "spec.evaluation.corpus",
                     findings);
-  checked.output_path = CheckOutput(resolved, findings).string();
+  // A source that passed has a URI that was made from its resolved path.
+  const fs::path source = config.has_value() ? *PathFromUri(resolved.source().uri()) : fs::path();
+  checked.output_path = CheckOutput(resolved, source, findings).string();
   if (config.has_value()) CheckRankProfile(resolved, *config, findings);
   LF_RETURN_IF_ERROR(findings.ToStatus());
   checked.spec = WithDefaults(resolved, config->max_position_embeddings);

@@ -29,7 +29,8 @@ class FileSpecChecker final : public SpecChecker {
                                                Findings& findings) const;
   std::optional<checkpoint::ModelConfig> CheckSource(v1::JobSpec& spec, Findings& findings) const;
   void CheckCorpusFile(v1::CorpusSpec& corpus, const std::string& field, Findings& findings) const;
-  std::filesystem::path CheckOutput(v1::JobSpec& spec, Findings& findings) const;
+  std::filesystem::path CheckOutput(v1::JobSpec& spec, const std::filesystem::path& source,
+                                    Findings& findings) const;
 
   const std::vector<std::filesystem::path> allowed_roots_;
 };

@@ -177,9 +177,35 @@ TEST_F(ValidationTest, TheOutputMustBeAbsentOrEmpty) {
   ExpectRefused(Spec(), "OUTPUT_NOT_EMPTY", {"out", "not empty"});
   v1::JobSpec spec = Spec();
   spec.mutable_output()->set_uri((dir_.path() / "text.txt").string());
-  ExpectRefused(spec, "OUTPUT_NOT_EMPTY", {"not a folder"});
+  ExpectRefused(spec, "OUTPUT_NOT_WRITABLE", {"text.txt is not a folder"});
   spec.mutable_output()->set_uri((dir_.path() / "text.txt" / "deeper" / "out").string());
   ExpectRefused(spec, "OUTPUT_NOT_WRITABLE", {"beneath", "text.txt, which is not a folder"});
+}
+
+TEST_F(ValidationTest, TheOutputLiesApartFromTheSource) {
+  fs::create_directory_symlink(dir_.path() / "model", dir_.path() / "link");
+  const fs::path real = fs::canonical(dir_.path());
+  v1::JobSpec spec = Spec();
+  const auto output = [&](const fs::path& path) -> const v1::JobSpec& {
+    spec.mutable_output()->set_uri(path.string());
+    return spec;
+  };
+  for (const char* inside : {"model/out", "link/out", "other/../model/deep/out", "link/a/../out"})
+    ExpectRefused(output(dir_.path() / inside), "OUTPUT_OVERLAPS_SOURCE",
+                  {"spec.output.uri", "lies inside the source " + (real / "model").string()});
+  ExpectRefused(output(dir_.path() / "link"), "OUTPUT_OVERLAPS_SOURCE", {"same folder"});
+  ExpectRefused(output(dir_.path()), "OUTPUT_OVERLAPS_SOURCE", {"holds the source"});
+  EXPECT_TRUE(Check(output(dir_.path() / "model2")).ok());  // a name that begins alike
+}
+
+TEST_F(ValidationTest, ALinkThatLeadsNowhereIsNoOutput) {
+  fs::create_symlink(dir_.path() / "gone", dir_.path() / "dangling");
+  v1::JobSpec spec = Spec();
+  spec.mutable_output()->set_uri((dir_.path() / "dangling").string());
+  ExpectRefused(spec, "OUTPUT_NOT_WRITABLE",
+                {"dangling is a symbolic link to", "gone, which does"});
+  spec.mutable_output()->set_uri((dir_.path() / "dangling" / "out").string());
+  ExpectRefused(spec, "OUTPUT_NOT_WRITABLE", {"lies beneath", "dangling, which is a symbolic"});
 }
 
 TEST_F(ValidationTest, NothingOutsideTheRootsIsTouched) {
