@@ -1,0 +1,122 @@
+#include "worker/model/layer_graph.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tests/checkpoint/fixture.h"
+#include "worker/model/decoder.h"
+
+namespace latentforge::model {
+namespace {
+
+using checkpoint::Checkpoint;
+using checkpoint::Family;
+using checkpoint::TinyOptions;
+
+struct Case {
+  std::string name;
+  TinyOptions options;
+};
+
+Checkpoint Make(const Case& test) {
+  const std::filesystem::path dir = checkpoint::NewTestDirectory("graph_" + test.name) / "model";
+  EXPECT_TRUE(checkpoint::WriteTinyCheckpoint(dir, test.options).ok());
+  auto source = Checkpoint::Open(dir);
+  EXPECT_TRUE(source.ok()) << source.status();
+  return *std::move(source);
+}
+
+at::Tensor Input(int64_t sequences, int64_t length, at::ScalarType dtype) {
+  return at::arange(sequences * length * 32, at::kDouble)
+      .mul(1.7)
+      .sin()
+      .view({sequences, length, 32})
+      .to(dtype);
+}
+
+class LayerGraphTest : public testing::TestWithParam<Case> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, LayerGraphTest,
+    testing::Values(Case{"llama", {.scale = 0.5}},
+                    Case{"qwen2", {.family = Family::kQwen2, .scale = 0.5}},
+                    Case{"qwen3", {.family = Family::kQwen3, .scale = 0.5}},
+                    Case{"window",
+                         {.family = Family::kMistral,
+                          .scale = 0.5,
+                          .config_overrides = {{"sliding_window", 5}}}},
+                    Case{"separate", {.scale = 0.5, .ranks = {{.k = 5, .v = 7}, {.k = 5, .v = 7}}}},
+                    Case{"joint",
+                         {.scale = 0.5, .ranks = {{.joint = 9}, {.joint = 9}}, .joint = true}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(LayerGraphTest, EqualsTheDecoder) {
+  const Checkpoint source = Make(GetParam());
+  const LayerWeights weights = WeightLoader(source, at::kCPU, at::kFloat).Layer(1).value();
+  const LayerGraph graph = LayerGraph::Create(source.config(), at::kCPU, at::kFloat, 24).value();
+  Decoder decoder = Decoder::Create(source.config(), at::kCPU, at::kFloat, 24).value();
+  const at::Tensor expected = Input(3, 24, at::kFloat).clone();
+  at::Tensor normed;
+  ASSERT_TRUE(decoder
+                  .Forward(weights, expected,
+                           [&](int64_t, const at::Tensor& x) {
+                             normed = x.clone();
+                             return absl::OkStatus();
+                           })
+                  .ok());
+  const LayerGraph::Result result = graph.Forward(weights, Input(3, 24, at::kFloat));
+  // The same formulas in fp32 in another order: some tens of roundings of 6e-8.
+  const double scale = expected.abs().max().item<double>();
+  EXPECT_LT((result.output - expected).abs().max().item<double>(), 1e-5 * scale);
+  EXPECT_LT((result.normed - normed).abs().max().item<double>(), 1e-5);
+}
+
+TEST_P(LayerGraphTest, GradientsEqualDifferences) {
+  const Checkpoint source = Make(GetParam());
+  const LayerWeights weights = WeightLoader(source, at::kCPU, at::kDouble).Layer(1).value();
+  const LayerGraph graph = LayerGraph::Create(source.config(), at::kCPU, at::kDouble, 7).value();
+  const at::Tensor input = Input(2, 7, at::kDouble);
+  const at::Tensor direction = Input(2, 7, at::kDouble).mul(3).cos();
+  const at::Tensor weight = Input(2, 7, at::kDouble).mul(5).cos();
+  const auto loss = [&](const at::Tensor& x) {
+    return (graph.Forward(weights, x).output * weight).sum().item<double>();
+  };
+  at::Tensor gradient;
+  {
+    const at::AutoGradMode with_gradients(true);
+    const at::Tensor x = input.clone().requires_grad_();
+    gradient = torch::autograd::grad({graph.Forward(weights, x).output}, {x}, {weight})[0];
+  }
+  // Central differences: the error is h² times a third derivative, and 1e-16 of the
+  // loss over h.
+  const double h = 1e-5;
+  const double expected = (loss(input + h * direction) - loss(input - h * direction)) / (2 * h);
+  const double found = (gradient * direction).sum().item<double>();
+  EXPECT_NEAR(found, expected, 1e-6 * std::max(1.0, std::abs(expected)));
+}
+
+TEST(LayerGraphKeyValueTest, GradientsByKeyAndValueAreThoseOfTheBiases) {
+  // y = W x + b: the sum over rows of dL/dy is dL/db.
+  const Checkpoint source = Make({"bias", {.family = Family::kQwen2, .scale = 0.5}});
+  LayerWeights weights = WeightLoader(source, at::kCPU, at::kDouble).Layer(0).value();
+  const LayerGraph graph = LayerGraph::Create(source.config(), at::kCPU, at::kDouble, 9).value();
+  const at::AutoGradMode with_gradients(true);
+  weights.k.bias.requires_grad_();
+  weights.v.bias.requires_grad_();
+  const LayerGraph::Result result = graph.Forward(weights, Input(2, 9, at::kDouble));
+  const auto gradients = torch::autograd::grad(
+      {result.output.square().sum()}, {result.key, result.value, weights.k.bias, weights.v.bias});
+  EXPECT_TRUE(gradients[0].sum(0).allclose(gradients[2], 1e-9, 1e-9));
+  EXPECT_TRUE(gradients[1].sum(0).allclose(gradients[3], 1e-9, 1e-9));
+  // A constant added to every key changes no softmax only without RoPE.
+  EXPECT_GT(gradients[2].abs().max().item<double>(), 1e-6);
+}
+
+}  // namespace
+}  // namespace latentforge::model
