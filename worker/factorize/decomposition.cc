@@ -5,30 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "worker/factorize/eigenbasis.h"
 
 namespace latentforge::factorize {
-namespace {
-
-// Latents quieter than this share of the loudest are not scaled up further.
-constexpr double kQuietestLatent = 1e-6;
-
-std::vector<double> ToVector(const at::Tensor& tensor) {
-  const at::Tensor host = tensor.to(at::kCPU).contiguous();
-  const double* data = host.const_data_ptr<double>();
-  return std::vector<double>(data, data + host.numel());
-}
-
-// Eigenvectors are free in sign; makes the largest entry of each column positive.
-at::Tensor FixSigns(const at::Tensor& basis) {
-  const at::Tensor index = basis.abs().argmax(0, /*keepdim=*/true);
-  const at::Tensor signs = basis.gather(0, index).sign();
-  return basis * at::where(signs == 0, at::ones_like(signs), signs);
-}
-
-}  // namespace
 
 absl::StatusOr<Decomposition> Decomposition::Compute(const at::Tensor& weight,
                                                      const InputStatistics& input,
@@ -43,11 +26,11 @@ absl::StatusOr<Decomposition> Decomposition::Compute(const at::Tensor& weight,
   if (!at::isfinite(output.gram).all().item<bool>()) {
     return absl::InternalError("numerical failure: E[y y^T] is not finite");
   }
-  const auto [values, vectors] = at::linalg_eigh(metric);
+  Eigenbasis basis = DescendingEigenbasis(metric);
   Decomposition result;
   result.weight_ = weight;
-  result.basis_ = FixSigns(vectors.flip({1}));
-  result.spectrum_ = ToVector(values.flip({0}).clamp_min(0));
+  result.basis_ = std::move(basis.vectors);
+  result.spectrum_ = std::move(basis.values);
   result.energy_ =
       ToVector((at::matmul(output.gram, result.basis_) * result.basis_).sum(0).clamp_min(0));
   return result;
@@ -69,14 +52,7 @@ absl::StatusOr<Factors> Decomposition::FactorsOf(int64_t rank, Gauge gauge) cons
   const at::Tensor down = at::matmul(up.t(), weight_);
   if (gauge == Gauge::kOrthonormal) return Factors{down, up.contiguous()};
 
-  double loudest = 0;
-  for (int64_t i = 0; i < rank; ++i) loudest = std::max(loudest, std::sqrt(energy_[i]));
-  if (loudest == 0) return Factors{down, up.contiguous()};
-  std::vector<double> scales(rank);
-  for (int64_t i = 0; i < rank; ++i) {
-    scales[i] = std::max(std::sqrt(energy_[i]), kQuietestLatent * loudest);
-  }
-  const at::Tensor scale = at::tensor(scales, up.options());
+  const at::Tensor scale = LatentScales(energy_, rank, up);
   return Factors{down / scale.unsqueeze(1), up * scale};
 }
 

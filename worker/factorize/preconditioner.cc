@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "worker/factorize/tensor_check.h"
 
 namespace latentforge::factorize {
 namespace {
@@ -21,22 +21,6 @@ constexpr std::array<std::pair<Preconditioner, const char*>, 6> kNames = {{
     {Preconditioner::kCovariance, "covariance"},
     {Preconditioner::kRootCovariance, "root-covariance"},
 }};
-
-std::string ShapeText(at::IntArrayRef shape) {
-  return absl::StrCat("[", absl::StrJoin(shape.begin(), shape.end(), ", "), "]");
-}
-
-absl::Status CheckTensor(const at::Tensor& tensor, at::IntArrayRef shape, absl::string_view name) {
-  if (!tensor.defined()) {
-    return absl::InvalidArgumentError(absl::StrCat("statistics lack ", name));
-  }
-  if (tensor.sizes() != shape || tensor.scalar_type() != at::kDouble) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "statistics: ", name, " has shape ", ShapeText(tensor.sizes()), " and type ",
-        at::toString(tensor.scalar_type()), ", expected ", ShapeText(shape), " Double"));
-  }
-  return absl::OkStatus();
-}
 
 absl::Status CheckOptions(const PreconditionerOptions& options) {
   if (!std::isfinite(options.damping) || options.damping < 0) {

@@ -1,0 +1,159 @@
+#include "worker/factorize/loss_decomposition.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/factorize/eigenbasis.h"
+#include "worker/factorize/tensor_check.h"
+
+namespace latentforge::factorize {
+namespace {
+
+// Eigenvalues of G below this share of the largest are rounding.
+constexpr double kSmallestEigenvalue = 1e-12;
+
+// A metric below this has no eigenvalue whose inverse fp64 could hold.
+constexpr double kSmallestMetric = std::numeric_limits<double>::min() / kSmallestEigenvalue;
+
+struct Metric {
+  at::Tensor root;     // M
+  at::Tensor inverse;  // M^-1
+  bool silent;         // G = 0: no choice costs anything, and M = I stands in
+};
+
+absl::Status CheckOptions(const LossMetricOptions& options) {
+  if (!(options.sink_weight >= 0 && options.sink_weight <= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sink weight is ", options.sink_weight, ", expected 0 to 1"));
+  }
+  if (!std::isfinite(options.ridge) || options.ridge < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("ridge is ", options.ridge, ", expected a finite number of at least 0"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckWeight(const at::Tensor& weight) {
+  if (!weight.defined() || weight.dim() != 2 || weight.scalar_type() != at::kDouble ||
+      weight.numel() == 0 || weight.size(0) % 2 != 0) {
+    return absl::InvalidArgumentError(
+        "weight is not a non-empty [2m, D] matrix of Double, the rows of W_K, then of W_V");
+  }
+  return CheckFinite(weight, "weight");
+}
+
+at::Tensor Symmetric(const at::Tensor& matrix) { return 0.5 * (matrix + matrix.t()); }
+
+at::Tensor Block(const at::Tensor& matrix, int64_t start, int64_t width) {
+  return matrix.narrow(0, start, width).narrow(1, start, width);
+}
+
+// G^(1/2) and its inverse; `halves` is 2 where G covers keys and values.
+absl::StatusOr<Metric> MetricOf(const at::Tensor& fisher, int64_t halves, double ridge) {
+  at::Tensor damped = Symmetric(fisher);
+  const int64_t m = damped.size(0) / halves;
+  for (int64_t half = 0; half < halves; ++half) {
+    at::Tensor diagonal = damped.diagonal().narrow(0, half * m, m);
+    diagonal.add_(ridge * diagonal.mean().item<double>());
+  }
+  LF_RETURN_IF_ERROR(CheckFinite(damped, "E[g g^T] with its ridge"));
+  const auto [values, vectors] = at::linalg_eigh(damped);
+  const double largest = values.max().item<double>();
+  if (!(largest > kSmallestMetric)) {
+    const at::Tensor identity = at::eye(fisher.size(0), fisher.options());
+    return Metric{.root = identity, .inverse = identity, .silent = true};
+  }
+  const at::Tensor roots = values.clamp_min(kSmallestEigenvalue * largest).sqrt();
+  return Metric{.root = at::matmul(vectors * roots, vectors.t()),
+                .inverse = at::matmul(vectors / roots, vectors.t()),
+                .silent = false};
+}
+
+}  // namespace
+
+absl::StatusOr<LossDecomposition> LossDecomposition::Compute(const at::Tensor& weight,
+                                                             const LossStatistics& statistics,
+                                                             LatentPart part,
+                                                             const LossMetricOptions& options) {
+  LF_RETURN_IF_ERROR(CheckOptions(options));
+  LF_RETURN_IF_ERROR(CheckWeight(weight));
+  const int64_t n = weight.size(0);
+  LF_RETURN_IF_ERROR(CheckLossStatistics(statistics, n));
+  const bool joint = part == LatentPart::kJoint;
+  const int64_t width = joint ? n : n / 2;
+  const int64_t start = part == LatentPart::kValue ? n / 2 : 0;
+
+  LossDecomposition result;
+  result.part_ = part;
+  result.weight_ = weight.narrow(0, start, width);
+  result.output_ = Block(statistics.output, start, width);
+  const double alpha = options.sink_weight;
+  at::Tensor phi =
+      (1 - alpha) * result.output_ + alpha * Block(statistics.output_first, start, width);
+  Metric metric{.root = {}, .inverse = {}, .silent = false};
+  if (options.fisher) {
+    LF_ASSIGN_OR_RETURN(
+        metric, MetricOf(Block(statistics.fisher, start, width), joint ? 2 : 1, options.ridge));
+    phi = at::matmul(at::matmul(metric.root, phi), metric.root);
+  }
+  LF_RETURN_IF_ERROR(CheckFinite(phi, "M W C W^T M"));
+  Eigenbasis basis = DescendingEigenbasis(Symmetric(phi));
+  if (metric.silent) std::fill(basis.values.begin(), basis.values.end(), 0.0);
+  result.spectrum_ = std::move(basis.values);
+  result.encoder_ = options.fisher ? at::matmul(metric.root, basis.vectors) : basis.vectors;
+  result.decoder_ = options.fisher ? at::matmul(metric.inverse, basis.vectors) : basis.vectors;
+  result.energy_ =
+      ToVector((at::matmul(result.output_, result.encoder_) * result.encoder_).sum(0).clamp_min(0));
+  return result;
+}
+
+double LossDecomposition::PredictedLoss(int64_t rank) const {
+  const int64_t kept = std::clamp<int64_t>(rank, 0, width());
+  // From the smallest up, for accuracy.
+  return 0.5 * std::accumulate(spectrum_.rbegin(), spectrum_.rend() - kept, 0.0);
+}
+
+double LossDecomposition::RelativeKeyError(int64_t rank) const {
+  return RelativeError(rank, LatentPart::kKey);
+}
+
+double LossDecomposition::RelativeValueError(int64_t rank) const {
+  return RelativeError(rank, LatentPart::kValue);
+}
+
+double LossDecomposition::RelativeError(int64_t rank, LatentPart half) const {
+  if (part_ != LatentPart::kJoint && part_ != half) return 0;
+  const bool joint = part_ == LatentPart::kJoint;
+  const int64_t rows = joint ? width() / 2 : width();
+  const int64_t start = joint && half == LatentPart::kValue ? rows : 0;
+  const double total = Block(output_, start, rows).trace().item<double>();
+  const int64_t kept = std::clamp<int64_t>(rank, 0, width());
+  if (!(total > 0) || kept == width()) return 0;
+  // y - y' = sum_{i>r} M^-1 u_i (M u_i)^T y, as a sum of what is lost, without cancellation.
+  const at::Tensor lost =
+      at::matmul(decoder_.narrow(0, start, rows).narrow(1, kept, width() - kept),
+                 encoder_.narrow(1, kept, width() - kept).t());
+  const double error = (at::matmul(lost, output_) * lost).sum().item<double>();
+  return std::sqrt(std::max(error, 0.0) / total);
+}
+
+absl::StatusOr<Factors> LossDecomposition::FactorsOf(int64_t rank, Gauge gauge) const {
+  if (rank < 1 || rank > width()) {
+    return absl::OutOfRangeError(
+        absl::StrCat("rank is ", rank, ", expected 1 to the latent's full width ", width()));
+  }
+  const at::Tensor down = at::matmul(encoder_.narrow(1, 0, rank).t(), weight_);
+  const at::Tensor up = decoder_.narrow(1, 0, rank);
+  if (gauge == Gauge::kOrthonormal) return Factors{down, up.contiguous()};
+  const at::Tensor scale = LatentScales(energy_, rank, up);
+  return Factors{down / scale.unsqueeze(1), up * scale};
+}
+
+}  // namespace latentforge::factorize
