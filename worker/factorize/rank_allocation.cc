@@ -78,6 +78,10 @@ int64_t ValuesWithin(double budget, int64_t values) {
 absl::StatusOr<std::vector<int64_t>> AllocateRanks(RankAllocation allocation, double budget,
                                                    const Spectra& spectra) {
   LF_RETURN_IF_ERROR(CheckBudget(budget));
+  if (allocation == RankAllocation::kGlobal) {
+    return absl::InvalidArgumentError(
+        "global ranks are not divided within one projection kind, expected another allocation");
+  }
   if (spectra.empty())
     return absl::InvalidArgumentError("there are no layers to divide ranks over");
   std::vector<int64_t> widths;

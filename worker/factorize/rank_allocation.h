@@ -15,12 +15,14 @@ enum class RankAllocation {
   kUniform,   // the same rank in every layer
   kCare,      // CARE as its paper states it
   kCareCode,  // CARE as its public code computes it
+  kGlobal,    // least predicted loss over all layers, keys and values: AllocateGlobally
 };
 
 // Ranks of one layer; the full width means that the projection stays dense.
 struct LayerRanks {
-  int64_t key = 0;
-  int64_t value = 0;
+  int64_t key = 0;    // 0 with a joint latent
+  int64_t value = 0;  // 0 with a joint latent
+  int64_t joint = 0;  // 0 with separate latents
 
   friend bool operator==(const LayerRanks&, const LayerRanks&) = default;
 };
@@ -42,7 +44,8 @@ int64_t ValuesWithin(double budget, int64_t values);
 // kCareCode: the same from half the uniform rank up to twice it, with the score times
 //   sqrt((L - l) / ((L + 1) / 2)) / sqrt(r / r_min).
 // Equal scores go to the earlier layer. InvalidArgument for a budget outside
-// (0, 1], OutOfRange for one that leaves a layer less than one value.
+// (0, 1] and for kGlobal, which is not a matter of one projection kind; OutOfRange
+// for a budget that leaves a layer less than one value.
 absl::StatusOr<std::vector<int64_t>> AllocateRanks(RankAllocation allocation, double budget,
                                                    const Spectra& spectra);
 

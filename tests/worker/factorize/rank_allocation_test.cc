@@ -132,6 +132,8 @@ TEST(RankAllocationTest, RefusesBudgetsOutsideTheRange) {
   }
   EXPECT_EQ(AllocateRanks(RankAllocation::kUniform, 0.5, {}).status().code(),
             absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(AllocateRanks(RankAllocation::kGlobal, 0.5, {{2, 1}}).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(RankAllocationTest, ProfileIsChecked) {
