@@ -22,10 +22,22 @@ constexpr double kSmallestEigenvalue = 1e-12;
 // A metric below this has no eigenvalue whose inverse fp64 could hold.
 constexpr double kSmallestMetric = std::numeric_limits<double>::min() / kSmallestEigenvalue;
 
+// Any root of G gives the same factors: with G = R R^T, the eigenvectors of R^T y differ from those
+// of M y by the rotation R^-1 M. The Cholesky factor costs a tenth of the symmetric root, which
+// remains for a G that is singular in fp64.
 struct Metric {
-  at::Tensor root;     // M
-  at::Tensor inverse;  // M^-1
-  bool silent;         // G = 0: no choice costs anything, and M = I stands in
+  at::Tensor root;      // R, lower triangular or symmetric; undefined when G = I
+  at::Tensor inverse;   // R^-1 of the symmetric root; undefined for the triangular one
+  bool silent = false;  // G = 0: no choice costs anything, and G = I stands in
+
+  // R U.
+  at::Tensor Encoder(const at::Tensor& u) const { return root.defined() ? at::matmul(root, u) : u; }
+  // R^-T U.
+  at::Tensor Decoder(const at::Tensor& u) const {
+    if (!root.defined()) return u;
+    if (inverse.defined()) return at::matmul(inverse, u);
+    return at::linalg_solve_triangular(root.t(), u, /*upper=*/true);
+  }
 };
 
 absl::Status CheckOptions(const LossMetricOptions& options) {
@@ -55,7 +67,7 @@ at::Tensor Block(const at::Tensor& matrix, int64_t start, int64_t width) {
   return matrix.narrow(0, start, width).narrow(1, start, width);
 }
 
-// G^(1/2) and its inverse; `halves` is 2 where G covers keys and values.
+// `halves` is 2 where G covers keys and values.
 absl::StatusOr<Metric> MetricOf(const at::Tensor& fisher, int64_t halves, double ridge) {
   at::Tensor damped = Symmetric(fisher);
   const int64_t m = damped.size(0) / halves;
@@ -64,16 +76,21 @@ absl::StatusOr<Metric> MetricOf(const at::Tensor& fisher, int64_t halves, double
     diagonal.add_(ridge * diagonal.mean().item<double>());
   }
   LF_RETURN_IF_ERROR(CheckFinite(damped, "E[g g^T] with its ridge"));
+  const auto [factor, info] = at::linalg_cholesky_ex(damped);
+  if (info.item<int64_t>() == 0) {
+    const at::Tensor squares = factor.diagonal().square();
+    const double largest = squares.max().item<double>();
+    const double smallest = squares.min().item<double>();
+    if (largest > kSmallestMetric && smallest > kSmallestEigenvalue * largest) {
+      return Metric{.root = factor, .inverse = {}};
+    }
+  }
   const auto [values, vectors] = at::linalg_eigh(damped);
   const double largest = values.max().item<double>();
-  if (!(largest > kSmallestMetric)) {
-    const at::Tensor identity = at::eye(fisher.size(0), fisher.options());
-    return Metric{.root = identity, .inverse = identity, .silent = true};
-  }
+  if (!(largest > kSmallestMetric)) return Metric{.root = {}, .inverse = {}, .silent = true};
   const at::Tensor roots = values.clamp_min(kSmallestEigenvalue * largest).sqrt();
   return Metric{.root = at::matmul(vectors * roots, vectors.t()),
-                .inverse = at::matmul(vectors / roots, vectors.t()),
-                .silent = false};
+                .inverse = at::matmul(vectors / roots, vectors.t())};
 }
 
 }  // namespace
@@ -97,18 +114,18 @@ absl::StatusOr<LossDecomposition> LossDecomposition::Compute(const at::Tensor& w
   const double alpha = options.sink_weight;
   at::Tensor phi =
       (1 - alpha) * result.output_ + alpha * Block(statistics.output_first, start, width);
-  Metric metric{.root = {}, .inverse = {}, .silent = false};
+  Metric metric;
   if (options.fisher) {
-    LF_ASSIGN_OR_RETURN(
-        metric, MetricOf(Block(statistics.fisher, start, width), joint ? 2 : 1, options.ridge));
-    phi = at::matmul(at::matmul(metric.root, phi), metric.root);
+    const at::Tensor fisher = Block(statistics.fisher, start, width);
+    LF_ASSIGN_OR_RETURN(metric, MetricOf(fisher, joint ? 2 : 1, options.ridge));
   }
-  LF_RETURN_IF_ERROR(CheckFinite(phi, "M W C W^T M"));
+  if (metric.root.defined()) phi = at::matmul(at::matmul(metric.root.t(), phi), metric.root);
+  LF_RETURN_IF_ERROR(CheckFinite(phi, "the weighted E[y y^T]"));
   Eigenbasis basis = DescendingEigenbasis(Symmetric(phi));
   if (metric.silent) std::fill(basis.values.begin(), basis.values.end(), 0.0);
   result.spectrum_ = std::move(basis.values);
-  result.encoder_ = options.fisher ? at::matmul(metric.root, basis.vectors) : basis.vectors;
-  result.decoder_ = options.fisher ? at::matmul(metric.inverse, basis.vectors) : basis.vectors;
+  result.encoder_ = metric.Encoder(basis.vectors);
+  result.decoder_ = metric.Decoder(basis.vectors);
   result.energy_ =
       ToVector((at::matmul(result.output_, result.encoder_) * result.encoder_).sum(0).clamp_min(0));
   return result;

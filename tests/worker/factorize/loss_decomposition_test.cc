@@ -26,7 +26,7 @@ at::Tensor Product(const LossDecomposition& d, int64_t rank, Gauge gauge = Gauge
 }
 
 // The predicted loss is 1/2 tr(G dW C dW^T) of the factors, computed from G and the
-// D x D covariance, and equals that of the minimiser found by Cholesky and SVD.
+// D x D covariance, and equals that of the minimiser found by symmetric roots and SVD.
 TEST(LossDecompositionTest, ReachesTheMinimumAndPredictsIt) {
   const LossProblem p = RandomLossProblem(5, 14, 20);
   for (const LatentPart part : kParts) {
@@ -52,6 +52,46 @@ TEST(LossDecompositionTest, ReachesTheMinimumAndPredictsIt) {
       }
     }
   }
+}
+
+// A = U_r^T M W and B = M^-1 U_r with the symmetric root M, up to the signs of eigenvectors.
+TEST(LossDecompositionTest, FactorsAreThoseOfTheSymmetricRoot) {
+  const LossProblem p = RandomLossProblem(5, 14, 25);
+  for (const LatentPart part : kParts) {
+    const at::Tensor weight = RowsOf(p, part);
+    const at::Tensor root = SymmetricRoot(RidgedFisher(p, part, 1e-3));
+    const at::Tensor output = at::matmul(at::matmul(weight, MixedCovariance(p, 0.125)), weight.t());
+    const auto [values, vectors] = at::linalg_eigh(at::matmul(at::matmul(root, output), root));
+    const at::Tensor basis = vectors.flip({1}).narrow(1, 0, 4);
+    const at::Tensor down = at::matmul(at::matmul(basis.t(), root), weight);
+    const at::Tensor up = at::matmul(at::linalg_inv(root), basis);
+    const auto factors = Decompose(p, part).FactorsOf(4, Gauge::kOrthonormal);
+    ASSERT_TRUE(factors.ok()) << factors.status();
+    const at::Tensor signs = (factors->up * up).sum(0).sign();
+    // Rounding of 1e-16 over the smallest relative gap of eigenvalues (above 1e-4) times the
+    // condition number of M (below 1e3).
+    EXPECT_LT(MaxAbs(factors->up * signs - up), 1e-8 * MaxAbs(up));
+    EXPECT_LT(MaxAbs(factors->down * signs.unsqueeze(1) - down), 1e-8 * MaxAbs(down));
+  }
+}
+
+// Gradients in 3 of 10 directions and no ridge: G has no Cholesky factor, and three latents lose
+// nothing.
+TEST(LossDecompositionTest, SingularFisherWithoutRidge) {
+  const LossProblem sample = RandomLossProblem(5, 14, 26);
+  const LossProblem p = MakeLossProblem(
+      sample.weight, sample.x, at::matmul(RandomMatrix(10, 3, 27), RandomMatrix(3, 400, 28)), 20);
+  const LossDecomposition d = Decompose(p, LatentPart::kJoint, {.sink_weight = 0.125, .ridge = 0});
+  const at::Tensor covariance = MixedCovariance(p, 0.125);
+  const double all = ExpectedLoss(p.statistics.fisher, covariance, p.weight);
+  for (int64_t rank = 1; rank <= 10; ++rank) {
+    // Eigenvalues floored at 1e-12 of the largest, outputs of all directions within 1e4.
+    EXPECT_NEAR(ExpectedLoss(p.statistics.fisher, covariance, p.weight - Product(d, rank)),
+                d.PredictedLoss(rank), 1e-8 * all)
+        << "rank " << rank;
+  }
+  EXPECT_GT(d.PredictedLoss(2), 1e-3 * all);
+  EXPECT_LT(d.PredictedLoss(3), 1e-8 * all);
 }
 
 TEST(LossDecompositionTest, NoRandomStepImprovesIt) {

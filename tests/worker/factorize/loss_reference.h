@@ -1,5 +1,5 @@
 // Slow, independent fp64 references for the loss-aware factorisation: everything is
-// computed from tokens and gradients, roots are Cholesky factors, the minimum an SVD.
+// computed from tokens and gradients, roots are symmetric ones, the minimum an SVD.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -92,12 +92,12 @@ inline double ExpectedLoss(const at::Tensor& fisher, const at::Tensor& covarianc
                    .item<double>();
 }
 
-// The W' of rank r of least loss: with G = L L^T and C = R R^T, the loss is half the
-// squared Frobenius norm of L^T (W - W') R, which Eckart and Young's theorem minimises.
+// The W' of rank r of least loss, which is half the squared Frobenius norm of
+// G^(1/2) (W - W') C^(1/2): Eckart and Young's theorem minimises it.
 inline at::Tensor BestOfRank(const at::Tensor& weight, const at::Tensor& fisher,
                              const at::Tensor& covariance, int64_t rank) {
-  const at::Tensor left = at::linalg_cholesky(fisher).t();
-  const at::Tensor right = at::linalg_cholesky(covariance);
+  const at::Tensor left = SymmetricRoot(fisher);
+  const at::Tensor right = SymmetricRoot(covariance);
   const auto [u, s, v] =
       at::linalg_svd(at::matmul(at::matmul(left, weight), right), /*full_matrices=*/false);
   const at::Tensor low =
