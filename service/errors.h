@@ -22,6 +22,7 @@ inline constexpr char kLeaseLost[] = "LEASE_LOST";
 inline constexpr char kConcurrentTransition[] = "CONCURRENT_TRANSITION";
 inline constexpr char kDraining[] = "DRAINING";
 inline constexpr char kOutputInUse[] = "OUTPUT_IN_USE";
+inline constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
 inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";
 
 struct FieldViolation {

@@ -67,6 +67,10 @@ absl::Status CheckAcquireRequest(const v1::AcquireLeaseRequest& request,
   if (worker.name().empty() || worker.name().size() > kMaxNameBytes)
     violations.push_back({"worker.name", absl::StrCat("has ", worker.name().size(),
                                                       " bytes, expected 1 to ", kMaxNameBytes)});
+  if (worker.instance().size() > kMaxNameBytes)
+    violations.push_back(
+        {"worker.instance", absl::StrCat("has ", worker.instance().size(),
+                                         " bytes, expected at most ", kMaxNameBytes)});
   if (worker.slots() < 1 || worker.slots() > 1024)
     violations.push_back(
         {"worker.slots", absl::StrCat("is ", worker.slots(), ", expected 1 to 1024")});

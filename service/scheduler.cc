@@ -70,7 +70,7 @@ Scheduler::Scheduler(JobEngine& engine, Wakeup& wakeup, PageTokenCodec tokens,
       tokens_(std::move(tokens)),
       options_(std::move(options)),
       // A worker polls at least every max_wait and is heard every third of a lease.
-      workers_(2 * std::max(options_.lease_duration, options_.max_wait)) {}
+      workers_(options_.lease_duration, 2 * std::max(options_.lease_duration, options_.max_wait)) {}
 
 absl::Status Scheduler::RenewLeases() {
   LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(absl::InfiniteFuture()));
@@ -85,7 +85,11 @@ int64_t Scheduler::Acquire(const v1::AcquireLeaseRequest& request, AcquireDone d
     return 0;
   }
   const absl::Time now = engine_.Now();
-  workers_.Introduce(request.worker(), now);
+  TouchWaiting(now);
+  if (const absl::Status introduced = workers_.Introduce(request.worker(), now); !introduced.ok()) {
+    done(introduced);
+    return 0;
+  }
   {
     absl::MutexLock lock(&mutex_);
     if (!draining_) {
@@ -99,7 +103,17 @@ int64_t Scheduler::Acquire(const v1::AcquireLeaseRequest& request, AcquireDone d
   return 0;
 }
 
-bool Scheduler::Abandon(int64_t ticket) { return TakeWaiter(ticket).has_value(); }
+// A worker whose wait is under way is there, however long ago it called.
+void Scheduler::TouchWaiting(absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  for (const Waiter& waiter : waiters_) workers_.Touch(waiter.worker.name(), now);
+}
+
+bool Scheduler::Abandon(int64_t ticket) {
+  const std::optional<Waiter> waiter = TakeWaiter(ticket);
+  if (waiter.has_value()) workers_.Leave(waiter->worker.name());
+  return waiter.has_value();
+}
 
 std::optional<Scheduler::Waiter> Scheduler::TakeWaiter(int64_t ticket) {
   absl::MutexLock lock(&mutex_);
@@ -139,6 +153,7 @@ absl::Status Scheduler::ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker
   served = claimed.has_value();
   if (!served) return absl::OkStatus();
   if (std::optional<Waiter> waiter = TakeWaiter(ticket); waiter.has_value()) {
+    workers_.Touch(worker.name(), engine_.Now());
     waiter->done(GrantOf(*claimed));
     return absl::OkStatus();
   }
@@ -178,7 +193,10 @@ void Scheduler::EndWaits() {
       it = next;
     }
   }
-  for (Waiter& waiter : over) waiter.done(v1::AcquireLeaseResponse());
+  for (Waiter& waiter : over) {
+    workers_.Touch(waiter.worker.name(), now);
+    waiter.done(v1::AcquireLeaseResponse());
+  }
 }
 
 absl::StatusOr<JobRecord> Scheduler::ApplyForWorker(const v1::Lease& lease, const Command& command,
@@ -227,7 +245,8 @@ absl::StatusOr<v1::ReportEventsResponse> Scheduler::ReportEvents(
 absl::StatusOr<v1::CompleteAttemptResponse> Scheduler::Complete(
     const v1::CompleteAttemptRequest& request) {
   LF_ASSIGN_OR_RETURN(const Command end, EndOf(request));
-  LF_RETURN_IF_ERROR(ApplyForWorker(request.lease(), end, "complete").status());
+  LF_ASSIGN_OR_RETURN(const JobRecord record, ApplyForWorker(request.lease(), end, "complete"));
+  if (request.has_released()) workers_.Leave(record.job.status().worker());
   return v1::CompleteAttemptResponse();
 }
 
@@ -243,7 +262,8 @@ absl::StatusOr<v1::ListWorkersResponse> Scheduler::ListWorkers(
   for (const JobRecord& record : leased)
     leases.emplace(record.job.status().worker(), LeaseOf(record));
   v1::ListWorkersResponse response;
-  for (const auto& [info, last_seen] : workers_.List(engine_.Now())) {
+  for (const WorkerRegistry::Presence& present : workers_.List(engine_.Now())) {
+    const v1::WorkerInfo& info = present.info;
     if (info.name() <= after) continue;
     if (response.workers_size() == page_size) {
       response.set_next_page_token(
@@ -252,7 +272,7 @@ absl::StatusOr<v1::ListWorkersResponse> Scheduler::ListWorkers(
     }
     v1::Worker& worker = *response.add_workers();
     *worker.mutable_info() = info;
-    *worker.mutable_last_seen_time() = ToProto(last_seen);
+    *worker.mutable_last_seen_time() = ToProto(present.last_seen);
     const auto [begin, end] = leases.equal_range(info.name());
     for (auto it = begin; it != end; ++it) *worker.add_leases() = it->second;
   }
@@ -291,9 +311,9 @@ absl::StatusOr<Scheduler::Presence> Scheduler::CountPresence() {
   LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(absl::InfiniteFuture()));
   Presence presence;
   presence.leases = static_cast<int64_t>(leased.size());
-  for (const auto& [info, last_seen] : workers_.List(engine_.Now())) {
+  for (const WorkerRegistry::Presence& present : workers_.List(engine_.Now())) {
     presence.workers += 1;
-    presence.slots += info.slots();
+    presence.slots += present.info.slots();
   }
   return presence;
 }

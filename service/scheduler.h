@@ -75,6 +75,7 @@ class Scheduler {
   absl::StatusOr<std::optional<JobRecord>> TryClaim(const v1::WorkerInfo& worker);
   v1::AcquireLeaseResponse GrantOf(const JobRecord& record) const;
   absl::Status ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served);
+  void TouchWaiting(absl::Time now);
   void EndWaits();
   absl::StatusOr<JobRecord> ApplyForWorker(const v1::Lease& lease, const Command& command,
                                            absl::string_view operation);

@@ -22,7 +22,7 @@ absl::Duration Get(const google::protobuf::Duration& proto) {
 }  // namespace
 
 grpc::Status ErrorWithReason(grpc::StatusCode code, const std::string& reason,
-                             const std::string& message) {
+                             const std::string& message, absl::Duration retry_delay) {
   google::rpc::ErrorInfo info;
   info.set_reason(reason);
   info.set_domain("latentforge");
@@ -30,6 +30,11 @@ grpc::Status ErrorWithReason(grpc::StatusCode code, const std::string& reason,
   details.set_code(code);
   details.set_message(message);
   details.add_details()->PackFrom(info);
+  if (retry_delay > absl::ZeroDuration()) {
+    google::rpc::RetryInfo retry;
+    Set(retry_delay, retry.mutable_retry_delay());
+    details.add_details()->PackFrom(retry);
+  }
   return grpc::Status(code, message, details.SerializeAsString());
 }
 

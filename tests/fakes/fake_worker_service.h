@@ -17,9 +17,11 @@
 
 namespace latentforge {
 
-// A status with a google.rpc.ErrorInfo, as the server makes them.
+// A status with a google.rpc.ErrorInfo, as the server makes them, and with a
+// RetryInfo unless the delay is zero.
 grpc::Status ErrorWithReason(grpc::StatusCode code, const std::string& reason,
-                             const std::string& message);
+                             const std::string& message,
+                             absl::Duration retry_delay = absl::ZeroDuration());
 
 // Hands out leases with rising epochs, checks them on every call, ignores repeated
 // sequences, and can be told to be away or to fence. Leases never expire by

@@ -1,5 +1,6 @@
 #include "worker/agent/agent.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -8,6 +9,14 @@
 #include "base/status_macros.h"
 
 namespace latentforge::agent {
+namespace {
+
+// How often a name that another process has is asked for, and how long beyond the
+// server's figure: its clock starts when the call arrives.
+constexpr absl::Duration kNamePause = absl::Seconds(1);
+constexpr absl::Duration kNameMargin = absl::Milliseconds(500);
+
+}  // namespace
 
 Agent::Agent(LeaseClient& client, AttemptRunner& runner, Random random, AgentOptions options)
     : client_(client),
@@ -73,30 +82,50 @@ void Agent::RunAttempt(const v1::AcquireLeaseResponse& grant) {
   attempts_.erase(control->get());
 }
 
-bool Agent::TakeOne(absl::Duration wait, Backoff& backoff) {
-  const absl::StatusOr<v1::AcquireLeaseResponse> grant = client_.Acquire(options_.info, wait);
-  if (grant.ok()) {
-    backoff.Reset();
-    if (grant->has_lease()) RunAttempt(*grant);
-    return SleepUnlessDraining(absl::ZeroDuration());
+bool Agent::AwaitName(const absl::Status& status, absl::Duration taken_for, Slot& slot) {
+  if (!slot.name_patience.has_value()) {
+    // A dead holder of the name stays silent, so that the time the server names runs out.
+    slot.name_patience = taken_for + kNameMargin;
+    Log(Severity::kWarning, "waiting for the name to become free, as after a restart",
+        {{"error", std::string(status.message())},
+         {"at_most", absl::FormatDuration(absl::Ceil(*slot.name_patience, absl::Seconds(1)))}});
   }
-  if (IsTransient(grant.status()) || grant.status().code() == absl::StatusCode::kAborted) {
-    const absl::Duration pause = backoff.Next();
+  const absl::Duration pause = std::min(*slot.name_patience, kNamePause);
+  if (pause <= absl::ZeroDuration()) return false;
+  *slot.name_patience -= pause;
+  SleepUnlessDraining(pause);
+  return true;
+}
+
+bool Agent::AfterRefusal(const absl::Status& status, Slot& slot) {
+  if (const auto taken_for = NameTakenFor(status); taken_for.has_value()) {
+    if (AwaitName(status, *taken_for, slot)) return SleepUnlessDraining(absl::ZeroDuration());
+  } else if (IsTransient(status) || status.code() == absl::StatusCode::kAborted) {
+    const absl::Duration pause = slot.backoff.Next();
     if (!SleepUnlessDraining(absl::ZeroDuration())) return false;  // we ended the call
     Log(Severity::kWarning, "no lease from the server",
-        {{"error", grant.status().ToString()}, {"retry", absl::FormatDuration(pause)}});
+        {{"error", status.ToString()}, {"retry", absl::FormatDuration(pause)}});
     return SleepUnlessDraining(pause);
   }
   absl::MutexLock lock(&mutex_);
-  refusal_.Update(Annotate(grant.status(), "the server refuses this worker"));
+  refusal_.Update(Annotate(status, "the server refuses this worker"));
   return false;
 }
 
+bool Agent::TakeOne(absl::Duration wait, Slot& slot) {
+  const absl::StatusOr<v1::AcquireLeaseResponse> grant = client_.Acquire(options_.info, wait);
+  if (!grant.ok()) return AfterRefusal(grant.status(), slot);
+  slot.backoff.Reset();
+  slot.name_patience.reset();
+  if (grant->has_lease()) RunAttempt(*grant);
+  return SleepUnlessDraining(absl::ZeroDuration());
+}
+
 void Agent::RunSlot() {
-  Backoff backoff(absl::Milliseconds(100), absl::Seconds(5), random_);
+  Slot slot{Backoff(absl::Milliseconds(100), absl::Seconds(5), random_), std::nullopt};
   // The first call does not wait: it shows at once whether the server takes us.
-  bool more = TakeOne(absl::ZeroDuration(), backoff);
-  while (more) more = TakeOne(options_.acquire_wait, backoff);
+  bool more = TakeOne(absl::ZeroDuration(), slot);
+  while (more) more = TakeOne(options_.acquire_wait, slot);
   absl::MutexLock lock(&mutex_);
   --running_slots_;
 }

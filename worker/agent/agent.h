@@ -1,6 +1,7 @@
 // The worker: slots that take leases and run them, one after another.
 #pragma once
 
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
@@ -46,8 +47,18 @@ class Agent {
 
  private:
   void RunSlot();
+  // What a slot remembers between tries.
+  struct Slot {
+    Backoff backoff;
+    // While another process has our name: how long that may still last.
+    std::optional<absl::Duration> name_patience;
+  };
   // One try. False when the slot has to end.
-  bool TakeOne(absl::Duration wait, Backoff& backoff);
+  bool TakeOne(absl::Duration wait, Slot& slot);
+  // The same after the server refused. False when the slot has to end.
+  bool AfterRefusal(const absl::Status& status, Slot& slot);
+  // True when it is worth asking again: the other process may be dead.
+  bool AwaitName(const absl::Status& status, absl::Duration taken_for, Slot& slot);
   void RunAttempt(const v1::AcquireLeaseResponse& grant);
   bool SleepUnlessDraining(absl::Duration duration);
   bool Stopped() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return running_slots_ == 0; }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "google/rpc/error_details.pb.h"
@@ -15,26 +16,41 @@ namespace latentforge::agent {
 namespace {
 
 constexpr char kReasonUrl[] = "latentforge/error-reason";
+constexpr char kRetryDelayUrl[] = "latentforge/retry-delay-ns";
 constexpr char kLeaseLost[] = "LEASE_LOST";
+constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
 
-// The reason of the google.rpc.ErrorInfo that the status carries; empty without one.
-std::string ErrorReason(const grpc::Status& status) {
+// What the status's google.rpc details say.
+struct ErrorDetails {
+  std::string reason;                         // empty without ErrorInfo
+  std::optional<absl::Duration> retry_delay;  // of RetryInfo
+};
+
+ErrorDetails DetailsOf(const grpc::Status& status) {
+  ErrorDetails found;
   google::rpc::Status details;
-  if (!details.ParseFromString(status.error_details())) return "";
+  if (!details.ParseFromString(status.error_details())) return found;
   for (const google::protobuf::Any& any : details.details()) {
     google::rpc::ErrorInfo info;
-    if (any.Is<google::rpc::ErrorInfo>() && any.UnpackTo(&info)) return info.reason();
+    google::rpc::RetryInfo retry;
+    if (any.Is<google::rpc::ErrorInfo>() && any.UnpackTo(&info)) found.reason = info.reason();
+    if (any.Is<google::rpc::RetryInfo>() && any.UnpackTo(&retry))
+      found.retry_delay = absl::Seconds(retry.retry_delay().seconds()) +
+                          absl::Nanoseconds(retry.retry_delay().nanos());
   }
-  return "";
+  return found;
 }
 
 absl::Status ToAbslStatus(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  const std::string reason = ErrorReason(status);
+  const auto [reason, retry_delay] = DetailsOf(status);
   absl::Status converted(
       static_cast<absl::StatusCode>(status.error_code()),
       reason.empty() ? status.error_message() : absl::StrCat(reason, ": ", status.error_message()));
   if (!reason.empty()) converted.SetPayload(kReasonUrl, absl::Cord(reason));
+  if (retry_delay.has_value())
+    converted.SetPayload(kRetryDelayUrl,
+                         absl::Cord(absl::StrCat(absl::ToInt64Nanoseconds(*retry_delay))));
   return converted;
 }
 
@@ -45,6 +61,15 @@ bool IsLeaseLost(const absl::Status& status) {
   if (status.code() != absl::StatusCode::kAborted) return false;
   const auto reason = status.GetPayload(kReasonUrl);
   return !reason.has_value() || *reason == kLeaseLost;
+}
+
+std::optional<absl::Duration> NameTakenFor(const absl::Status& status) {
+  const auto reason = status.GetPayload(kReasonUrl);
+  if (!reason.has_value() || *reason != kWorkerNameTaken) return std::nullopt;
+  int64_t nanos = 0;
+  const auto delay = status.GetPayload(kRetryDelayUrl);
+  const bool told = delay.has_value() && absl::SimpleAtoi(std::string(*delay), &nanos);
+  return told ? absl::Nanoseconds(nanos) : absl::ZeroDuration();
 }
 
 bool IsTransient(const absl::Status& status) {

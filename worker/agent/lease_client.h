@@ -23,6 +23,9 @@ bool IsLeaseLost(const absl::Status& status);
 // True when the same call may succeed later without any change.
 bool IsTransient(const absl::Status& status);
 
+// How long until this worker's name is free; nullopt when nobody else has it.
+std::optional<absl::Duration> NameTakenFor(const absl::Status& status);
+
 // A channel that finds a restarted server within two seconds and notices a dead
 // connection during a call. `address` is host:port or unix:/path.
 std::shared_ptr<grpc::Channel> MakeServerChannel(const std::string& address);

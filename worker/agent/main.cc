@@ -10,6 +10,7 @@
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -48,9 +49,17 @@ bool StopSignalWithinTick() {
   return sigtimedwait(&signals, nullptr, &kTick) > 0;
 }
 
+// Tells this process from others of its name.
+std::string NewInstance() {
+  absl::BitGen generator;
+  return absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(generator),
+                         absl::Uniform<uint64_t>(generator));
+}
+
 v1::WorkerInfo DescribeWorker(const WorkerFlags& flags) {
   v1::WorkerInfo info;
   info.set_name(flags.name);
+  info.set_instance(NewInstance());
   info.set_version(kVersion);
   info.set_hostname(HostName());
   info.set_slots(flags.slots);

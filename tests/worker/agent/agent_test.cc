@@ -134,6 +134,31 @@ TEST_F(AgentTest, StopsWhenTheServerRefusesIt) {
   EXPECT_THAT(std::string(agent_->refusal().message()), HasSubstr("server 0.2, worker 0.1"));
 }
 
+grpc::Status NameTaken(absl::Duration retry_delay) {
+  return ErrorWithReason(grpc::StatusCode::ALREADY_EXISTS, "WORKER_NAME_TAKEN",
+                         "another worker named w1 is alive; use --name", retry_delay);
+}
+
+TEST_F(AgentTest, TakesItsNameOverWhenTheDeadHolderIsForgotten) {
+  server_.service().FailWith(NameTaken(absl::Minutes(10)));
+  StartAgent();
+  EXPECT_FALSE(agent_->WaitUntilStopped(absl::Milliseconds(300)));
+  EXPECT_TRUE(agent_->refusal().ok());
+  server_.service().FailWith(grpc::Status::OK);
+  Submit("a", kResult);
+  EXPECT_TRUE(server_.service().AwaitAttempts(
+      [](const Attempts& attempts) { return attempts.size() == 1 && AllEnded(attempts); }));
+  agent_->Drain();
+}
+
+TEST_F(AgentTest, StopsWhenAnotherProcessKeepsItsName) {
+  server_.service().FailWith(NameTaken(absl::Milliseconds(50)));
+  StartAgent();
+  ASSERT_TRUE(agent_->WaitUntilStopped(absl::Seconds(20)));
+  EXPECT_THAT(std::string(agent_->refusal().message()), HasSubstr("WORKER_NAME_TAKEN"));
+  EXPECT_THAT(std::string(agent_->refusal().message()), HasSubstr("use --name"));
+}
+
 TEST_F(AgentTest, WaitsForAServerThatIsNotThereYet) {
   server_.Stop();
   StartAgent();
