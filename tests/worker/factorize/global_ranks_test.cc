@@ -125,6 +125,17 @@ TEST(GlobalRanksTest, HandExample) {
   EXPECT_DOUBLE_EQ(PredictedLoss(spectra, {9, -1}), 0.5 * (0 + 9 + 0.4));
 }
 
+TEST(GlobalRanksTest, ShortLastGroupsCountByTheirMeanAndFillTheRest) {
+  const std::vector<double> eight = {9, 9, 9, 9, 1, 1, 1, 1};
+  const std::vector<double> five = {9, 9, 9, 9, 3};
+  const GlobalRankOptions options{.floor = 1, .multiple = 4};
+  // Two single values of 3 before a group of four with a mean of 1, although its sum is 4.
+  EXPECT_EQ(Allocate(16, {eight, five, five}, options), (std::vector<int64_t>{4, 5, 5}));
+  EXPECT_EQ(Allocate(18, {eight, five, five}, options), (std::vector<int64_t>{8, 5, 5}));
+  // The group of the best mean does not fit, a single value of another latent does.
+  EXPECT_EQ(Allocate(9, {{9, 9, 9, 9, 8, 8, 8, 8}, five}, options), (std::vector<int64_t>{4, 5}));
+}
+
 TEST(GlobalRanksTest, TiesGoToTheEarliestProblem) {
   const Spectra equal(3, std::vector<double>(4, 1.0));
   EXPECT_EQ(Allocate(3, equal, {.floor = 1}), (std::vector<int64_t>{1, 1, 1}));

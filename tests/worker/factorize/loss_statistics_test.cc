@@ -70,6 +70,15 @@ TEST(LossStatisticsTest, NamesTheMomentThatIsWrong) {
   }
 }
 
+TEST(LossStatisticsTest, AcceptsFiniteMomentsWhoseSumOverflows) {
+  LossStatistics statistics = Good();
+  statistics.output.fill_(1e308);
+  EXPECT_TRUE(CheckLossStatistics(statistics, 6).ok());
+  statistics.output[0][1] = -HUGE_VAL;
+  statistics.output[1][0] = HUGE_VAL;
+  ExpectStatus(statistics, absl::StatusCode::kInternal, "output is not finite");
+}
+
 TEST(LossStatisticsTest, RefusesEmptyMoments) {
   LossStatistics statistics = Good();
   for (const auto& [member, name] : kMoments) statistics.*member = at::zeros({0, 0}, at::kDouble);
