@@ -13,9 +13,6 @@
 namespace latentforge::client {
 namespace {
 
-// A watch is renewed after this long, so that a dead connection is noticed.
-constexpr absl::Duration kWatchTimeout = absl::Minutes(5);
-
 void SetDeadline(absl::Duration timeout, grpc::ClientContext* context) {
   context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
 }
@@ -148,9 +145,9 @@ absl::StatusOr<std::string> ConversionClient::ServerVersion() {
 }
 
 absl::Status ConversionClient::WatchOnce(
-    const v1::WatchJobRequest& request, grpc::ClientContext* context,
+    const v1::WatchJobRequest& request, absl::Duration timeout, grpc::ClientContext* context,
     absl::FunctionRef<bool(const v1::WatchJobResponse&)> receive) {
-  SetDeadline(kWatchTimeout, context);
+  SetDeadline(timeout, context);
   const std::unique_ptr<grpc::ClientReader<v1::WatchJobResponse>> reader =
       jobs_->WatchJob(context, request);
   v1::WatchJobResponse message;

@@ -50,8 +50,9 @@ class ConversionClient {
 
   // Opens one watch and passes its messages to `receive` until the stream ends or
   // `receive` returns false. OK when the server ended the stream. `context` can be
-  // cancelled from another thread; its deadline is set here.
-  absl::Status WatchOnce(const v1::WatchJobRequest& request, grpc::ClientContext* context,
+  // cancelled from another thread; its deadline, `timeout` from now, is set here.
+  absl::Status WatchOnce(const v1::WatchJobRequest& request, absl::Duration timeout,
+                         grpc::ClientContext* context,
                          absl::FunctionRef<bool(const v1::WatchJobResponse&)> receive);
 
   const std::string& address() const { return address_; }

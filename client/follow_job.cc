@@ -18,7 +18,9 @@ absl::StatusOr<bool> Take(const WatchUpdate& update, const FollowOptions& option
     case WatchUpdate::Kind::kEnded:
       return update.status.ok() ? absl::StatusOr<bool>(true) : update.status;
     case WatchUpdate::Kind::kReconnecting:
-      view->Notice(absl::StrCat("connection lost (", update.status.message(), "), trying again"));
+      view->Notice(
+          absl::StrCat(tracker->has_snapshot() ? "connection lost (" : "no connection yet (",
+                       update.status.message(), "), trying again"));
       return false;
     case WatchUpdate::Kind::kMessage:
       break;

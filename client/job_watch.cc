@@ -53,7 +53,7 @@ bool JobWatch::Stopped() {
   return stop_;
 }
 
-absl::Status JobWatch::RunOnce(bool* received) {
+absl::Status JobWatch::RunOnce(absl::Duration timeout, bool* received) {
   grpc::ClientContext context;
   {
     absl::MutexLock lock(&mutex_);
@@ -64,7 +64,7 @@ absl::Status JobWatch::RunOnce(bool* received) {
   request.set_name(job_);
   if (after_.has_value()) request.set_from_sequence(*after_);
   const absl::Status status =
-      client_.WatchOnce(request, &context, [&](const v1::WatchJobResponse& message) {
+      client_.WatchOnce(request, timeout, &context, [&](const v1::WatchJobResponse& message) {
         *received = true;
         if (message.has_snapshot()) {
           job_ended_ = IsTerminal(message.snapshot().job().status().state());
@@ -86,18 +86,22 @@ absl::Status JobWatch::RunOnce(bool* received) {
 void JobWatch::Run() {
   absl::Duration backoff = options_.first_backoff;
   absl::Duration last_heard = clock_.Monotonic();
+  bool ever_heard = false;
   while (true) {
     bool received = false;
-    const absl::Status status = RunOnce(&received);
+    const absl::Status status =
+        RunOnce(ever_heard ? options_.renewal : options_.first_patience, &received);
     if (Stopped()) return;
     // The server ends a stream only when all events of an ended job are out.
     const bool finished = status.ok() && job_ended_;
     const absl::Duration now = clock_.Monotonic();
     if (received) {
+      ever_heard = true;
       last_heard = now;
       backoff = options_.first_backoff;
     }
-    if (finished || !MayResume(status) || now - last_heard > options_.patience) {
+    const absl::Duration patience = ever_heard ? options_.patience : options_.first_patience;
+    if (finished || !MayResume(status) || now - last_heard >= patience) {
       Push({WatchUpdate::Kind::kEnded, {}, status});
       return;
     }

@@ -28,8 +28,13 @@ struct WatchUpdate {
 };
 
 struct WatchOptions {
-  // Gives up with the last error after the server was away this long.
+  // Gives up with the last error when the server has never answered for this long:
+  // a wrong address, or no server.
+  absl::Duration first_patience = absl::Seconds(10);
+  // The same once it has answered: it is away for a while.
   absl::Duration patience = absl::Minutes(5);
+  // A watch is opened anew after this long, so that a dead connection is noticed.
+  absl::Duration renewal = absl::Minutes(5);
   absl::Duration first_backoff = absl::Milliseconds(200);
   absl::Duration max_backoff = absl::Seconds(5);
 };
@@ -53,7 +58,7 @@ class JobWatch {
 
  private:
   void Run();
-  absl::Status RunOnce(bool* received);
+  absl::Status RunOnce(absl::Duration timeout, bool* received);
   void Push(WatchUpdate update);
   bool Stopped();
 

@@ -107,6 +107,26 @@ TEST_F(ClientTest, AWatchResumesBehindTheLastEvent) {
   EXPECT_EQ(asked[2].from_sequence(), 3);
 }
 
+TEST_F(ClientTest, AWatchGivesUpOnAServerThatNeverAnswered) {
+  for (int i = 0; i < 200; ++i) service_.AddWatch({{}, kAway});
+  SilentView view;
+  const absl::StatusOr<FollowResult> result = FollowJob(client_, clock_, "jobs/1", view, {});
+  EXPECT_EQ(ReasonOf(result.status()), "SERVER_UNREACHABLE") << result.status();
+  EXPECT_THAT(result.status().message(), HasSubstr("server fake:1 did not answer"));
+  EXPECT_THAT(NextStepOf(result.status()), HasSubstr("latentforge health --server fake:1"));
+  EXPECT_LT(clock_.Monotonic(), absl::Seconds(20));
+}
+
+TEST_F(ClientTest, AWatchIsPatientWithAServerThatAnsweredOnce) {
+  service_.AddWatch({{SnapshotOf(v1::JOB_STATE_RUNNING, 1)}, kAway});
+  for (int i = 0; i < 20; ++i) service_.AddWatch({{}, kAway});
+  service_.AddWatch({{StateEvent(v1::JOB_STATE_SUCCEEDED, 2)}, grpc::Status::OK});
+  SilentView view;
+  const absl::StatusOr<FollowResult> result = FollowJob(client_, clock_, "jobs/1", view, {});
+  EXPECT_TRUE(result.ok()) << result.status();
+  EXPECT_GT(clock_.Monotonic(), absl::Seconds(30));
+}
+
 TEST_F(ClientTest, AWatchEndsWithAFinalError) {
   service_.AddWatch({{}, {grpc::StatusCode::NOT_FOUND, "no such job"}});
   SilentView view;
