@@ -19,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/version.h"
 #include "service/errors.h"
+#include "service/process_metrics.h"
 #include "service/time_util.h"
 
 namespace latentforge::service {
@@ -143,6 +144,7 @@ struct Metrics::Families {
 
   // After the registry that it reads; stops serving first.
   std::shared_ptr<GaugeCollector> gauges;
+  std::shared_ptr<ProcessCollector> process = std::make_shared<ProcessCollector>();
   std::unique_ptr<prometheus::Exposer> exposer;
 };
 
@@ -240,6 +242,7 @@ absl::StatusOr<std::string> Metrics::Serve(const std::string& address, const Clo
   }
   families_->exposer->RegisterCollectable(families_->registry);
   families_->exposer->RegisterCollectable(families_->gauges);
+  families_->exposer->RegisterCollectable(families_->process);
   const std::vector<int> ports = families_->exposer->GetListeningPorts();
   const size_t colon = address.rfind(':');
   if (ports.empty() || colon == std::string::npos) return address;

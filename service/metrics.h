@@ -1,4 +1,4 @@
-// Prometheus metrics. metrics.cc alone sees prometheus-cpp.
+// Prometheus metrics. Only metrics.cc and process_metrics see prometheus-cpp.
 #pragma once
 
 #include <functional>

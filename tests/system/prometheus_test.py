@@ -26,6 +26,10 @@ REQUIRED = [
     "latentforge_worker_slots",
     "latentforge_leases_expired_total",
     "latentforge_attempts_finished_total",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
 ]
 
 
