@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/status_macros.h"
 #include "client/conversion_client.h"
+#include "client/disk_guard.h"
 #include "client/error.h"
 #include "client/follow_job.h"
 #include "client/interrupt.h"
@@ -84,12 +85,17 @@ absl::Status PrintResult(const v1::ConversionResult& result, OutputFormat format
 
 // Follows the job; after the first Ctrl-C asks for cancellation and follows on.
 absl::StatusOr<v1::Job> Follow(ConversionClient& client, PrivateService& service,
-                               const std::string& name, const CommandContext& context) {
+                               const std::string& name, const std::filesystem::path& folder,
+                               const CommandContext& context) {
   const std::unique_ptr<ProgressView> view = MakeProgressView(context.terminal, context.clock);
   FollowOptions options;
   options.after = 0;
   options.interrupted = Interrupted;
-  options.check = [&service] { return service.Check(); };
+  DiskGuard disk(folder, context.clock, FreeBytes);
+  options.check = [&] {
+    LF_RETURN_IF_ERROR(service.Check());
+    return disk.Check();
+  };
   absl::StatusOr<FollowResult> result = FollowJob(client, context.clock, name, *view, options);
   if (result.ok() && result->end == FollowEnd::kInterrupted) {
     view->Notice("cancelling; Ctrl-C again leaves at once");
@@ -143,6 +149,17 @@ bool WorkIsDone(const v1::Job& job) {
          status.error().error_class() == v1::ERROR_CLASS_USER;
 }
 
+// A private server that does not answer has died, as by a limit of the shell: how it
+// ended says more. The kernel may need a moment to tell.
+absl::Status CauseOf(const absl::Status& status, PrivateService& service, Clock& clock) {
+  if (ReasonOf(status) != "SERVER_UNREACHABLE") return status;
+  for (int i = 0; i < 100; ++i) {
+    LF_RETURN_IF_ERROR(service.Check());
+    clock.SleepFor(absl::Milliseconds(10));
+  }
+  return status;
+}
+
 absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, const JobDraft& draft,
                                   const std::string& digest, const CommandContext& context) {
   PrivateServiceOptions options;
@@ -155,8 +172,10 @@ absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, const JobDraft& draft,
   LF_ASSIGN_OR_RETURN(const std::unique_ptr<PrivateService> service,
                       PrivateService::Start(options, context.clock));
   ConversionClient client(OpenChannel(service->address()), service->address(), context.clock);
-  LF_ASSIGN_OR_RETURN(const v1::Job job, Submit(client, draft, digest, context));
-  absl::StatusOr<v1::Job> ended = Follow(client, *service, job.name(), context);
+  const absl::StatusOr<v1::Job> job = Submit(client, draft, digest, context);
+  if (!job.ok()) return CauseOf(job.status(), *service, context.clock);
+  absl::StatusOr<v1::Job> ended = Follow(client, *service, job->name(), folder.path(), context);
+  if (!ended.ok()) ended = CauseOf(ended.status(), *service, context.clock);
   service->Stop();
   return ended;
 }

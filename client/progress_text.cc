@@ -62,8 +62,12 @@ std::string DetailLine(const v1::JobStatus& status, bool unicode) {
   return absl::StrJoin(parts, unicode ? " · " : ", ");
 }
 
-std::string StateLine(const v1::StateChanged& change) {
+std::string StateLine(const v1::StateChanged& change, int max_attempts) {
   std::string line = StateText(change.state());
+  if (change.state() == v1::JOB_STATE_QUEUED && change.has_error()) {
+    line =
+        absl::StrCat("attempt ", change.attempt(), " of ", max_attempts, " failed, trying again");
+  }
   if (change.state() == v1::JOB_STATE_RUNNING) {
     if (!change.worker().empty()) absl::StrAppend(&line, " on ", Printable(change.worker()));
     if (change.attempt() > 1) absl::StrAppend(&line, ", attempt ", change.attempt());
@@ -138,10 +142,10 @@ std::string ProgressLine(const v1::Job& job) {
   return absl::StrJoin(parts, ", ");
 }
 
-std::string EventLine(const v1::JobEvent& event) {
+std::string EventLine(const v1::JobEvent& event, int max_attempts) {
   switch (event.kind_case()) {
     case v1::JobEvent::kStateChanged:
-      return StateLine(event.state_changed());
+      return StateLine(event.state_changed(), max_attempts);
     case v1::JobEvent::kPhaseStarted:
       if (!event.phase_started().resumed()) return "";
       return absl::StrCat(PhaseText(event.phase_started().phase()),

@@ -28,6 +28,7 @@ std::string ProgressLine(const v1::Job& job);
 
 // The line that an event leaves in the record: changes of state, ends of phases,
 // resumed phases, final perplexities, warnings. Empty for other events.
-std::string EventLine(const v1::JobEvent& event);
+// `max_attempts` is the job's.
+std::string EventLine(const v1::JobEvent& event, int max_attempts);
 
 }  // namespace latentforge::client

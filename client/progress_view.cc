@@ -22,7 +22,7 @@ void LiveView::Show(const v1::Job& job, const v1::JobEvent* event) {
   shown_ = true;
   changed_ = true;
   if (event == nullptr || event->has_progress()) eta_at_ = clock_.Monotonic();
-  const std::string line = event == nullptr ? "" : EventLine(*event);
+  const std::string line = event == nullptr ? "" : EventLine(*event, job.status().max_attempts());
   if (!line.empty()) {
     Paint(line);
   } else {
@@ -73,12 +73,12 @@ void LiveView::Paint(absl::string_view record_line) {
 void PlainView::Show(const v1::Job& job, const v1::JobEvent* event) {
   const absl::Duration now = clock_.Monotonic();
   if (event == nullptr || event->has_phase_started()) {
-    const std::string line = event == nullptr ? "" : EventLine(*event);
+    const std::string line = event == nullptr ? "" : EventLine(*event, job.status().max_attempts());
     terminal_.Write(absl::StrCat(line.empty() ? ProgressLine(job) : line, "\n"));
     progress_at_ = now;
     return;
   }
-  if (const std::string line = EventLine(*event); !line.empty()) {
+  if (const std::string line = EventLine(*event, job.status().max_attempts()); !line.empty()) {
     terminal_.Write(absl::StrCat(line, "\n"));
   } else if (event->has_progress() && now - progress_at_ >= interval_) {
     terminal_.Write(absl::StrCat(ProgressLine(job), "\n"));

@@ -231,7 +231,8 @@ class Decider {
     }
     if (error.phase() == v1::PHASE_UNSPECIFIED) error.set_phase(status().phase());
     NoteAttempt(outcome, error.reason());
-    const bool again = error.retryable() && error.error_class() != v1::ERROR_CLASS_USER &&
+    const bool again = error.retryable() && !IsHopeless(error) &&
+                       error.error_class() != v1::ERROR_CLASS_USER &&
                        record().counted_attempts < status().max_attempts();
     *status().mutable_error() = std::move(error);
     if (cancelling) {
@@ -242,6 +243,11 @@ class Decider {
     } else {
       ChangeState(v1::JOB_STATE_FAILED);
     }
+  }
+
+  bool IsHopeless(const v1::ConversionError& error) const {
+    return policy_.one_machine &&
+           (error.reason() == "SCRATCH_FULL" || error.reason() == "OUTPUT_DISK_FULL");
   }
 
   absl::Duration Backoff() {

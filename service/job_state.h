@@ -70,6 +70,9 @@ using Command = std::variant<command::Claim, command::Extend, command::Report, c
 struct StatePolicy {
   // Pause before a failed attempt is repeated; doubles each time, at most 60 s.
   absl::Duration retry_backoff = absl::Seconds(1);
+  // Every worker is on one machine: a full disk is not tried again, for no other
+  // worker has more room.
+  bool one_machine = false;
   // A job keeps at most this many events that are not about state or phase.
   int64_t max_detail_events = 20'000;
 };

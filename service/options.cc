@@ -59,6 +59,9 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_option("--max-attempts", options.max_attempts, "Most attempts of a job")
       ->check(CLI::Range(1, 100))
       ->capture_default_str();
+  app.add_flag("--one-machine", options.one_machine,
+               "Every worker is on this machine: a full disk fails a job at once, for no other "
+               "worker has more room");
   app.add_option("--max-watches", options.max_watches, "Most open watches")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();

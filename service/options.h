@@ -22,6 +22,7 @@ struct ServerOptions {
   std::filesystem::path ready_file;  // empty: none
 
   int max_attempts = kDefaultMaxAttempts;
+  bool one_machine = false;  // see StatePolicy
   absl::Duration lease_duration = absl::Seconds(30);
   absl::Duration retry_backoff = absl::Seconds(1);
   absl::Duration bookmark_interval = absl::Seconds(15);

@@ -29,6 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 
 struct Ending {
   std::string how;
@@ -209,6 +210,28 @@ TEST_F(ConvertTest, AKilledRunTakesItsProcessesAlongAndContinuesInTheSameJob) {
   EXPECT_THAT(again.progress, HasSubstr("continuing the interrupted run"));
   // The work folder of the job counted on: it is the same job.
   EXPECT_EQ(ReadFile(folder_ / "attempt").value_or("none"), "2\n");
+}
+
+TEST_F(ConvertTest, SaysWhyAnAttemptIsRepeated) {
+  Script(absl::StrCat(R"([{"event": {"error": {"reason": "CHECKPOINT_CORRUPT",
+                          "message": "layer 3 does not read back",
+                          "errorClass": "ERROR_CLASS_SYSTEM", "retryable": true}}}, {"exit": 3}], )",
+                      success_));
+  const Ending ending = Finish(*Start("table"));
+  EXPECT_EQ(ending.how, "exit code 0") << ending.progress;
+  EXPECT_THAT(ending.progress, HasSubstr("attempt 1 of 3 failed, trying again: layer 3 does not "
+                                         "read back [CHECKPOINT_CORRUPT]"));
+}
+
+TEST_F(ConvertTest, AFullDiskEndsTheOnlyMachinesJobAtOnce) {
+  Script(absl::StrCat(R"([{"event": {"error": {"reason": "OUTPUT_DISK_FULL",
+                          "message": "disk of /out has 5 bytes free, expected at least 7",
+                          "errorClass": "ERROR_CLASS_RESOURCE", "retryable": true}}}, {"exit": 4}], )",
+                      success_));
+  const Ending ending = Finish(*Start("table"));
+  EXPECT_EQ(ending.how, "exit code 3") << ending.progress;
+  EXPECT_THAT(ending.progress, HasSubstr("disk of /out has 5 bytes free, expected at least 7"));
+  EXPECT_THAT(ending.progress, Not(HasSubstr("trying again")));
 }
 
 TEST_F(ConvertTest, AServerThatDoesNotStartShowsWhy) {

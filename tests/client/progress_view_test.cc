@@ -172,13 +172,15 @@ TEST(EventLineTest, WarningsAndFailuresAreKeptInformationIsNot) {
   v1::JobEvent event;
   event.mutable_log()->set_text("held back 5 %\n");
   event.mutable_log()->set_severity(v1::LogLine::SEVERITY_INFO);
-  EXPECT_EQ(EventLine(event), "");
+  EXPECT_EQ(EventLine(event, 3), "");
   event.mutable_log()->set_severity(v1::LogLine::SEVERITY_WARNING);
-  EXPECT_EQ(EventLine(event), "warning: held back 5 %?");
+  EXPECT_EQ(EventLine(event, 3), "warning: held back 5 %?");
   event.mutable_state_changed()->set_state(v1::JOB_STATE_QUEUED);
+  event.mutable_state_changed()->set_attempt(1);
   event.mutable_state_changed()->mutable_error()->set_message("the worker died");
   event.mutable_state_changed()->mutable_error()->set_reason("WORKER_LOST");
-  EXPECT_EQ(EventLine(event), "queued: the worker died [WORKER_LOST]");
+  EXPECT_EQ(EventLine(event, 3),
+            "attempt 1 of 3 failed, trying again: the worker died [WORKER_LOST]");
 }
 
 TEST(MakeProgressViewTest, AnimatesOnlyOnATerminal) {

@@ -206,6 +206,24 @@ TEST(JobStateTest, RetryableErrorsEndAtMaxAttempts) {
   EXPECT_EQ(record.job.status().error().reason(), "DISK_FULL");
 }
 
+TEST(JobStateTest, AFullDiskIsTriedElsewhereButNotOnOneMachine) {
+  for (const char* reason : {"SCRATCH_FULL", "OUTPUT_DISK_FULL", "OUT_OF_MEMORY"}) {
+    v1::ConversionError error;
+    error.set_reason(reason);
+    error.set_error_class(v1::ERROR_CLASS_RESOURCE);
+    error.set_retryable(true);
+    const JobRecord record = InState(R);
+    const command::Fail fail{{record.job.status().attempt(), record.lease_epoch}, error};
+    const auto elsewhere = Decide(record, fail, kNow);
+    ASSERT_TRUE(elsewhere.ok()) << elsewhere.status();
+    EXPECT_EQ(elsewhere->next.job.status().state(), Q) << reason;
+    const auto here = Decide(record, fail, kNow, {.one_machine = true});
+    ASSERT_TRUE(here.ok()) << here.status();
+    EXPECT_EQ(here->next.job.status().state(), std::string(reason) == "OUT_OF_MEMORY" ? Q : F)
+        << reason;
+  }
+}
+
 TEST(JobStateTest, LeaseExpiryCountsAndReleaseDoesNot) {
   JobRecord record = InState(R, /*max_attempts=*/1);
   record = MustDecide(record, command::Release{kLease}).next;

@@ -1,0 +1,54 @@
+#include "client/disk_guard.h"
+
+#include <unistd.h>
+
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/error.h"
+
+namespace latentforge::client {
+namespace {
+
+// What the database needs to record the end of a job, with room to spare.
+constexpr int64_t kWanted = int64_t{1} << 20;
+constexpr absl::Duration kPatience = absl::Seconds(10);
+constexpr absl::Duration kInterval = absl::Seconds(1);
+
+}  // namespace
+
+std::optional<int64_t> FreeBytes(const std::filesystem::path& folder) {
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(folder, error);
+  if (error) return std::nullopt;
+  // Some of it is kept back for root.
+  return static_cast<int64_t>(geteuid() == 0 ? space.free : space.available);
+}
+
+DiskGuard::DiskGuard(std::filesystem::path folder, Clock& clock, FreeBytesOf free_bytes)
+    : folder_(std::move(folder)),
+      clock_(clock),
+      free_bytes_(std::move(free_bytes)),
+      next_look_(clock.Monotonic()) {}
+
+absl::Status DiskGuard::Check() {
+  const absl::Duration now = clock_.Monotonic();
+  if (now < next_look_) return absl::OkStatus();
+  next_look_ = now + kInterval;
+  const std::optional<int64_t> free = free_bytes_(folder_);
+  if (!free.has_value() || *free >= kWanted) {
+    full_since_.reset();
+    return absl::OkStatus();
+  }
+  if (!full_since_.has_value()) full_since_ = now;
+  if (now - *full_since_ < kPatience) return absl::OkStatus();
+  const absl::Status full = absl::ResourceExhaustedError(absl::StrCat(
+      "the disk of the work folder ", folder_.string(), " has ", *free,
+      " bytes free, expected at least ", kWanted, " for the job's database and finished layers"));
+  return WithNextStep(WithReason(full, "SCRATCH_FULL"),
+                      "free space there and repeat the command, which continues this run, or name "
+                      "a folder on another disk with --work-dir");
+}
+
+}  // namespace latentforge::client
