@@ -1,11 +1,13 @@
 #include "service/listen_address.h"
 
+#include <netdb.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -62,8 +64,39 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text) {
   return address;
 }
 
+namespace {
+
+absl::Status InUse(const ListenAddress& address) {
+  return absl::AlreadyExistsError(
+      absl::StrCat(address.text, " is in use: another process listens there"));
+}
+
+// Tries to bind what gRPC is going to bind. Other errors than a taken port are gRPC's to
+// find: it manages with some of the addresses of a name.
+absl::Status CheckPortNotTaken(const ListenAddress& address) {
+  if (address.port == 0) return absl::OkStatus();
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  const std::string port = absl::StrCat(address.port);
+  if (getaddrinfo(address.host.c_str(), port.c_str(), &hints, &found) != 0) return absl::OkStatus();
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> list(found, &freeaddrinfo);
+  for (const addrinfo* one = list.get(); one != nullptr; one = one->ai_next) {
+    const UniqueFd fd(socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const int on = 1;
+    if (!fd.valid() || setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0)
+      continue;
+    if (bind(fd.get(), one->ai_addr, one->ai_addrlen) != 0 && errno == EADDRINUSE)
+      return InUse(address);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status CheckNotTaken(const ListenAddress& address) {
-  if (address.unix_path.empty()) return absl::OkStatus();
+  if (address.unix_path.empty()) return CheckPortNotTaken(address);
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return ErrnoStatus(errno, "open a socket for", address.unix_path);
   sockaddr_un name = {};
@@ -71,8 +104,7 @@ absl::Status CheckNotTaken(const ListenAddress& address) {
   std::copy(address.unix_path.begin(), address.unix_path.end(), name.sun_path);
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0)
     return absl::OkStatus();
-  return absl::AlreadyExistsError(
-      absl::StrCat(address.text, " is in use: another process listens there"));
+  return InUse(address);
 }
 
 }  // namespace latentforge::service

@@ -22,7 +22,7 @@ struct ListenAddress {
 absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text);
 
 // AlreadyExists when a process answers on the Unix socket (gRPC would take it
-// away silently); OK for TCP and for a path that nobody listens on.
+// away silently) or listens on the port (gRPC would write of it into stderr).
 absl::Status CheckNotTaken(const ListenAddress& address);
 
 }  // namespace latentforge::service

@@ -1,7 +1,9 @@
 // The real latentforge-server: what survives its death, and how it stops.
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <optional>
@@ -12,6 +14,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "tests/service/rpc_client.h"
 #include "tests/service/temp_dir.h"
@@ -211,6 +214,63 @@ TEST_F(ServerProcessTest, SigtermEndsItInTimeThoughAClientIsStuck) {
   const int status = server.Kill(SIGTERM);  // meanwhile this client reads nothing
   EXPECT_LT(RealClock().Monotonic() - start, absl::Seconds(10));
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status << "\n" << server.Log();
+}
+
+// Asks grpc.reflection.v1alpha for the names of all services, in the wire format:
+// Debian ships neither the description nor a stub.
+grpc::Status ListServices(const std::shared_ptr<grpc::Channel>& channel, std::string& answer) {
+  const grpc::internal::RpcMethod method(
+      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+      grpc::internal::RpcMethod::BIDI_STREAMING);
+  Context context;
+  const std::unique_ptr<grpc::ClientReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>> stream(
+      grpc::internal::ClientReaderWriterFactory<grpc::ByteBuffer, grpc::ByteBuffer>::Create(
+          channel.get(), method, &context));
+  const grpc::Slice list_services("\x3a\x01*");  // field 7, one byte: "*"
+  stream->Write(grpc::ByteBuffer(&list_services, 1));
+  stream->WritesDone();
+  grpc::ByteBuffer reply;
+  std::vector<grpc::Slice> slices;
+  if (stream->Read(&reply) && reply.Dump(&slices).ok()) {
+    for (const grpc::Slice& slice : slices)
+      answer.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  return stream->Finish();
+}
+
+TEST_F(ServerProcessTest, ReflectionNamesTheServicesWhereItIsAskedFor) {
+  std::string answer;
+  {
+    ServerProcess server(dir_.path());
+    server.WaitReady();
+    RpcClient client(Address());
+    EXPECT_EQ(ListServices(client.channel, answer).error_code(), grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_EQ(answer, "");
+  }
+  ServerProcess server(dir_.path(), {"--enable-reflection"});
+  server.WaitReady();
+  RpcClient client(Address());
+  const grpc::Status status = ListServices(client.channel, answer);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_THAT(answer, HasSubstr("latentforge.v1.JobService"));
+  EXPECT_THAT(answer, HasSubstr("latentforge.v1.WorkerService"));
+}
+
+TEST_F(ServerProcessTest, ATakenPortIsNamedWithoutTheLibrarysOwnWords) {
+  const UniqueFd holder(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in name = {};
+  name.sin_family = AF_INET;
+  name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(name);
+  ASSERT_EQ(bind(holder.get(), reinterpret_cast<const sockaddr*>(&name), size), 0);
+  ASSERT_EQ(listen(holder.get(), 1), 0);
+  ASSERT_EQ(getsockname(holder.get(), reinterpret_cast<sockaddr*>(&name), &size), 0);
+  const std::string address = absl::StrCat("127.0.0.1:", ntohs(name.sin_port));
+  ServerProcess server(dir_.path(), {"--listen", address});
+  const int status = server.Wait();
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_THAT(server.Log(), HasSubstr(address + " is in use: another process listens there"));
+  EXPECT_THAT(server.Log(), testing::Not(HasSubstr(".cc:")));
 }
 
 TEST_F(ServerProcessTest, ASecondServerOnTheDatabaseSaysWhoHasIt) {

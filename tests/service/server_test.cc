@@ -253,7 +253,7 @@ TEST_F(ServerTest, TakenAddressesAreErrors) {
   EXPECT_EQ(Server::Start(other, RealClock()).status().code(), absl::StatusCode::kAlreadyExists);
   other.listen = {*ParseListenAddress(server_->addresses()[1])};
   const absl::Status taken = Server::Start(other, RealClock()).status();
-  EXPECT_EQ(taken.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(std::string(taken.message()), HasSubstr(server_->addresses()[1]));
   EXPECT_EQ(AskHealth(*client_, ""), 1) << "the first server is unharmed";
 }
