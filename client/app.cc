@@ -12,8 +12,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "base/version.h"
 #include "client/commands/convert.h"
+#include "client/commands/flag_checks.h"
 #include "client/commands/info.h"
 #include "client/commands/job.h"
 #include "client/error.h"
@@ -58,7 +60,8 @@ std::string CommandPath(const CLI::App& command) {
 
 absl::Status UsageError(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App* command = Deepest(app);
-  std::string message = error.what();
+  // Our checks go on after the name of the flag: "--seed: is ...".
+  std::string message = absl::StrReplaceAll(error.what(), {{": is ", " is "}});
   const std::vector<std::string> unknown = app.remaining(true);
   const std::vector<std::string> commands = CommandNames(*command);
   if (!unknown.empty()) {
@@ -123,6 +126,7 @@ int RunApp(int argc, const char* const* argv, const CommandContext& context) {
   AddEvaluateCommand(&app, context, &selection);
   AddJobCommands(&app, context, &selection);
   AddInfoCommands(&app, context, &selection);
+  RefuseEmptyTexts(&app);
   // CLI11 reports by exception; this is the one place that meets it.
   try {
     app.parse(argc, argv);

@@ -39,7 +39,8 @@ v1::JobEvent ToJobEvent(const v1::AttemptEvent& event) {
 
 }  // namespace
 
-ComputeEvents::ComputeEvents(ProgressView& view) : view_(view) {
+ComputeEvents::ComputeEvents(ProgressView& view, v1::PerplexityKind kind)
+    : view_(view), kind_(kind) {
   v1::WatchJobResponse start;
   start.mutable_snapshot()->mutable_job()->mutable_status()->set_state(v1::JOB_STATE_RUNNING);
   tracker_.Apply(start).IgnoreError();  // a first snapshot always fits
@@ -60,6 +61,8 @@ void ComputeEvents::TakeEvent(const v1::AttemptEvent& event) {
   v1::WatchJobResponse message;
   *message.mutable_event() = ToJobEvent(event);
   if (message.event().kind_case() == v1::JobEvent::KIND_NOT_SET) return;
+  if (message.event().has_perplexity())
+    message.mutable_event()->mutable_perplexity()->set_kind(kind_);
   message.mutable_event()->set_sequence(tracker_.sequence() + 1);
   const absl::StatusOr<JobTracker::Change> change = tracker_.Apply(message);
   if (change.ok()) view_.Show(tracker_.job(), &message.event());

@@ -15,7 +15,8 @@ namespace latentforge::client {
 // lines of its log. Not safe for concurrent use; borrows the view.
 class ComputeEvents {
  public:
-  explicit ComputeEvents(ProgressView& view);
+  // `kind` says what is measured: the events of a lone measurement do not know.
+  ComputeEvents(ProgressView& view, v1::PerplexityKind kind);
 
   void TakeLine(const std::string& line);
 
@@ -27,6 +28,7 @@ class ComputeEvents {
   void TakeEvent(const v1::AttemptEvent& event);
 
   ProgressView& view_;
+  const v1::PerplexityKind kind_;
   JobTracker tracker_;
   std::deque<std::string> log_tail_;
   v1::ConversionError error_;

@@ -1,5 +1,6 @@
 #include "client/error.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/cord.h"
@@ -23,6 +24,30 @@ absl::Status With(absl::Status status, const char* url, absl::string_view value)
 std::string PayloadOf(const absl::Status& status, const char* url) {
   const absl::optional<absl::Cord> payload = status.GetPayload(url);
   return payload.has_value() ? std::string(*payload) : std::string();
+}
+
+// The exit code that a reason of the server has although its status says another.
+std::optional<ExitCode> ExitCodeOfReason(absl::string_view reason) {
+  if (reason == "SOURCE_NOT_READABLE" || reason == "CORPUS_NOT_READABLE") return kExitNotFound;
+  if (reason == "OUTPUT_NOT_EMPTY") return kExitConflict;
+  if (reason == "UNSUPPORTED_ARCHITECTURE" || reason == "METHOD_NOT_SUPPORTED") return kExitUsage;
+  return std::nullopt;
+}
+
+// For programs, where nobody gave one.
+std::string GeneralReason(const absl::Status& status) {
+  switch (ExitCodeOf(status)) {
+    case kExitUsage:
+      return "USAGE";
+    case kExitWaitTimedOut:
+      return "WAIT_TIMED_OUT";
+    case kExitInterrupted:
+      return "INTERRUPTED";
+    case kExitJobCancelled:
+      return "JOB_CANCELLED";
+    default:
+      return absl::StatusCodeToString(status.code());
+  }
 }
 
 }  // namespace
@@ -51,7 +76,7 @@ absl::Status WithExitCode(absl::Status status, ExitCode code) {
 int ExitCodeOf(const absl::Status& status) {
   int code = 0;
   if (absl::SimpleAtoi(PayloadOf(status, kExitCodeUrl), &code)) return code;
-  return ExitCodeForStatus(status);
+  return ExitCodeOfReason(ReasonOf(status)).value_or(ExitCodeForStatus(status));
 }
 
 std::string ReasonOf(const absl::Status& status) { return PayloadOf(status, kReasonUrl); }
@@ -89,7 +114,8 @@ std::string RenderErrorJson(const absl::Status& status) {
   Json error = {{"code", absl::StatusCodeToString(status.code())},
                 {"message", std::string(status.message())},
                 {"exitCode", ExitCodeOf(status)}};
-  if (const std::string reason = ReasonOf(status); !reason.empty()) error["reason"] = reason;
+  const std::string reason = ReasonOf(status);
+  error["reason"] = reason.empty() ? GeneralReason(status) : reason;
   if (const std::string next = NextStepOf(status); !next.empty()) error["nextStep"] = next;
   Json violations = Json::array();
   for (const FieldViolation& violation : ViolationsOf(status)) {

@@ -9,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "checkpoint/folder.h"
+#include "checkpoint/model_config.h"
 #include "client/child_output.h"
 #include "client/child_process.h"
 #include "client/compute_events.h"
@@ -54,6 +56,16 @@ absl::Status PrintFigures(const std::string& text, OutputFormat format) {
       absl::StrCat(WriteJson(*figures, format == OutputFormat::kJson ? 2 : -1), "\n"));
 }
 
+// What lies in a folder. What cannot be read is for the compute process to refuse.
+v1::PerplexityKind KindOf(const std::filesystem::path& folder) {
+  const absl::StatusOr<std::string> text =
+      checkpoint::ReadTextInFolder(folder, checkpoint::kConfigFile);
+  if (!text.ok()) return v1::PERPLEXITY_KIND_BASE;
+  const absl::StatusOr<checkpoint::ModelConfig> config = checkpoint::ParseModelConfig(*text);
+  return config.ok() && config->latent.has_value() ? v1::PERPLEXITY_KIND_CONVERTED
+                                                   : v1::PERPLEXITY_KIND_BASE;
+}
+
 }  // namespace
 
 std::vector<std::string> EvaluateCommandLine(const EvaluateOptions& options,
@@ -82,7 +94,7 @@ absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& c
       ChildProcess::Start(
           {EvaluateCommandLine(options, SiblingProgram("latentforge-convert")), {}}));
   const std::unique_ptr<ProgressView> view = MakeProgressView(context.terminal, context.clock);
-  ComputeEvents events(*view);
+  ComputeEvents events(*view, KindOf(context.files.current_folder / options.model));
   bool told = false;
   const std::string output = ReadChildOutput(
       *child, [&](const std::string& line) { events.TakeLine(line); },

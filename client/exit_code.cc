@@ -18,7 +18,7 @@ constexpr ExitCodeText kTexts[] = {
     {kExitJobFailed, "the job ended FAILED"},
     {kExitDenied, "not authenticated, or permission denied"},
     {kExitJobCancelled, "the job ended CANCELLED"},
-    {kExitNotFound, "a job, file or folder was not found"},
+    {kExitNotFound, "a job, file or folder was not found or cannot be read"},
     {kExitConflict, "conflict: it exists already, or its state does not allow this"},
     {kExitWaitTimedOut, "the wait timed out; the job still runs"},
     {kExitUnavailable, "the server cannot be reached, or did not answer in time"},

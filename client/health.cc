@@ -73,8 +73,11 @@ absl::StatusOr<std::string> CheckHealth(const std::string& address, const std::s
   const grpc::Status status =
       grpc::internal::BlockingUnaryCall(channel.get(), method, &context, request, &response);
   if (!status.ok()) {
+    const bool away = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+                      status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
     return WithNextStep(
-        Annotate(FromRpcStatus(status), absl::StrCat("server ", address)),
+        WithReason(Annotate(FromRpcStatus(status), absl::StrCat("server ", address)),
+                   away ? "SERVER_UNREACHABLE" : ""),
         "start latentforge-server, or name another server with --server or LATENTFORGE_SERVER");
   }
   LF_ASSIGN_OR_RETURN(const int value, DecodeHealthResponse(Bytes(response)));

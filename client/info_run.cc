@@ -30,14 +30,22 @@ absl::Status PrintObject(const Json& object, OutputFormat format) {
   return PrintOutput(FormatTable({}, rows));
 }
 
+// With the reason that a submitted job would be refused for.
+absl::Status Refusal(const absl::Status& status) {
+  if (absl::IsUnimplemented(status)) return WithReason(status, "UNSUPPORTED_ARCHITECTURE");
+  const bool unread = absl::IsNotFound(status) || absl::IsPermissionDenied(status);
+  return WithReason(status, unread ? "SOURCE_NOT_READABLE" : "MALFORMED_CHECKPOINT");
+}
+
 }  // namespace
 
 absl::Status RunInspect(const InspectOptions& options, const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.output));
   const std::filesystem::path path =
       (context.files.current_folder / options.model).lexically_normal();
-  LF_ASSIGN_OR_RETURN(const checkpoint::Checkpoint checkpoint, checkpoint::Checkpoint::Open(path));
-  const checkpoint::ModelSummary summary = checkpoint::Summarize(checkpoint);
+  const absl::StatusOr<checkpoint::Checkpoint> checkpoint = checkpoint::Checkpoint::Open(path);
+  if (!checkpoint.ok()) return Refusal(checkpoint.status());
+  const checkpoint::ModelSummary summary = checkpoint::Summarize(*checkpoint);
   if (format == OutputFormat::kTable) return PrintOutput(ModelTable(summary));
   if (format == OutputFormat::kName) return PrintOutput(absl::StrCat(summary.model_type, "\n"));
   return PrintOutput(

@@ -35,7 +35,12 @@ absl::StatusOr<YAML::Node> ParseYaml(absl::string_view text, absl::string_view n
         absl::StrCat(name, ": has ", text.size(), " bytes, expected at most ", kMaxJobFileBytes));
   }
   try {
-    return YAML::Load(std::string(text));
+    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    for (size_t i = 1; i < documents.size(); ++i) {
+      if (documents[i].IsNull()) continue;
+      return At(documents[i].Mark(), name, "a second YAML document begins, expected one");
+    }
+    return documents.empty() ? YAML::Node() : documents[0];
   } catch (const YAML::Exception& error) {
     return At(error.mark, name, error.msg);
   }

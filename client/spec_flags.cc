@@ -155,6 +155,17 @@ void MakeUrisAbsolute(const FileAccess& files, v1::JobSpec* spec) {
   }
 }
 
+// The API names methods of later versions too.
+absl::Status CheckMethod(v1::Method method) {
+  if (method == v1::METHOD_UNSPECIFIED || method == v1::METHOD_KV_LATENT) return absl::OkStatus();
+  const auto* value = v1::Method_descriptor()->FindValueByNumber(method);
+  return WithReason(
+      absl::InvalidArgumentError(absl::StrCat(
+          "--method is ", value == nullptr ? absl::StrCat(method) : ShortEnumName(*value),
+          ", which is not available in this version, expected kv-latent (job file: method)")),
+      "METHOD_NOT_SUPPORTED");
+}
+
 absl::Status CheckComplete(const v1::JobSpec& spec) {
   if (spec.source().uri().empty()) {
     return absl::InvalidArgumentError(
@@ -170,14 +181,10 @@ absl::Status CheckComplete(const v1::JobSpec& spec) {
   }
   // NaN is on neither side, so the test asks for the good range.
   const double budget = spec.budget().kv_budget();
-  if (!(budget > 0 && budget <= 1) &&
-      spec.factorization().allocation() != v1::RANK_ALLOCATION_PROFILE) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--kv-budget is ", budget,
-                     ", expected a share of the KV cache in (0, 1], such as 0.5 (job file: "
-                     "budget.kvBudget)"));
-  }
-  return absl::OkStatus();
+  if (budget > 0 && budget <= 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--kv-budget is ", budget == 0 ? "missing" : absl::StrCat(budget),
+                   ", expected a number in (0, 1], such as 0.5 (job file: budget.kvBudget)"));
 }
 
 absl::Status CheckInput(absl::string_view flag, const std::string& uri, const FileAccess& files) {
@@ -212,6 +219,10 @@ absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view text, const Fil
   }
   const std::string path = whole.substr(0, colon);
   const std::string weight_text = whole.substr(colon + 1);
+  if (path.empty() || path.back() == ':') {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--calibration is \"", text, "\", expected FILE or FILE:WEIGHT"));
+  }
   double weight = 0;
   const bool is_number = absl::SimpleAtod(weight_text, &weight);
   // "file:/text" has a colon that is no weight's.
@@ -236,6 +247,7 @@ absl::StatusOr<JobDraft> BuildDraft(const SpecFlags& flags, const FileAccess& fi
     LF_RETURN_IF_ERROR(ApplySetting(setting, &draft));
   }
   MakeUrisAbsolute(files, &draft.spec);
+  LF_RETURN_IF_ERROR(CheckMethod(draft.spec.method()));
   LF_RETURN_IF_ERROR(CheckComplete(draft.spec));
   return draft;
 }

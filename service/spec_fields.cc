@@ -109,7 +109,8 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   const double budget = spec.budget().kv_budget();
   if (!(budget > 0 && budget <= 1))
     findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
-                 absl::StrCat("is ", budget, ", expected more than 0 and at most 1"));
+                 absl::StrCat("is ", budget == 0 ? "missing" : absl::StrCat(budget),
+                              ", expected a number in (0, 1]"));
   CheckFactorization(spec.factorization(), findings);
   const v1::CalibrationSpec& calibration = spec.calibration();
   CheckRange(findings, "spec.calibration.corpora", calibration.corpora_size(), 1, kMaxCorpora);

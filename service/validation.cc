@@ -146,10 +146,10 @@ void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& co
   }
   const double share = total / static_cast<double>(checkpoint::KvValuesPerToken(config));
   // The share is a quotient of integers: one rounding error must not refuse it.
-  if (share > spec.budget().kv_budget() * (1 + 1e-12))
-    findings.Add(
-        "BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
-        absl::StrCat("is ", spec.budget().kv_budget(), ", the rank profile needs ", share));
+  const double budget = spec.budget().kv_budget();
+  if (budget > 0 && share > budget * (1 + 1e-12))
+    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
+                 absl::StrCat("is ", budget, ", the rank profile needs ", share));
 }
 
 std::optional<fs::path> FileSpecChecker::Resolve(const std::string& uri, absl::string_view field,

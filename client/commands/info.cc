@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/conversion_defaults.h"
+#include "client/commands/flag_checks.h"
 #include "client/commands/job.h"
 #include "client/evaluate_run.h"
 #include "client/exit_code.h"
@@ -46,7 +47,7 @@ void AddWorkers(CLI::App* app, const CommandContext& context, Selection* selecti
   auto options = std::make_shared<ListWorkersOptions>();
   CLI::App* command = worker->add_subcommand("list", "Lists the workers that were seen lately.");
   command->add_option("--page-size", options->page_size, "Most workers in a page (default: 50)")
-      ->check(CLI::Range(0, 1000));
+      ->check(Integer(1, 1000));
   command->add_option("--page-token", options->page_token, "The page to show (default: the first)");
   command->add_flag("--all", options->all, "Shows every page (default: off)");
   AddServerOptions(command, &options->server, "table, json, jsonl or name (default: table)");
@@ -111,14 +112,19 @@ Measures the perplexity of a checkpoint or an artifact on this machine.)");
       ->type_name("FILE");
   command->add_option("--text-field", options->text_field,
                       "Field that holds the text, for JSON lines (default: none)");
-  command->add_option("--windows", options->windows,
-                      absl::StrCat("Number of windows (default: ", kDefaultEvaluationWindows, ")"));
-  command->add_option("--window-length", options->window_length,
-                      absl::StrCat("Tokens in each (default: ", kDefaultWindowLength, ")"));
+  command
+      ->add_option("--windows", options->windows,
+                   absl::StrCat("Number of windows (default: ", kDefaultEvaluationWindows, ")"))
+      ->check(Integer(1));
+  command
+      ->add_option("--window-length", options->window_length,
+                   absl::StrCat("Tokens in each (default: ", kDefaultWindowLength, ")"))
+      ->check(Integer(2));
   command->add_option("--dtype", options->dtype,
                       "Format of the computation: float32, bfloat16 (default: bfloat16)");
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N (default: auto)");
-  command->add_option("--threads", options->threads, "Threads of the computation (default: all)");
+  command->add_option("--threads", options->threads, "Threads of the computation (default: all)")
+      ->check(Integer(1));
   command->add_option("-o,--output", options->output, kFormats);
   Choose(command, options, RunEvaluate, context, selection);
 }

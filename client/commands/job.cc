@@ -1,8 +1,10 @@
 #include "client/commands/job.h"
 
+#include <limits>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "client/commands/flag_checks.h"
 #include "client/commands/spec_options.h"
 
 namespace latentforge::client {
@@ -60,7 +62,7 @@ says how it ended. Ctrl-C stops watching, not the job.)");
   command
       ->add_option("--from-sequence", options->from_sequence,
                    "Shows events behind this one; 0 shows all (default: new events only)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(Integer(0, std::numeric_limits<int64_t>::max()));
   AddServerOptions(command, &options->server,
                    "table, json, name, or jsonl for events as they come (default: table)");
   AddTimeout(command, &options->waiting);
@@ -83,7 +85,7 @@ Lists jobs, newest first.)");
                    "KEY=VALUE; repeatable, all must match (default: all)")
       ->expected(1);
   command->add_option("--page-size", options->page_size, "Most jobs in a page (default: 50)")
-      ->check(CLI::Range(0, 1000));
+      ->check(Integer(1, 1000));
   command->add_option("--page-token", options->page_token, "The page to show (default: the first)");
   command->add_flag("--all", options->all, "Shows every page (default: off)");
   AddServerOptions(command, &options->server, kOneJobFormats);

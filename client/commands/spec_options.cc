@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/conversion_defaults.h"
+#include "client/commands/flag_checks.h"
 #include "client/field_text.h"
 #include "latentforge/v1/spec.pb.h"
 
@@ -15,9 +16,8 @@ std::string OneOf(const google::protobuf::EnumDescriptor* type) {
 
 void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
   const std::string group = "Factorisation";
-  app->add_option(
-         "--method", flags->method,
-         absl::StrCat("How to convert: ", OneOf(v1::Method_descriptor()), " (default: kv-latent)"))
+  // The API names more than this version does.
+  app->add_option("--method", flags->method, "How to convert: kv-latent (default: kv-latent)")
       ->group(group);
   app->add_option("--preconditioner", flags->preconditioner,
                   absl::StrCat("Weighting before the SVD: ", OneOf(v1::Preconditioner_descriptor()),
@@ -35,9 +35,11 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("--damping", flags->damping,
                   absl::StrCat("Multiples of tr(C)/D added to the diagonal of C (default: ",
                                kDefaultDamping, ")"))
+      ->check(NotNegative())
       ->group(group);
   app->add_option("--alpha", flags->alpha,
                   absl::StrCat("Exponent of diagonal-l1 (default: ", kDefaultAlpha, ")"))
+      ->check(NotNegative())
       ->group(group);
 }
 
@@ -56,18 +58,14 @@ void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--calibration-sequences", flags->calibration_sequences,
                   absl::StrCat("Number of sequences (default: ", kDefaultCalibrationSequences, ")"))
+      ->check(Integer(1))
       ->group(group);
   app->add_option("--sequence-length", flags->sequence_length,
                   absl::StrCat("Tokens in each (default: ", kDefaultSequenceLength, ")"))
+      ->check(Integer(1))
       ->group(group);
-  // The library would turn -1 into 2^64 - 1.
   app->add_option("--seed", flags->seed, "Seed of the sampling (default: 0)")
-      ->check(CLI::Validator(
-          [](const std::string& text) {
-            const bool digits = !text.empty() && text.find_first_not_of("0123456789") == text.npos;
-            return digits ? std::string() : text + " is not an integer from 0 to 2^64 - 1";
-          },
-          ""))
+      ->check(Unsigned())
       ->group(group);
 }
 
@@ -83,9 +81,11 @@ void AddEvaluationOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--evaluate-windows", flags->evaluate_windows,
                   absl::StrCat("Number of windows (default: ", kDefaultEvaluationWindows, ")"))
+      ->check(Integer(1))
       ->group(group);
   app->add_option("--window-length", flags->window_length,
                   absl::StrCat("Tokens in each (default: ", kDefaultWindowLength, ")"))
+      ->check(Integer(2))
       ->group(group);
 }
 
@@ -100,6 +100,7 @@ void AddComputationOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N (default: auto)")
       ->group(group);
   app->add_option("--threads", flags->threads, "Threads of the computation (default: all)")
+      ->check(Integer(1))
       ->group(group);
   app->add_option("--deadline", flags->deadline,
                   "The job fails when it has not ended after this time, such as 90m or 12h "
@@ -114,6 +115,7 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("MODEL", flags->model, "Folder of the checkpoint to convert (required)");
   app->add_option("--kv-budget", flags->kv_budget,
                   "Share of the KV cache bytes to keep, in (0, 1] (required)")
+      ->check(Share())
       ->type_name("SHARE");
   app->add_option("--out", flags->out, "Folder to write; absent or empty (required)")
       ->type_name("DIR");

@@ -118,6 +118,15 @@ TEST(SettingTest, SetsNestedRepeatedAndLabels) {
   EXPECT_EQ(draft.labels.at("example.com/team"), "x");
 }
 
+TEST(JobFileTest, ASecondDocumentIsRefused) {
+  JobDraft draft;
+  const absl::Status status =
+      MergeJobFile("budget: {kvBudget: 0.5}\n---\nbudget: {kvBudget: 0.25}\n", "job.yaml", &draft);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("job.yaml:3:1: a second YAML document begins"));
+  EXPECT_TRUE(MergeJobFile("---\nbudget: {kvBudget: 0.5}\n...\n---\n", "j", &draft).ok());
+}
+
 class BadSettingTest : public testing::TestWithParam<BadFile> {};
 
 TEST_P(BadSettingTest, NamesTheSetting) {

@@ -168,13 +168,17 @@ TEST_F(JobTest, AWatchSurvivesARestartOfTheServer) {
 
 TEST_F(JobTest, ErrorsForProgramsAreOneObject) {
   const Ending refused = Submit({"--evaluate", "/nonexistent", "-o", "json", "--request-id", "q"});
-  EXPECT_EQ(refused.how, "exit code 2");
+  EXPECT_EQ(refused.how, "exit code 6");
   const absl::StatusOr<Json> error = ParseJson(refused.messages);
   ASSERT_TRUE(error.ok()) << refused.messages;
   EXPECT_THAT((*error)["error"]["message"].get<std::string>(), HasSubstr("/nonexistent"));
   EXPECT_FALSE((*error)["error"]["reason"].get<std::string>().empty());
   EXPECT_EQ(Finish(*Start({"job", "get", "x", "--server", "unix:/nonexistent"})).how,
             "exit code 9");
+  const absl::StatusOr<Json> usage =
+      ParseJson(Finish(*Start({"job", "list", "--page-size", "x", "-o", "json"})).messages);
+  ASSERT_TRUE(usage.ok()) << usage.status();
+  EXPECT_EQ((*usage)["error"]["reason"], "USAGE");
   EXPECT_EQ(Finish(*Start({"health", "--server", "unix:/nonexistent"})).how, "exit code 9");
 }
 
@@ -185,6 +189,75 @@ TEST_F(JobTest, UsageErrorsSuggest) {
   EXPECT_THAT(Finish(*Start({"jbo"})).messages, HasSubstr("did you mean job?"));
   EXPECT_THAT(Finish(*Start({"help", "exit-codes"})).output, HasSubstr("130  interrupted"));
   EXPECT_THAT(Finish(*Start({"convert", "--help"})).output, StartsWith("Example:\n"));
+}
+
+TEST_F(JobTest, UsageErrorsSayWhatWasSeenAndExpected) {
+  const struct {
+    std::vector<std::string> arguments;
+    const char* message;
+  } kCases[] = {
+      {{"--kv-budget", "abc"}, "--kv-budget is \"abc\", expected a number in (0, 1]"},
+      {{"--kv-budget", "0"}, "--kv-budget is \"0\", expected a number in (0, 1]"},
+      {{"--kv-budget", ""}, "--kv-budget is \"\", expected a number in (0, 1]"},
+      {{"--calibration-sequences", "0"}, "is \"0\", expected an integer of at least 1"},
+      {{"--sequence-length", "0"}, "--sequence-length is \"0\", expected an integer of at least 1"},
+      {{"--evaluate-windows", "0"},
+       "--evaluate-windows is \"0\", expected an integer of at least 1"},
+      {{"--window-length", "1"}, "--window-length is \"1\", expected an integer of at least 2"},
+      {{"--threads", "0"}, "--threads is \"0\", expected an integer of at least 1"},
+      {{"--threads", "5000000000"}, "expected an integer of at least 1"},
+      {{"--damping", "-1"}, "--damping is \"-1\", expected a number of at least 0"},
+      {{"--seed", "-1"}, "--seed is \"-1\", expected an integer from 0 to 2^64 - 1"},
+      {{"--out", ""}, "--out is empty, expected a value"},
+      {{"--evaluate", ""}, "--evaluate is empty, expected a value"},
+      {{"--work-dir", ""}, "--work-dir is empty, expected a value"},
+      {{"--method", "full-mla"}, "--method is full-mla, which is not available in this version"},
+  };
+  for (const auto& [arguments, message] : kCases) {
+    std::vector<std::string> all = {"convert", "m", "--calibration", "a.txt"};
+    for (const auto& [flag, value] : {std::pair("--kv-budget", "0.5"), std::pair("--out", "o")}) {
+      if (arguments[0] == flag) continue;
+      all.push_back(flag);
+      all.push_back(value);
+    }
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    const Ending ending = Finish(*Start(all));
+    EXPECT_EQ(ending.how, "exit code 2") << arguments[0];
+    EXPECT_THAT(ending.messages, HasSubstr(message));
+  }
+  EXPECT_THAT(Finish(*Start({"convert", ""})).messages, HasSubstr("MODEL is empty"));
+  EXPECT_THAT(Finish(*Start({"job", "watch", "j", "--from-sequence", "-1"})).messages,
+              HasSubstr("--from-sequence is \"-1\", expected an integer of at least 0"));
+  EXPECT_THAT(Finish(*Start({"job", "list", "--page-size", "0"})).messages,
+              HasSubstr("--page-size is \"0\", expected an integer from 1 to 1000"));
+  const std::string help = Finish(*Start({"convert", "--help"})).output;
+  EXPECT_THAT(help, HasSubstr("kv-latent"));
+  EXPECT_THAT(help, Not(HasSubstr("full-mla")));
+}
+
+TEST_F(JobTest, ExitCodesAreThoseOfTheTable) {
+  const auto code = [this](std::vector<std::string> arguments) {
+    return Finish(*Start(std::move(arguments))).how;
+  };
+  fs::create_directories(folder_ / "no-config");
+  fs::create_directories(folder_ / "gpt2");
+  std::ofstream(folder_ / "gpt2" / "config.json") << R"({"model_type": "gpt2"})";
+  fs::create_directories(folder_ / "broken");
+  std::ofstream(folder_ / "broken" / "config.json") << "{";
+  for (const auto& [model, how] :
+       {std::pair("none", "exit code 6"), std::pair("no-config", "exit code 6"),
+        std::pair("gpt2", "exit code 2"), std::pair("broken", "exit code 2")}) {
+    EXPECT_EQ(code({"model", "inspect", folder_ / model}), how) << model;
+    EXPECT_EQ(code({"job", "submit", folder_ / model, "--server", address_, "--kv-budget", "0.5",
+                    "--calibration", folder_ / "text.txt", "--out", folder_ / "out"}),
+              how)
+        << model;
+  }
+  fs::create_directories(folder_ / "full");
+  std::ofstream(folder_ / "full" / "file") << "x";
+  EXPECT_EQ(code({"job", "submit", folder_ / "model", "--server", address_, "--kv-budget", "0.5",
+                  "--calibration", folder_ / "text.txt", "--out", folder_ / "full"}),
+            "exit code 7");
 }
 
 TEST_F(JobTest, InspectNamesBudgets) {

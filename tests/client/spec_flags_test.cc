@@ -112,9 +112,8 @@ TEST(SpecFlagsTest, FlagsWinOverTheFileAndSettingsOverFlags) {
   EXPECT_EQ(draft->spec.threads(), 3);
 }
 
-TEST(SpecFlagsTest, RankProfileImpliesItsAllocationAndNeedsNoBudget) {
+TEST(SpecFlagsTest, RankProfileImpliesItsAllocation) {
   SpecFlags flags = Minimal();
-  flags.kv_budget.reset();
   flags.rank_profile = "report.json";
   const FileAccess files = FakeFiles(
       {},
@@ -123,6 +122,9 @@ TEST(SpecFlagsTest, RankProfileImpliesItsAllocationAndNeedsNoBudget) {
   ASSERT_TRUE(draft.ok()) << draft.status();
   EXPECT_EQ(draft->spec.factorization().allocation(), v1::RANK_ALLOCATION_PROFILE);
   EXPECT_EQ(draft->spec.factorization().rank_profile().layers(0).rank_v(), 4);
+  flags.kv_budget.reset();
+  EXPECT_THAT(BuildDraft(flags, files).status().message(), HasSubstr("--kv-budget is missing"));
+  flags.kv_budget = 0.5;
   flags.allocation = "uniform";
   EXPECT_THAT(BuildDraft(flags, files).status().message(), HasSubstr("--allocation profile"));
 }
@@ -138,7 +140,13 @@ TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
   EXPECT_THAT(message([](SpecFlags* f) { f->model.reset(); }), HasSubstr("MODEL is missing"));
   EXPECT_THAT(message([](SpecFlags* f) { f->out.reset(); }), HasSubstr("--out is missing"));
   EXPECT_THAT(message([](SpecFlags* f) { f->calibration.clear(); }), HasSubstr("--calibration"));
-  EXPECT_THAT(message([](SpecFlags* f) { f->kv_budget.reset(); }), HasSubstr("--kv-budget is 0"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->kv_budget.reset(); }),
+              HasSubstr("--kv-budget is missing, expected a number in (0, 1]"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->method = "low-rank"; }),
+              HasSubstr("--method is low-rank, which is not available in this version, expected "
+                        "kv-latent"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->settings = {"method=full-mla"}; }),
+              HasSubstr("--method is full-mla, which is not available"));
   EXPECT_THAT(message([](SpecFlags* f) { f->kv_budget = 1.5; }), HasSubstr("--kv-budget is 1.5"));
   EXPECT_THAT(message([](SpecFlags* f) { f->preconditioner = "whiten"; }),
               HasSubstr("--preconditioner is: \"whiten\", expected one of identity"));
@@ -166,6 +174,11 @@ TEST(WeightedFileTest, RefusesWrongWeights) {
   const FileAccess files = FakeFiles({"/data/a"});
   for (const char* text : {"a:0", "a:-1", "a:nan", "a:inf", "a:x", "a:"}) {
     EXPECT_THAT(ParseWeightedFile(text, files).status().message(), HasSubstr("a positive number"))
+        << text;
+  }
+  for (const char* text : {":2", "a::2", ":"}) {
+    EXPECT_THAT(ParseWeightedFile(text, files).status().message(),
+                HasSubstr("expected FILE or FILE:WEIGHT"))
         << text;
   }
   EXPECT_FALSE(ParseWeightedFile("", files).ok());

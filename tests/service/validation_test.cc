@@ -104,8 +104,19 @@ TEST_F(ValidationTest, BudgetsOutsideTheirRangeAreRefused) {
   for (const double budget : {0.0, -1.0, 1.0001, std::nan("")}) {
     v1::JobSpec spec = Spec();
     spec.mutable_budget()->set_kv_budget(budget);
-    ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"kv_budget", "at most 1"});
+    ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"kv_budget", "expected a number in (0, 1]"});
   }
+  v1::JobSpec absent = Spec();
+  absent.clear_budget();
+  absent.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_PROFILE);
+  for (int i = 0; i < Layers(); ++i) {
+    v1::LayerRank& layer = *absent.mutable_factorization()->mutable_rank_profile()->add_layers();
+    layer.set_layer(i);
+    layer.set_rank_k(1);
+    layer.set_rank_v(1);
+  }
+  EXPECT_EQ(Check(absent).status().message(),
+            "spec.budget.kv_budget: is missing, expected a number in (0, 1]");
   v1::JobSpec tiny = Spec();
   tiny.mutable_budget()->set_kv_budget(1e-9);
   ExpectRefused(tiny, "BUDGET_OUT_OF_RANGE", {"kv_budget"});
