@@ -131,7 +131,7 @@ def main():
                 if path.read_bytes() != (folder / "again" / path.name).read_bytes():
                     fail(f"a second run wrote another {path.name}")
         refused = run([args.binaries / "latentforge", "convert", args.model, "--kv-budget", args.budget,
-                       "--calibration", args.calibration, "--out", folder / "out"], expected=2)
+                       "--calibration", args.calibration, "--out", folder / "out"], expected=7)
         if "not empty" not in refused.stderr:
             fail(f"an output folder that is not empty gave: {refused.stderr}")
         left = sorted(p.name for p in folder.iterdir())
