@@ -87,11 +87,12 @@ class Evaluation {
     return CheckFinite(layer, begin, hidden);
   }
 
-  // A sum in fp32 is NaN or infinite as soon as one element is.
+  // A sum is NaN or infinite as soon as one element is. In the states' own type, as
+  // bfloat16 has the range of fp32, and a sum in another type begins with a copy.
   absl::Status CheckFinite(int64_t layer, int64_t begin, const at::Tensor& hidden) const {
     return model::CatchTorch(
         [&]() -> absl::Status {
-          const at::Tensor sums = hidden.sum({1, 2}, /*keepdim=*/false, at::kFloat).cpu();
+          const at::Tensor sums = hidden.sum({1, 2}).to(at::kCPU, at::kFloat);
           for (int64_t i = 0; i < sums.size(0); ++i) {
             if (std::isfinite(sums.const_data_ptr<float>()[i])) continue;
             return absl::DataLossError(absl::StrCat("layer ", layer, ", window ", begin + i,
@@ -102,7 +103,7 @@ class Evaluation {
         "checking hidden states");
   }
 
-  // Appends the mean NLL of each window of the group.
+  // Appends the mean NLL of each window of the group. Overwrites `hidden`.
   absl::Status Finish(int64_t begin, const at::Tensor& hidden, absl::Span<const int32_t> ids) {
     LF_ASSIGN_OR_RETURN(const at::Tensor norm, loader_.FinalNorm());
     const CrossEntropyOptions options{.vocabulary = loader_.config().vocab_size,
@@ -119,8 +120,13 @@ class Evaluation {
           // The last position predicts nothing inside its window; it is computed
           // with a target of 0 and left out, which avoids a copy of the states.
           const at::Tensor shifted = targets.roll(-1, 1).reshape({-1}).to(options_.device);
-          LF_ASSIGN_OR_RETURN(const at::Tensor x, decoder_.FinalNorm(hidden.flatten(0, 1), norm));
-          LF_ASSIGN_OR_RETURN(const at::Tensor nll, TargetNll(x, shifted, head, options));
+          // The states are of no use after this, so they make room for their norms.
+          for (int64_t i = 0; i < count; ++i) {
+            LF_ASSIGN_OR_RETURN(const at::Tensor normed, decoder_.FinalNorm(hidden[i], norm));
+            hidden[i].copy_(normed);
+          }
+          LF_ASSIGN_OR_RETURN(const at::Tensor nll,
+                              TargetNll(hidden.flatten(0, 1), shifted, head, options));
           const at::Tensor means = nll.view({count, windows_.length})
                                        .narrow(1, 0, windows_.length - 1)
                                        .to(at::kDouble)
