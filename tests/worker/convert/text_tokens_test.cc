@@ -59,5 +59,22 @@ TEST(TextTokensTest, LongLinesAreCutBetweenCharacters) {
   EXPECT_THAT(TokenizeText(*tokenizer, "").value(), ElementsAre(41));
 }
 
+TEST(TextTokensTest, CutsAreAtLineEndsBeforeWords) {
+  EXPECT_EQ(PieceSize("one\ntwo\nthree", 100), 13u);
+  EXPECT_EQ(PieceSize("one\ntwo\nthree", 10), 8u);
+  EXPECT_EQ(PieceSize("one\n two\n\n\n\nsix", 13), 4u);
+  EXPECT_EQ(PieceSize(" \n = A = \n \n Robert", 16), 12u);
+  // No such place: the last line end, else whole characters.
+  EXPECT_EQ(PieceSize("one\n\ntwo\n\nsix", 11), 10u);
+  EXPECT_EQ(PieceSize("one\xC3\xA9", 4), 3u);
+}
+
+TEST(TextTokensTest, AnErrorComesBackFromTheThread) {
+  const auto tokenizer = LoadTokenizer();
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const absl::Status status = TokenizeText(*tokenizer, "ab\xFF").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+}
+
 }  // namespace
 }  // namespace latentforge::convert

@@ -1,5 +1,7 @@
 #include "worker/model/tokenizer/tokenizer.h"
 
+#include <malloc.h>
+
 #include "absl/status/status.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -37,7 +39,11 @@ absl::Status ToStatus(int result, absl::string_view message) {
 
 }  // namespace
 
-void Tokenizer::Free::operator()(LfTokenizer* tokenizer) const { lf_tokenizer_free(tokenizer); }
+void Tokenizer::Free::operator()(LfTokenizer* tokenizer) const {
+  lf_tokenizer_free(tokenizer);
+  // A vocabulary is many small blocks, which the C library would keep resident.
+  malloc_trim(0);
+}
 
 absl::StatusOr<Tokenizer> Tokenizer::Load(const std::filesystem::path& path) {
   LF_ASSIGN_OR_RETURN(const std::string json, ReadFile(path, kMaxFileBytes));
