@@ -17,7 +17,7 @@ using HeadRows = std::function<absl::StatusOr<at::Tensor>(int64_t begin, int64_t
 struct LabelGradientOptions {
   int64_t vocabulary = 0;
   // Logits in memory at a time: rows * block_vocabulary.
-  int64_t block_vocabulary = 4096;
+  int64_t block_vocabulary = 1024;
   // Asked once a block of the vocabulary; true ends with Cancelled.
   std::function<bool()> stop;
 };
