@@ -223,18 +223,10 @@ class Pass {
 
   at::Tensor Differentiate(const model::LayerWeights& weights, const at::Tensor& states,
                            const at::Tensor& output_gradient, LossMoments& moments) const {
-    std::vector<at::Tensor> gradients;
-    at::Tensor normed;
-    {
-      const at::AutoGradMode with_gradients(true);
-      const at::Tensor hidden = states.requires_grad_();
-      const model::LayerGraph::Result result = graph_.Forward(weights, hidden);
-      normed = result.normed.detach();
-      gradients = torch::autograd::grad({result.output}, {hidden, result.key, result.value},
-                                        {output_gradient});
-    }
-    moments.Add(normed, at::cat({gradients[1], gradients[2]}, 1), sequences_.length);
-    return gradients[0];
+    const model::LayerGraph::Gradients gradients =
+        graph_.Differentiate(weights, states, output_gradient);
+    moments.Add(gradients.normed, at::cat({gradients.key, gradients.value}, 1), sequences_.length);
+    return gradients.input;
   }
 
   // K and V in full precision, so that the moments belong to the weights that are

@@ -1,15 +1,23 @@
 #include "worker/model/layer_graph.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "worker/model/layer_gradients.h"
 #include "worker/model/torch_guard.h"
 
 namespace latentforge::model {
 namespace {
+
+// Rows whose MLP is differentiated together: [rows, 2F] stays a few megabytes.
+constexpr int64_t kMlpRows = 512;
 
 at::Tensor Project(const at::Tensor& x, const Projection& p) {
   const at::Tensor y = p.low_rank() ? x.mm(p.down.t()).mm(p.up.t()) : x.mm(p.weight.t());
@@ -21,6 +29,23 @@ at::Tensor WindowMask(int64_t length, int64_t window, at::Device device) {
   const at::Tensor position = at::arange(length, at::TensorOptions(at::kLong).device(device));
   const at::Tensor distance = position.unsqueeze(1) - position.unsqueeze(0);
   return distance.ge(0).logical_and(distance.lt(window));
+}
+
+// q [T, heads, d], k and v [T, kv_heads, d] of one sequence -> [T, heads * d]. KV heads
+// are the batch: the heads of a group share their keys by stride 0 instead of by copies.
+at::Tensor AttendSequence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const std::optional<at::Tensor>& mask) {
+  const int64_t kv_heads = k.size(1);
+  const int64_t group = q.size(1) / kv_heads;
+  const auto by_group = [&](const at::Tensor& x) {
+    return x.view({x.size(0), kv_heads, x.size(1) / kv_heads, x.size(2)})
+        .permute({1, 2, 0, 3})
+        .expand({kv_heads, group, x.size(0), x.size(2)});
+  };
+  return at::scaled_dot_product_attention(by_group(q), by_group(k), by_group(v), mask,
+                                          /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value())
+      .permute({2, 0, 1, 3})
+      .reshape({q.size(0), q.size(1) * q.size(2)});
 }
 
 }  // namespace
@@ -38,71 +63,90 @@ absl::StatusOr<LayerGraph> LayerGraph::Create(const checkpoint::ModelConfig& con
   LF_ASSIGN_OR_RETURN(
       graph.rope_,
       CatchTorch([&] { return MakeRopeTable(config, max_length, device, dtype); }, "RoPE table"));
+  LF_ASSIGN_OR_RETURN(graph.back_,
+                      CatchTorch([&] { return InverseRope(graph.rope_); }, "RoPE table"));
   return graph;
 }
 
 at::Tensor LayerGraph::Norm(const at::Tensor& x, const at::Tensor& weight) const {
-  const at::Tensor wide = x.to(at::promote_types(x.scalar_type(), at::kFloat));
-  const at::Tensor scale =
-      (wide.square().mean(-1, /*keepdim=*/true) + config_.rms_norm_eps).rsqrt();
-  return (wide * scale).to(x.scalar_type()) * weight;
+  return NormGraph(x, weight, config_.rms_norm_eps);
 }
 
-// x [B, T, heads, head_dim].
-at::Tensor LayerGraph::Rotate(const at::Tensor& x, int64_t length) const {
-  const int64_t half = config_.head_dim / 2;
-  const at::Tensor cos = rope_.cos.narrow(0, 0, length).unsqueeze(1);
-  const at::Tensor sin = rope_.sin.narrow(0, 0, length).unsqueeze(1);
-  const at::Tensor a = x.narrow(-1, 0, half);
-  const at::Tensor b = x.narrow(-1, half, half);
-  return at::cat({a * cos - b * sin, b * cos + a * sin}, -1);
+// The heads of y [B * T, heads * head_dim], normed and rotated.
+at::Tensor LayerGraph::Turn(const at::Tensor& y, const at::Tensor& norm, int64_t length) const {
+  const at::Tensor normed =
+      config_.qk_norm ? Norm(y.view({-1, config_.head_dim}), norm).view(y.sizes()) : y;
+  return RopeGraph(normed, length, rope_, back_);
 }
 
 at::Tensor LayerGraph::Attend(const LayerWeights& weights, const Result& projected,
-                              int64_t sequences, int64_t length) const {
-  const auto heads = [&](const at::Tensor& y) {
-    return y.view({sequences, length, y.size(-1) / config_.head_dim, config_.head_dim});
+                              int64_t length) const {
+  // unbind: the way back joins its parts once, where narrow would pad each of them.
+  const auto sequences = [&](const at::Tensor& y) {
+    return y.view({-1, length, y.size(1) / config_.head_dim, config_.head_dim}).unbind(0);
   };
-  at::Tensor q = heads(Project(projected.normed, weights.q));
-  at::Tensor k = heads(projected.key);
-  if (config_.qk_norm) {
-    q = Norm(q, weights.q_norm);
-    k = Norm(k, weights.k_norm);
-  }
-  const int64_t group = q.size(2) / k.size(2);
-  const auto keys = [&](const at::Tensor& y) {
-    return y.transpose(1, 2).repeat_interleave(group, /*dim=*/1);
-  };
+  const std::vector<at::Tensor> q =
+      sequences(Turn(Project(projected.normed, weights.q), weights.q_norm, length));
+  const std::vector<at::Tensor> k = sequences(Turn(projected.key, weights.k_norm, length));
+  const std::vector<at::Tensor> v = sequences(projected.value);
   const std::optional<int64_t> window = config_.sliding_window[static_cast<size_t>(weights.layer)];
   std::optional<at::Tensor> mask;
-  if (window && *window < length) mask = WindowMask(length, *window, q.device());
-  return at::scaled_dot_product_attention(Rotate(q, length).transpose(1, 2),
-                                          keys(Rotate(k, length)), keys(heads(projected.value)),
-                                          mask, /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value())
-      .transpose(1, 2)
-      .reshape({sequences * length, config_.q_width()});
+  if (window && *window < length) mask = WindowMask(length, *window, q[0].device());
+  std::vector<at::Tensor> attended;
+  attended.reserve(q.size());
+  for (size_t i = 0; i < q.size(); ++i) {
+    attended.push_back(AttendSequence(q[i], k[i], v[i], mask));
+  }
+  return attended.size() == 1 ? attended[0] : at::cat(attended);
 }
 
-LayerGraph::Result LayerGraph::Forward(const LayerWeights& weights,
-                                       const at::Tensor& hidden) const {
+LayerGraph::Result LayerGraph::Attention(const LayerWeights& weights,
+                                         const at::Tensor& hidden) const {
   TORCH_CHECK(
       hidden.dim() == 3 && hidden.size(1) <= max_length_ && hidden.size(2) == config_.hidden_size,
       "hidden states do not fit the model");
-  const int64_t sequences = hidden.size(0);
-  const int64_t length = hidden.size(1);
-  const at::Tensor rows = hidden.reshape({sequences * length, config_.hidden_size});
+  const at::Tensor rows = hidden.reshape({-1, config_.hidden_size});
   Result result;
   result.normed = Norm(rows, weights.input_norm);
   result.key = Project(result.normed, weights.k);
   result.value = Project(result.normed, weights.v);
-  const at::Tensor attended = rows + Project(Attend(weights, result, sequences, length), weights.o);
-
-  const at::Tensor gate_up = Project(Norm(attended, weights.post_attention_norm), weights.gate_up);
-  const int64_t width = config_.intermediate_size;
-  const at::Tensor activated =
-      at::silu(gate_up.narrow(1, 0, width)) * gate_up.narrow(1, width, width);
-  result.output = (attended + Project(activated, weights.mlp_down)).view(hidden.sizes());
+  result.output = rows + Project(Attend(weights, result, hidden.size(1)), weights.o);
   return result;
+}
+
+at::Tensor LayerGraph::Activated(const LayerWeights& weights, const at::Tensor& rows) const {
+  return SiluMultiplyGraph(Project(Norm(rows, weights.post_attention_norm), weights.gate_up));
+}
+
+LayerGraph::Result LayerGraph::Forward(const LayerWeights& weights,
+                                       const at::Tensor& hidden) const {
+  Result result = Attention(weights, hidden);
+  result.output = (result.output + Project(Activated(weights, result.output), weights.mlp_down))
+                      .view(hidden.sizes());
+  return result;
+}
+
+LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
+                                                const at::Tensor& hidden,
+                                                const at::Tensor& output_gradient) const {
+  const at::AutoGradMode with_gradients(true);
+  const at::Tensor input = hidden.detach().requires_grad_();
+  const Result half = Attention(weights, input);
+  const at::Tensor attended = half.output.detach();
+  // By what attention gave: through the residual, and through the MLP.
+  const at::Tensor gradient =
+      output_gradient.reshape({-1, config_.hidden_size}).clone(at::MemoryFormat::Contiguous);
+  for (int64_t begin = 0; begin < attended.size(0); begin += kMlpRows) {
+    const int64_t count = std::min(kMlpRows, attended.size(0) - begin);
+    const at::Tensor rows = attended.narrow(0, begin, count).requires_grad_();
+    const at::Tensor part = gradient.narrow(0, begin, count);
+    const at::Tensor activated = Activated(weights, rows);
+    // The last product is linear: its gradient does without its output.
+    part.add_(torch::autograd::grad({activated}, {rows}, {part.mm(weights.mlp_down.weight)})[0]);
+  }
+  const auto found =
+      torch::autograd::grad({half.output}, {input, half.key, half.value}, {gradient});
+  return {.normed = half.normed.detach(), .key = found[1], .value = found[2], .input = found[0]};
 }
 
 }  // namespace latentforge::model

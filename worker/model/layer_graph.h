@@ -22,6 +22,12 @@ class LayerGraph {
     at::Tensor value;   // [B * T, m], with bias
     at::Tensor output;  // [B, T, D]
   };
+  struct Gradients {
+    at::Tensor normed;  // [B * T, D], not a gradient: the input of the projections
+    at::Tensor key;     // [B * T, m], by Result::key
+    at::Tensor value;   // [B * T, m], by Result::value
+    at::Tensor input;   // [B, T, D]
+  };
 
   // For sequences of up to max_length tokens at positions 0, 1, …. Errors as
   // Decoder::Create.
@@ -31,18 +37,28 @@ class LayerGraph {
   // hidden [B, T, D] is not changed. LibTorch's exceptions pass through.
   Result Forward(const LayerWeights& weights, const at::Tensor& hidden) const;
 
+  // The gradients of a loss from the one by the layer's output, [B, T, D]. Weights are
+  // constants. Memory: the attention's activations of all rows and the MLP's of a few
+  // hundred. LibTorch's exceptions pass through.
+  Gradients Differentiate(const LayerWeights& weights, const at::Tensor& hidden,
+                          const at::Tensor& output_gradient) const;
+
   // RMSNorm of x [..., D]; LibTorch's exceptions pass through.
   at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight) const;
 
  private:
   LayerGraph() = default;
-  at::Tensor Rotate(const at::Tensor& x, int64_t length) const;
-  at::Tensor Attend(const LayerWeights& weights, const Result& projected, int64_t sequences,
-                    int64_t length) const;
+  at::Tensor Turn(const at::Tensor& y, const at::Tensor& norm, int64_t length) const;
+  at::Tensor Attend(const LayerWeights& weights, const Result& projected, int64_t length) const;
+  // As Forward, but `output` is [B * T, D], before the MLP.
+  Result Attention(const LayerWeights& weights, const at::Tensor& hidden) const;
+  // What the MLP's last product takes, [rows, F], for rows [rows, D].
+  at::Tensor Activated(const LayerWeights& weights, const at::Tensor& rows) const;
 
   checkpoint::ModelConfig config_;
   int64_t max_length_ = 0;
   RopeTable rope_;
+  RopeTable back_;
 };
 
 }  // namespace latentforge::model

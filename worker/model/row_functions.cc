@@ -92,6 +92,44 @@ LF_INLINE void RotateHalves(T* __restrict x, T* __restrict y, const T* __restric
   }
 }
 
+// y_i = x_i s w_i with s = 1 / sqrt(mean(x²) + epsilon), h = g w: dL/dx = s h - x s³ mean(h x).
+template <typename T>
+void RmsNormGradientRow(const T* x, const T* weight, const T* gradient, int64_t width,
+                        float epsilon, T* out) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) {
+      lanes[j] += Load(x + i + j) * Load(gradient + i + j) * Load(weight + i + j);
+    }
+  }
+  for (; i < width; ++i) lanes[0] += Load(x + i) * Load(gradient + i) * Load(weight + i);
+  float product = 0;
+  for (const float lane : lanes) product += lane;
+  const float mean = SumOfSquares(x, width) / static_cast<float>(width);
+  const float scale = 1.0f / __builtin_sqrtf(mean + epsilon);
+  const float along = scale * scale * scale * (product / static_cast<float>(width));
+  for (int64_t j = 0; j < width; ++j) {
+    Store(Load(gradient + j) * Load(weight + j) * scale - Load(x + j) * along, out + j);
+  }
+}
+
+// By g: d u sigmoid(g) (1 + g (1 - sigmoid(g))); by u: d silu(g).
+template <typename T>
+void SiluMultiplyGradientRow(const T* gate_up, const T* gradient, int64_t width, T* out) {
+  const T* const __restrict gate = gate_up;
+  const T* const __restrict up = gate_up + width;
+  T* const __restrict gate_out = out;
+  T* const __restrict up_out = out + width;
+  for (int64_t i = 0; i < width; ++i) {
+    const float g = Load(gate + i);
+    const float d = Load(gradient + i);
+    const float sigmoid = 1.0f / (1.0f + Exp(-g));
+    Store(d * Load(up + i) * (sigmoid * (1.0f + g * (1.0f - sigmoid))), gate_out + i);
+    Store(d * (g * sigmoid), up_out + i);
+  }
+}
+
 template <typename T>
 LF_INLINE float Maximum(const T* x, int64_t width, float start) {
   float lanes[kLanes];
@@ -135,17 +173,29 @@ void LogSumExpRow(const T* x, int64_t width, float* maximum, float* sum) {
 }
 
 template <typename T>
+void SoftmaxErrorRow(T* logits, int64_t width, float log_total, int64_t label) {
+  const bool inside = label >= 0 && label < width;
+  // Before rounding: 1 - p of a likely label has few digits in common with p.
+  const float at_label = inside ? Exp(Load(logits + label) - log_total) - 1.0f : 0.0f;
+  for (int64_t i = 0; i < width; ++i) Store(Exp(Load(logits + i) - log_total), logits + i);
+  if (inside) Store(at_label, logits + label);
+}
+
+template <typename T>
 void RopeRow(T* x, const T* cos, const T* sin, int64_t half, int64_t heads) {
   for (int64_t head = 0; head < heads; ++head, x += 2 * half) {
     RotateHalves(x, x + half, cos, sin, half);
   }
 }
 
+template <typename T>
+constexpr RowFunctions<T> kAll = {
+    RmsNormRow<T>,         SiluMultiplyRow<T>,         RopeRow<T>,        LogSumExpRow<T>,
+    RmsNormGradientRow<T>, SiluMultiplyGradientRow<T>, SoftmaxErrorRow<T>};
+
 }  // namespace
 
-const RowFunctions<float> kFloat = {RmsNormRow<float>, SiluMultiplyRow<float>, RopeRow<float>,
-                                    LogSumExpRow<float>};
-const RowFunctions<Bf16> kBf16 = {RmsNormRow<Bf16>, SiluMultiplyRow<Bf16>, RopeRow<Bf16>,
-                                  LogSumExpRow<Bf16>};
+const RowFunctions<float> kFloat = kAll<float>;
+const RowFunctions<Bf16> kBf16 = kAll<Bf16>;
 
 }  // namespace latentforge::model::LF_ISA

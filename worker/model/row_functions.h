@@ -14,6 +14,10 @@ struct RowFunctions {
   void (*silu_multiply)(const T* gate, const T* up, int64_t width, T* out);
   void (*rope)(T* x, const T* cos, const T* sin, int64_t half, int64_t heads);
   void (*log_sum_exp)(const T* x, int64_t width, float* maximum, float* sum);
+  void (*norm_gradient)(const T* x, const T* weight, const T* gradient, int64_t width,
+                        float epsilon, T* out);
+  void (*silu_multiply_gradient)(const T* gate_up, const T* gradient, int64_t width, T* out);
+  void (*softmax_error)(T* logits, int64_t width, float log_total, int64_t label);
 };
 
 namespace generic {

@@ -84,6 +84,37 @@ void LogSumExpRows(Rows<const T> logits, float* maximum, float* sum) {
   }
 }
 
+template <typename T>
+void RmsNormGradientRows(Rows<const T> x, const T* weight, Rows<const T> gradient, float epsilon,
+                         Rows<T> out) {
+  const RowFunctions<T>& functions = Best<T>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < x.count; ++i) {
+    functions.norm_gradient(x.data + i * x.stride, weight, gradient.data + i * gradient.stride,
+                            x.width, epsilon, out.data + i * out.stride);
+  }
+}
+
+template <typename T>
+void SiluMultiplyGradientRows(Rows<const T> gate_up, Rows<const T> gradient, Rows<T> out) {
+  const RowFunctions<T>& functions = Best<T>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < out.count; ++i) {
+    functions.silu_multiply_gradient(gate_up.data + i * gate_up.stride,
+                                     gradient.data + i * gradient.stride, gradient.width,
+                                     out.data + i * out.stride);
+  }
+}
+
+template <typename T>
+void SoftmaxErrorRows(Rows<T> logits, const float* log_total, const int64_t* labels) {
+  const RowFunctions<T>& functions = Best<T>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < logits.count; ++i) {
+    functions.softmax_error(logits.data + i * logits.stride, logits.width, log_total[i], labels[i]);
+  }
+}
+
 template void RmsNormRows(Rows<const float>, const float*, float, Rows<float>);
 template void RmsNormRows(Rows<const Bf16>, const Bf16*, float, Rows<Bf16>);
 template void SiluMultiplyRows(Rows<const float>, Rows<float>);
@@ -92,5 +123,13 @@ template void RopeRows(Rows<float>, const float*, const float*, int64_t, int64_t
 template void RopeRows(Rows<Bf16>, const Bf16*, const Bf16*, int64_t, int64_t);
 template void LogSumExpRows(Rows<const float>, float*, float*);
 template void LogSumExpRows(Rows<const Bf16>, float*, float*);
+template void RmsNormGradientRows(Rows<const float>, const float*, Rows<const float>, float,
+                                  Rows<float>);
+template void RmsNormGradientRows(Rows<const Bf16>, const Bf16*, Rows<const Bf16>, float,
+                                  Rows<Bf16>);
+template void SiluMultiplyGradientRows(Rows<const float>, Rows<const float>, Rows<float>);
+template void SiluMultiplyGradientRows(Rows<const Bf16>, Rows<const Bf16>, Rows<Bf16>);
+template void SoftmaxErrorRows(Rows<float>, const float*, const int64_t*);
+template void SoftmaxErrorRows(Rows<Bf16>, const float*, const int64_t*);
 
 }  // namespace latentforge::model

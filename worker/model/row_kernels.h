@@ -39,4 +39,18 @@ void RopeRows(Rows<T> x, const T* cos, const T* sin, int64_t length, int64_t hal
 template <typename T>
 void LogSumExpRows(Rows<const T> logits, float* maximum, float* sum);
 
+// The gradient of RmsNormRows by x, from the one by its output.
+template <typename T>
+void RmsNormGradientRows(Rows<const T> x, const T* weight, Rows<const T> gradient, float epsilon,
+                         Rows<T> out);
+
+// The gradient of SiluMultiplyRows by gate_up, from the one by its output.
+template <typename T>
+void SiluMultiplyGradientRows(Rows<const T> gate_up, Rows<const T> gradient, Rows<T> out);
+
+// In place: exp(logit - log_total), minus 1 at each row's label; a label outside the
+// row takes nothing away. log_total and labels: [count].
+template <typename T>
+void SoftmaxErrorRows(Rows<T> logits, const float* log_total, const int64_t* labels);
+
 }  // namespace latentforge::model
