@@ -7,6 +7,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/checkpoint/fixture.h"
@@ -99,6 +100,40 @@ TEST_P(LayerGraphTest, GradientsEqualDifferences) {
   const double expected = (loss(input + h * direction) - loss(input - h * direction)) / (2 * h);
   const double found = (gradient * direction).sum().item<double>();
   EXPECT_NEAR(found, expected, 1e-6 * std::max(1.0, std::abs(expected)));
+}
+
+// More rows than one block of the MLP; float takes the fused operations.
+TEST_P(LayerGraphTest, HalvesGiveTheGradientsOfTheWholeLayer) {
+  const Checkpoint source = Make(GetParam());
+  constexpr int64_t kSequences = 23, kLength = 24;
+  const at::Tensor input = Input(kSequences, kLength, at::kDouble);
+  const at::Tensor outer = Input(kSequences, kLength, at::kDouble).mul(5).cos();
+  const auto make = [&](at::ScalarType dtype) {
+    return LayerGraph::Create(source.config(), at::kCPU, dtype, kLength).value();
+  };
+  const auto load = [&](at::ScalarType dtype) {
+    return WeightLoader(source, at::kCPU, dtype).Layer(1).value();
+  };
+  std::vector<at::Tensor> expected;
+  {
+    const at::AutoGradMode with_gradients(true);
+    const at::Tensor x = input.clone().requires_grad_();
+    const LayerGraph::Result result = make(at::kDouble).Forward(load(at::kDouble), x);
+    expected = torch::autograd::grad({result.output}, {x, result.key, result.value}, {outer});
+  }
+  const LayerGraph::Gradients found =
+      make(at::kFloat).Differentiate(load(at::kFloat), input.to(at::kFloat), outer.to(at::kFloat));
+  const auto worst = [](const at::Tensor& a, const at::Tensor& b) {
+    return ((a - b).abs().max() / b.abs().max()).item<double>();
+  };
+  // A few hundred roundings of 6e-8, and tables of sines in fp32 on both sides.
+  EXPECT_LT(worst(found.input, expected[0]), 1e-5);
+  EXPECT_LT(worst(found.key, expected[1]), 1e-5);
+  EXPECT_LT(worst(found.value, expected[2]), 1e-5);
+  const LayerGraph::Gradients again =
+      make(at::kFloat).Differentiate(load(at::kFloat), input.to(at::kFloat), outer.to(at::kFloat));
+  EXPECT_TRUE(at::equal(found.input, again.input));
+  EXPECT_TRUE(at::equal(found.key, again.key));
 }
 
 TEST(LayerGraphKeyValueTest, GradientsByKeyAndValueAreThoseOfTheBiases) {
