@@ -3,13 +3,48 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "base/status_macros.h"
+#include "worker/model/tensor_rows.h"
 #include "worker/model/torch_guard.h"
 
 namespace latentforge::calibrate {
 namespace {
+
+// The log of each row's sum of exp: [rows, width] -> [rows] fp64.
+at::Tensor LogSumExp(const at::Tensor& logits) {
+  if (!model::HasRowKernels(logits)) return logits.to(at::kFloat).logsumexp(1).to(at::kDouble);
+  const at::TensorOptions options = logits.options().dtype(at::kFloat);
+  const at::Tensor maximum =
+      at::full({logits.size(0)}, -std::numeric_limits<double>::infinity(), options);
+  const at::Tensor sum = at::zeros({logits.size(0)}, options);
+  model::WithElementType(logits, [&]<typename T>(T) {
+    model::LogSumExpRows<T>(model::RowsOf<const T>(logits), maximum.mutable_data_ptr<float>(),
+                            sum.mutable_data_ptr<float>());
+  });
+  return maximum.to(at::kDouble) + sum.to(at::kDouble).log_();
+}
+
+// exp(logits - log_total) less 1 at each row's label where that is a column; rounded to
+// the logits' type after the subtraction. May overwrite logits.
+at::Tensor SoftmaxError(const at::Tensor& logits, const at::Tensor& log_total,
+                        const at::Tensor& labels) {
+  if (model::HasRowKernels(logits)) {
+    model::WithElementType(logits, [&]<typename T>(T) {
+      model::SoftmaxErrorRows<T>(model::RowsOf<T>(logits), log_total.const_data_ptr<float>(),
+                                 labels.const_data_ptr<int64_t>());
+    });
+    return logits;
+  }
+  const at::Tensor error = (logits.to(at::kFloat) - log_total.unsqueeze(1)).exp_();
+  const at::Tensor inside = labels.ge(0).logical_and(labels.lt(logits.size(1)));
+  const at::Tensor rows = inside.nonzero().squeeze(1);
+  error.index_put_({rows, labels.index_select(0, rows)},
+                   at::full({rows.size(0)}, -1.0, error.options()), /*accumulate=*/true);
+  return error.to(logits.scalar_type());
+}
 
 // Two sweeps over blocks of the vocabulary: the first measures the softmax, the
 // second forms the gradient from it. Borrows everything.
@@ -21,14 +56,11 @@ class Sweeps {
   // The log of the softmax's denominator, and the share of each block up to and
   // including it, [rows, blocks] fp64.
   absl::Status Measure() {
-    std::vector<at::Tensor> maxima;
-    std::vector<at::Tensor> sums;
+    std::vector<at::Tensor> parts;
     LF_RETURN_IF_ERROR(EachBlock([&](int64_t, const at::Tensor& logits, const at::Tensor&) {
-      const at::Tensor maximum = logits.amax(1, /*keepdim=*/true);
-      sums.push_back((logits - maximum).exp_().sum(1).to(at::kDouble));
-      maxima.push_back(maximum.squeeze(1).to(at::kDouble));
+      parts.push_back(LogSumExp(logits));
     }));
-    const at::Tensor log_blocks = at::stack(maxima, 1) + at::stack(sums, 1).log();
+    const at::Tensor log_blocks = at::stack(parts, 1);
     log_total_ = at::logsumexp(log_blocks, {1});
     if (!at::isfinite(log_total_).all().item<bool>()) {
       return absl::DataLossError("the output's logits are not finite");
@@ -55,22 +87,23 @@ class Sweeps {
 
   absl::StatusOr<LabelGradient> Gradient() {
     const at::Tensor total = at::zeros(x_.sizes(), x_.options().dtype(at::kFloat));
-    const at::Tensor log_total = log_total_.to(at::kFloat).unsqueeze(1);
-    const at::Tensor labelled = block_.defined() ? at::Tensor() : labels_.ge(0).unsqueeze(1);
+    const at::Tensor log_total = log_total_.to(at::kFloat);
     int64_t block = 0;
+    // A row without a label takes no part: its softmax becomes 0.
+    const at::Tensor counted =
+        block_.defined()
+            ? log_total
+            : log_total.masked_fill(labels_.lt(0), std::numeric_limits<float>::infinity());
     LF_RETURN_IF_ERROR(
         EachBlock([&](int64_t begin, const at::Tensor& logits, const at::Tensor& weight) {
-          const at::Tensor error = (logits - log_total).exp_();  // the softmax
-          if (block_.defined()) DrawLabels(block++, begin, error);
-          if (labelled.defined()) error.mul_(labelled);
-          SubtractOneHot(begin, error);
-          total.add_(error.to(x_.scalar_type()).mm(weight));
+          if (block_.defined()) DrawLabels(block++, begin, logits, log_total);
+          total.add_(SoftmaxError(logits, counted, labels_ - begin).mm(weight));
         }));
     return LabelGradient{total.to(x_.scalar_type()), labels_.to(at::kCPU)};
   }
 
  private:
-  // Calls f(first column, logits [rows, width] fp32, head rows) for each block.
+  // Calls f(first column, logits [rows, width] of x's type, head rows) for each block.
   template <typename F>
   absl::Status EachBlock(const F& f) const {
     const int64_t step = std::min(options_.block_vocabulary, options_.vocabulary);
@@ -78,26 +111,23 @@ class Sweeps {
       if (options_.stop && options_.stop()) return absl::CancelledError("the gradient was stopped");
       const int64_t end = std::min(begin + step, options_.vocabulary);
       LF_ASSIGN_OR_RETURN(const at::Tensor weight, head_(begin, end));
-      f(begin, x_.mm(weight.t()).to(at::kFloat), weight);
+      f(begin, x_.mm(weight.t()), weight);
     }
     return absl::OkStatus();
   }
 
-  void DrawLabels(int64_t block, int64_t begin, const at::Tensor& softmax) {
+  void DrawLabels(int64_t block, int64_t begin, const at::Tensor& logits,
+                  const at::Tensor& log_total) {
     const at::Tensor rows = block_.eq(block).nonzero().squeeze(1);
     if (rows.numel() == 0) return;
-    const at::Tensor shares = softmax.index_select(0, rows).to(at::kDouble).cumsum_(1);
+    const at::Tensor softmax =
+        (logits.index_select(0, rows).to(at::kFloat) - log_total.index_select(0, rows).unsqueeze(1))
+            .exp_();
+    const at::Tensor shares = softmax.to(at::kDouble).cumsum_(1);
     const at::Tensor column = shares.le(remainder_.index_select(0, rows).unsqueeze(1))
                                   .sum(1)
                                   .clamp_max_(softmax.size(1) - 1);
     labels_.index_copy_(0, rows, column + begin);
-  }
-
-  void SubtractOneHot(int64_t begin, const at::Tensor& error) const {
-    const at::Tensor column = labels_ - begin;
-    const at::Tensor rows = column.ge(0).logical_and(column.lt(error.size(1))).nonzero().squeeze(1);
-    error.index_put_({rows, column.index_select(0, rows)},
-                     at::full({rows.size(0)}, -1.0, error.options()), /*accumulate=*/true);
   }
 
   const at::Tensor& x_;
