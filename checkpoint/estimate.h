@@ -9,6 +9,14 @@
 
 namespace latentforge::checkpoint {
 
+// What calibration collects for each layer, by what the factorisation needs.
+enum class StatisticsKind {
+  kOutputs,     // E[y y^T] of K and of V; all of them collect it
+  kCross,       // and E[y x^T]
+  kCovariance,  // and E[x x^T]
+  kFisher,      // moments of outputs and gradients of K and V together, by a way back
+};
+
 struct EstimateSettings {
   double kv_budget = 0.5;
   int64_t calibration_sequences = 0;
@@ -16,21 +24,23 @@ struct EstimateSettings {
   int64_t evaluation_windows = 0;  // each is run through both models
   int64_t window_length = 0;
   DType compute_dtype = DType::kF32;  // of forward passes
-  DType weight_dtype = DType::kBF16;  // of source and artifact
+  DType weight_dtype = DType::kBF16;  // of the artifact
   int64_t threads = 1;
-  bool hessian = false;  // the preconditioner needs the D x D covariance
+  StatisticsKind statistics = StatisticsKind::kOutputs;
+  bool joint = false;  // one latent for K and V
 };
 
 struct Estimate {
-  int64_t peak_memory_bytes = 0;  // resident set of the compute process
-  double seconds = 0;
+  int64_t peak_memory_bytes = 0;  // resident set of the compute process, on the CPU
+  double seconds = 0;             // on a machine like the one it was fitted to
   int64_t output_bytes = 0;
   int64_t kv_bytes_per_token_base = 0;
   int64_t kv_bytes_per_token_converted = 0;  // at most
 };
 
-// A cost model of a few terms; its constants stand together in estimate.cc.
-// InvalidArgument for a budget that RankTotalsForBudget refuses.
+// A cost model of a few terms; its constants stand together in estimate.cc, and
+// estimate_test.cc holds it to measured conversions. InvalidArgument for a budget that
+// RankTotalsForBudget refuses.
 absl::StatusOr<Estimate> EstimateConversion(const ModelConfig& config,
                                             const EstimateSettings& settings);
 

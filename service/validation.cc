@@ -50,6 +50,17 @@ checkpoint::DType ToDType(v1::DataType dtype, checkpoint::DType fallback) {
   }
 }
 
+checkpoint::StatisticsKind StatisticsOf(v1::Preconditioner preconditioner) {
+  switch (preconditioner) {
+    case v1::PRECONDITIONER_COVARIANCE:
+      return checkpoint::StatisticsKind::kCross;
+    case v1::PRECONDITIONER_DIAGONAL_HESSIAN:
+      return checkpoint::StatisticsKind::kCovariance;
+    default:
+      return checkpoint::StatisticsKind::kOutputs;
+  }
+}
+
 absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
                                         const checkpoint::ModelConfig& config) {
   checkpoint::EstimateSettings settings;
@@ -61,7 +72,7 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   settings.compute_dtype = ToDType(spec.dtype(), checkpoint::DType::kBF16);
   settings.weight_dtype = ToDType(spec.output().dtype(), config.dtype);
   settings.threads = spec.threads() > 0 ? spec.threads() : sysconf(_SC_NPROCESSORS_ONLN);
-  settings.hessian = spec.factorization().preconditioner() == v1::PRECONDITIONER_DIAGONAL_HESSIAN;
+  settings.statistics = StatisticsOf(spec.factorization().preconditioner());
   LF_ASSIGN_OR_RETURN(const checkpoint::Estimate estimate,
                       checkpoint::EstimateConversion(config, settings));
   v1::Estimate proto;

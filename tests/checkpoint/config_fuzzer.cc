@@ -26,8 +26,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (config->latent.has_value() && config->latent->ranks.size() != layers) abort();
   if (checkpoint::NumParameters(*config) <= 0) abort();
   if (checkpoint::KvBytesPerToken(*config, checkpoint::DType::kF32) <= 0) abort();
-  const auto estimate = checkpoint::EstimateConversion(
-      *config, {.calibration_sequences = 16, .sequence_length = 2048, .hessian = true});
+  const auto estimate =
+      checkpoint::EstimateConversion(*config, {.calibration_sequences = 16,
+                                               .sequence_length = 2048,
+                                               .statistics = checkpoint::StatisticsKind::kFisher});
   if (estimate.ok() && !(estimate->peak_memory_bytes > 0 && estimate->seconds > 0)) abort();
   return 0;
 }
