@@ -3,8 +3,9 @@
     throughput.py --tool build/bin/lf_evaluate_windows --model DIR --text FILE
         [--windows 2] [--length 2048] [--rounds 2] [--dtype bfloat16 float32] [--threads 2]
 
-The two sides run in turn, each in a process of its own, so that other load on the
-machine hits both; the best round of each counts. Prints one JSON object for each dtype.
+Both sides and LibTorch's matrix product of the model's MLP run in turn, each in a process
+of its own, so that other load on the machine hits all; the best round of each counts.
+Prints one JSON object for each dtype.
 """
 
 import argparse
@@ -33,14 +34,43 @@ print(json.dumps(dict(
 )))
 """
 
+# The product that most of a forward pass consists of: [rows, D] with gate and up.
+MATMUL = """
+import json, sys, time, torch
+rows, hidden, width, dtype, threads = sys.argv[1:]
+torch.set_num_threads(int(threads))
+x = torch.randn(int(rows), int(hidden), dtype=getattr(torch, dtype))
+weight = torch.randn(int(width), int(hidden), dtype=x.dtype)
+out = torch.empty(int(rows), int(width), dtype=x.dtype)
+seconds = []
+stop = time.perf_counter() + 3
+while len(seconds) < 3 or time.perf_counter() < stop:
+    start = time.perf_counter()
+    torch.mm(x, weight.t(), out=out)
+    seconds.append(time.perf_counter() - start)
+seconds.sort()
+print(json.dumps(dict(flops=2 * x.numel() * int(width) / seconds[len(seconds) // 2])))
+"""
+
+
+def flops_of_token(config, length):
+    """Of a forward pass: two for each weight but the embedding's, and causal attention,
+    which sees half of the window on average."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    head_dim = config.get("head_dim") or hidden // heads
+    kv = config.get("num_key_value_heads", heads) * head_dim
+    layer = 2 * hidden * (heads * head_dim + kv) + 3 * hidden * config["intermediate_size"]
+    attention = 2 * heads * head_dim * length
+    return config["num_hidden_layers"] * (2 * layer + attention) + 2 * hidden * config["vocab_size"]
+
 
 def run(command):
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output)
 
 
-def best(results):
-    return max(results, key=lambda result: result["tokens_per_second"])
+def best(results, key="tokens_per_second"):
+    return max(results, key=lambda result: result[key])
 
 
 def main():
@@ -58,6 +88,8 @@ def main():
     import numpy as np
     from transformers import AutoTokenizer
 
+    config = json.loads(Path(options.model, "config.json").read_text())
+    shape = [options.length, config["hidden_size"], 2 * config["intermediate_size"]]
     count = options.windows * options.length
     ids = AutoTokenizer.from_pretrained(options.model)(options.text.read_text())["input_ids"]
     if len(ids) < count:
@@ -67,9 +99,12 @@ def main():
         for dtype in options.dtype:
             arguments = [options.model, file.name, str(options.length), dtype, str(options.threads)]
             seen = {"latentforge": [], "transformers": []}
+            products = []
             for _ in range(options.rounds):
                 seen["latentforge"].append(run([options.tool, *arguments]))
                 seen["transformers"].append(run([sys.executable, "-c", REFERENCE, *arguments]))
+                products.append(run([sys.executable, "-c", MATMUL, *map(str, shape), dtype,
+                                     str(options.threads)]))
             report = {"dtype": dtype, "tokens": count}
             for name, results in seen.items():
                 chosen = best(results)
@@ -79,6 +114,10 @@ def main():
             ours, theirs = report["latentforge"], report["transformers"]
             report["speed_ratio"] = ours["tokens_per_second"] / theirs["tokens_per_second"]
             report["perplexity_ratio"] = ours["perplexity"] / theirs["perplexity"]
+            product = best(products, "flops")["flops"]
+            pass_flops = ours["tokens_per_second"] * flops_of_token(config, options.length)
+            report["matmul_flops"] = product
+            report["share_of_matmul"] = pass_flops / product
             print(json.dumps(report), flush=True)
 
 
