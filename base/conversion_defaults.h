@@ -9,6 +9,7 @@ namespace latentforge {
 
 inline constexpr double kDefaultDamping = 1e-3;
 inline constexpr double kDefaultAlpha = 0.5;
+inline constexpr double kDefaultSinkWeight = 0.125;
 inline constexpr int32_t kDefaultCalibrationSequences = 16;
 inline constexpr int32_t kDefaultSequenceLength = 2048;
 inline constexpr int32_t kDefaultEvaluationWindows = 8;

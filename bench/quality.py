@@ -10,6 +10,9 @@ import pathlib
 import common
 
 METHODS = [
+    ("**latentforge** (joint, Fisher, global)", {}),
+    ("latentforge, separate latents", {"latent": "separate"}),
+    ("Fisher, uniform ranks, joint", {"allocation": "uniform"}),
     ("plain SVD", {"preconditioner": "identity", "allocation": "uniform"}),
     ("ASVD (alpha 0.5)", {"preconditioner": "diagonal-l1", "allocation": "uniform"}),
     ("CARE uniform (= SVD-LLM)", {"preconditioner": "root-covariance", "allocation": "uniform"}),

@@ -39,6 +39,12 @@ absl::StatusOr<v1::RankProfile> ParseRankProfile(absl::string_view text, absl::s
                         entry.IntOr("layer", index, index, index));
     v1::LayerRank* rank = profile.add_layers();
     rank->set_layer(static_cast<int32_t>(i));
+    if (entry.Has("rank_kv") || entry.Has("rankKv")) {
+      // A report's entry of a joint latent has rank_k and rank_v too, both 0.
+      LF_ASSIGN_OR_RETURN(const int32_t rank_kv, Rank(entry, "rank_kv", "rankKv"));
+      rank->set_rank_kv(rank_kv);
+      continue;
+    }
     LF_ASSIGN_OR_RETURN(const int32_t rank_k, Rank(entry, "rank_k", "rankK"));
     LF_ASSIGN_OR_RETURN(const int32_t rank_v, Rank(entry, "rank_v", "rankV"));
     rank->set_rank_k(rank_k);

@@ -67,7 +67,9 @@ absl::Status ApplyCalibration(const SpecFlags& flags, const FileAccess& files,
   if (flags.calibration_sequences) calibration->set_sequences(*flags.calibration_sequences);
   if (flags.sequence_length) calibration->set_sequence_length(*flags.sequence_length);
   if (flags.seed) calibration->set_seed(*flags.seed);
-  return absl::OkStatus();
+  return ApplyEnum(
+      "--fisher-labels", flags.fisher_labels, v1::FisherLabels_descriptor(),
+      [&](int value) { calibration->set_labels(static_cast<v1::FisherLabels>(value)); });
 }
 
 void ApplyEvaluation(const SpecFlags& flags, const FileAccess& files, v1::JobSpec* spec) {
@@ -90,6 +92,11 @@ absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
   LF_RETURN_IF_ERROR(ApplyEnum(
       "--allocation", flags.allocation, v1::RankAllocation_descriptor(),
       [&](int value) { factorization->set_allocation(static_cast<v1::RankAllocation>(value)); }));
+  LF_RETURN_IF_ERROR(ApplyEnum(
+      "--latent", flags.latent, v1::LatentLayout_descriptor(),
+      [&](int value) { factorization->set_latent(static_cast<v1::LatentLayout>(value)); }));
+  if (flags.sink_weight) factorization->set_sink_weight(*flags.sink_weight);
+  if (flags.rank_multiple) factorization->set_rank_multiple(*flags.rank_multiple);
   if (flags.damping) factorization->set_damping(*flags.damping);
   if (flags.alpha) factorization->set_alpha(*flags.alpha);
   if (!flags.rank_profile) return absl::OkStatus();

@@ -25,11 +25,15 @@ struct SpecFlags {
   std::optional<double> damping;
   std::optional<double> alpha;
   std::optional<std::string> allocation;
+  std::optional<std::string> latent;
+  std::optional<double> sink_weight;
+  std::optional<int32_t> rank_multiple;
   std::optional<std::string> rank_profile;
   std::vector<std::string> calibration;
   std::optional<std::string> calibration_text_field;
   std::optional<int32_t> calibration_sequences;
   std::optional<int32_t> sequence_length;
+  std::optional<std::string> fisher_labels;
   std::optional<std::string> evaluate;
   std::optional<std::string> evaluate_text_field;
   std::optional<int32_t> evaluate_windows;

@@ -17,6 +17,7 @@ constexpr size_t kMaxFindings = 20;
 constexpr int kMaxCorpora = 64;
 constexpr int kMaxSequences = 1'000'000;
 constexpr int kMaxLength = 1'000'000;
+constexpr int kMaxRank = 1 << 20;
 constexpr int kMaxThreads = 1024;
 constexpr absl::Duration kMaxDeadline = absl::Hours(24 * 30);
 
@@ -44,6 +45,31 @@ void CheckCorpus(const v1::CorpusSpec& corpus, const std::string& field, Finding
                  "is empty, expected the field of each JSON line that holds the text");
 }
 
+// Settings that each are right and together are not.
+void CheckTogether(const v1::FactorizationSpec& spec, Findings& findings) {
+  const bool fisher = spec.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED ||
+                      spec.preconditioner() == v1::PRECONDITIONER_FISHER;
+  const bool care = spec.allocation() == v1::RANK_ALLOCATION_CARE ||
+                    spec.allocation() == v1::RANK_ALLOCATION_CARE_CODE;
+  const bool joint = spec.latent() == v1::LATENT_LAYOUT_JOINT;
+  if (!fisher && spec.allocation() == v1::RANK_ALLOCATION_GLOBAL)
+    findings.Add(kInvalidField, "spec.factorization.allocation",
+                 "is RANK_ALLOCATION_GLOBAL, expected another allocation without "
+                 "PRECONDITIONER_FISHER");
+  if (joint && !fisher)
+    findings.Add(kInvalidField, "spec.factorization.latent",
+                 "is LATENT_LAYOUT_JOINT, expected LATENT_LAYOUT_SEPARATE without "
+                 "PRECONDITIONER_FISHER");
+  if (joint && care)
+    findings.Add(kInvalidField, "spec.factorization.allocation",
+                 absl::StrCat("is ", v1::RankAllocation_Name(spec.allocation()),
+                              ", expected RANK_ALLOCATION_GLOBAL or _UNIFORM with a joint latent"));
+  if (spec.rank_multiple() > 1 && (care || spec.allocation() == v1::RANK_ALLOCATION_PROFILE))
+    findings.Add(kInvalidField, "spec.factorization.rank_multiple",
+                 absl::StrCat("is ", spec.rank_multiple(), ", expected 1 with ",
+                              v1::RankAllocation_Name(spec.allocation())));
+}
+
 void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
   CheckEnum(findings, "spec.factorization.preconditioner", spec.preconditioner(),
             v1::Preconditioner_IsValid(spec.preconditioner()));
@@ -51,6 +77,11 @@ void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
             v1::RankAllocation_IsValid(spec.allocation()));
   CheckRange(findings, "spec.factorization.damping", spec.damping(), 0.0, 1e6);
   CheckRange(findings, "spec.factorization.alpha", spec.alpha(), 0.0, 16.0);
+  CheckEnum(findings, "spec.factorization.latent", spec.latent(),
+            v1::LatentLayout_IsValid(spec.latent()));
+  CheckRange(findings, "spec.factorization.sink_weight", spec.sink_weight(), 0.0, 1.0);
+  CheckRange(findings, "spec.factorization.rank_multiple", spec.rank_multiple(), 0, kMaxRank);
+  CheckTogether(spec, findings);
   const bool wants_profile = spec.allocation() == v1::RANK_ALLOCATION_PROFILE;
   const bool has_profile = spec.rank_profile().layers_size() > 0;
   if (wants_profile && !has_profile)
@@ -118,6 +149,8 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
     CheckCorpus(calibration.corpora(i), absl::StrCat("spec.calibration.corpora[", i, "]"),
                 findings);
   CheckRange(findings, "spec.calibration.sequences", calibration.sequences(), 0, kMaxSequences);
+  CheckEnum(findings, "spec.calibration.labels", calibration.labels(),
+            v1::FisherLabels_IsValid(calibration.labels()));
   CheckRange(findings, "spec.calibration.sequence_length", calibration.sequence_length(), 0,
              kMaxLength);
   CheckCorpus(spec.evaluation().corpus(), "spec.evaluation.corpus", findings);
@@ -141,6 +174,37 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   CheckDeadline(spec, findings);
 }
 
+namespace {
+
+bool IsCare(v1::RankAllocation allocation) {
+  return allocation == v1::RANK_ALLOCATION_CARE || allocation == v1::RANK_ALLOCATION_CARE_CODE;
+}
+
+// One latent with the Fisher information, unless ranks or CARE's allocations are
+// for two.
+v1::LatentLayout DefaultLayout(const v1::FactorizationSpec& spec) {
+  const bool joint =
+      spec.rank_profile().layers_size() > 0
+          ? spec.rank_profile().layers(0).rank_kv() > 0
+          : spec.preconditioner() == v1::PRECONDITIONER_FISHER && !IsCare(spec.allocation());
+  return joint ? v1::LATENT_LAYOUT_JOINT : v1::LATENT_LAYOUT_SEPARATE;
+}
+
+void FillFactorization(v1::FactorizationSpec& spec) {
+  if (spec.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED)
+    spec.set_preconditioner(v1::PRECONDITIONER_FISHER);
+  const bool fisher = spec.preconditioner() == v1::PRECONDITIONER_FISHER;
+  if (spec.allocation() == v1::RANK_ALLOCATION_UNSPECIFIED)
+    spec.set_allocation(fisher ? v1::RANK_ALLOCATION_GLOBAL : v1::RANK_ALLOCATION_UNIFORM);
+  if (spec.latent() == v1::LATENT_LAYOUT_UNSPECIFIED) spec.set_latent(DefaultLayout(spec));
+  if (!spec.has_damping()) spec.set_damping(kDefaultDamping);
+  if (!spec.has_alpha()) spec.set_alpha(kDefaultAlpha);
+  if (!spec.has_sink_weight()) spec.set_sink_weight(kDefaultSinkWeight);
+  if (spec.rank_multiple() == 0) spec.set_rank_multiple(1);
+}
+
+}  // namespace
+
 v1::JobSpec WithDefaults(const v1::JobSpec& spec, int64_t max_positions) {
   v1::JobSpec full = spec;
   const auto length = [&](int32_t fallback) {
@@ -148,15 +212,12 @@ v1::JobSpec WithDefaults(const v1::JobSpec& spec, int64_t max_positions) {
   };
   if (full.method() == v1::METHOD_UNSPECIFIED) full.set_method(v1::METHOD_KV_LATENT);
   v1::FactorizationSpec& factorization = *full.mutable_factorization();
-  if (factorization.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED)
-    factorization.set_preconditioner(v1::PRECONDITIONER_ROOT_COVARIANCE);
-  if (factorization.allocation() == v1::RANK_ALLOCATION_UNSPECIFIED)
-    factorization.set_allocation(v1::RANK_ALLOCATION_UNIFORM);
-  if (!factorization.has_damping()) factorization.set_damping(kDefaultDamping);
-  if (!factorization.has_alpha()) factorization.set_alpha(kDefaultAlpha);
+  FillFactorization(factorization);
   v1::CalibrationSpec& calibration = *full.mutable_calibration();
   for (v1::CorpusSpec& corpus : *calibration.mutable_corpora())
     if (corpus.weight() == 0) corpus.set_weight(1);
+  if (calibration.labels() == v1::FISHER_LABELS_UNSPECIFIED)
+    calibration.set_labels(v1::FISHER_LABELS_SAMPLED);
   if (calibration.sequences() == 0) calibration.set_sequences(kDefaultCalibrationSequences);
   if (calibration.sequence_length() == 0)
     calibration.set_sequence_length(length(kDefaultSequenceLength));

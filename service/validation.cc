@@ -56,6 +56,8 @@ checkpoint::StatisticsKind StatisticsOf(v1::Preconditioner preconditioner) {
       return checkpoint::StatisticsKind::kCross;
     case v1::PRECONDITIONER_DIAGONAL_HESSIAN:
       return checkpoint::StatisticsKind::kCovariance;
+    case v1::PRECONDITIONER_FISHER:
+      return checkpoint::StatisticsKind::kFisher;
     default:
       return checkpoint::StatisticsKind::kOutputs;
   }
@@ -73,6 +75,7 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   settings.weight_dtype = ToDType(spec.output().dtype(), config.dtype);
   settings.threads = spec.threads() > 0 ? spec.threads() : sysconf(_SC_NPROCESSORS_ONLN);
   settings.statistics = StatisticsOf(spec.factorization().preconditioner());
+  settings.joint = spec.factorization().latent() == v1::LATENT_LAYOUT_JOINT;
   LF_ASSIGN_OR_RETURN(const checkpoint::Estimate estimate,
                       checkpoint::EstimateConversion(config, settings));
   v1::Estimate proto;
@@ -126,6 +129,26 @@ std::string OverlapOf(const fs::path& output, const fs::path& source) {
   return "";
 }
 
+struct Latents {
+  int64_t width = 0;
+  bool joint = false;
+};
+
+void CheckLayerRank(const v1::LayerRank& layer, const Latents& latents, const std::string& field,
+                    Findings& findings) {
+  const auto check = [&](const char* name, int64_t rank, int64_t most) {
+    if (most > 0 ? rank >= 1 && rank <= most : rank == 0) return;
+    findings.Add("RANK_OUT_OF_RANGE", field + name,
+                 most > 0
+                     ? absl::StrCat("is ", rank, ", expected 1 to the projection's width ", most)
+                     : absl::StrCat("is ", rank, ", expected none with ",
+                                    latents.joint ? "a joint latent" : "separate latents"));
+  };
+  check(".rank_k", layer.rank_k(), latents.joint ? 0 : latents.width);
+  check(".rank_v", layer.rank_v(), latents.joint ? 0 : latents.width);
+  check(".rank_kv", layer.rank_kv(), latents.joint ? 2 * latents.width : 0);
+}
+
 }  // namespace
 
 void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
@@ -139,6 +162,10 @@ void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& co
                               " layers"));
     return;
   }
+  // All layers have one latent, or all have two.
+  const bool joint =
+      spec.factorization().latent() == v1::LATENT_LAYOUT_JOINT ||
+      (spec.factorization().latent() == v1::LATENT_LAYOUT_UNSPECIFIED && layers[0].rank_kv() > 0);
   double total = 0;
   for (int i = 0; i < layers.size(); ++i) {
     const v1::LayerRank& layer = layers[i];
@@ -146,14 +173,8 @@ void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& co
     if (layer.layer() != i)
       findings.Add("RANK_OUT_OF_RANGE", field + ".layer",
                    absl::StrCat("is ", layer.layer(), ", expected ", i));
-    for (const auto& [name, rank] :
-         {std::pair(".rank_k", layer.rank_k()), std::pair(".rank_v", layer.rank_v())}) {
-      if (rank < 1 || rank > config.kv_width())
-        findings.Add("RANK_OUT_OF_RANGE", field + name,
-                     absl::StrCat("is ", rank, ", expected 1 to the projection's width ",
-                                  config.kv_width()));
-      total += rank;
-    }
+    CheckLayerRank(layer, {config.kv_width(), joint}, field, findings);
+    total += layer.rank_k() + layer.rank_v() + layer.rank_kv();
   }
   const double share = total / static_cast<double>(checkpoint::KvValuesPerToken(config));
   // The share is a quotient of integers: one rounding error must not refuse it.

@@ -20,20 +20,35 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("--method", flags->method, "How to convert: kv-latent (default: kv-latent)")
       ->group(group);
   app->add_option("--preconditioner", flags->preconditioner,
-                  absl::StrCat("Weighting before the SVD: ", OneOf(v1::Preconditioner_descriptor()),
-                               " (default: the best one measured)"))
+                  absl::StrCat("What errors count by: ", OneOf(v1::Preconditioner_descriptor()),
+                               " (default: fisher)"))
       ->group(group);
   app->add_option(
          "--allocation", flags->allocation,
          absl::StrCat("How layers share the budget: ", OneOf(v1::RankAllocation_descriptor()),
-                      " (default: the best one measured)"))
+                      " (default: global with fisher, else uniform)"))
+      ->group(group);
+  app->add_option("--latent", flags->latent,
+                  absl::StrCat("One latent for keys and values or one each: ",
+                               OneOf(v1::LatentLayout_descriptor()),
+                               " (default: joint with fisher, else separate)"))
+      ->group(group);
+  app->add_option("--rank-multiple", flags->rank_multiple,
+                  "Ranks are multiples of this, or the full width (default: 1)")
+      ->check(Integer(1))
+      ->group(group);
+  app->add_option("--sink-weight", flags->sink_weight,
+                  absl::StrCat("Share of the first position in the covariance of fisher (default: ",
+                               kDefaultSinkWeight, ")"))
+      ->check(NotNegative())
       ->group(group);
   app->add_option("--rank-profile", flags->rank_profile,
                   "Ranks to use: a report.json, or {\"layers\": [{\"rank_k\": 64, \"rank_v\": 64}, "
-                  "...]}; implies --allocation profile (default: none)")
+                  "...]} (joint: rank_kv); implies --allocation profile (default: none)")
       ->group(group);
   app->add_option("--damping", flags->damping,
-                  absl::StrCat("Multiples of tr(C)/D added to the diagonal of C (default: ",
+                  absl::StrCat("Multiples of the mean diagonal added to the diagonal of the "
+                               "covariance, or of the Fisher matrix (default: ",
                                kDefaultDamping, ")"))
       ->check(NotNegative())
       ->group(group);
@@ -63,6 +78,10 @@ void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("--sequence-length", flags->sequence_length,
                   absl::StrCat("Tokens in each (default: ", kDefaultSequenceLength, ")"))
       ->check(Integer(1))
+      ->group(group);
+  app->add_option("--fisher-labels", flags->fisher_labels,
+                  absl::StrCat("Labels of the Fisher information: ",
+                               OneOf(v1::FisherLabels_descriptor()), " (default: sampled)"))
       ->group(group);
   app->add_option("--seed", flags->seed, "Seed of the sampling (default: 0)")
       ->check(Unsigned())

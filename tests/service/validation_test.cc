@@ -67,7 +67,11 @@ TEST_F(ValidationTest, FillsDefaultsResolvesPathsAndEstimates) {
   const auto checked = Check(spec);
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_EQ(checked->spec.method(), v1::METHOD_KV_LATENT);
-  EXPECT_EQ(checked->spec.factorization().preconditioner(), v1::PRECONDITIONER_ROOT_COVARIANCE);
+  EXPECT_EQ(checked->spec.factorization().preconditioner(), v1::PRECONDITIONER_FISHER);
+  EXPECT_EQ(checked->spec.factorization().allocation(), v1::RANK_ALLOCATION_GLOBAL);
+  EXPECT_EQ(checked->spec.factorization().latent(), v1::LATENT_LAYOUT_JOINT);
+  EXPECT_EQ(checked->spec.factorization().sink_weight(), kDefaultSinkWeight);
+  EXPECT_EQ(checked->spec.calibration().labels(), v1::FISHER_LABELS_SAMPLED);
   EXPECT_EQ(checked->spec.factorization().damping(), kDefaultDamping);
   EXPECT_EQ(checked->spec.calibration().sequences(), kDefaultCalibrationSequences);
   EXPECT_EQ(checked->spec.calibration().corpora(0).weight(), 1);
@@ -266,6 +270,50 @@ TEST_F(ValidationTest, RankProfilesMustFitModelAndBudget) {
   ExpectRefused(spec, "RANK_OUT_OF_RANGE", {"entries"});
   spec.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_CARE);
   ExpectRefused(spec, kInvalidField, {"allocation", "RANK_ALLOCATION_CARE"});
+}
+
+TEST_F(ValidationTest, JointRanksGoUpToTwiceTheWidth) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_budget()->set_kv_budget(1);
+  spec.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_PROFILE);
+  v1::RankProfile& profile = *spec.mutable_factorization()->mutable_rank_profile();
+  for (int i = 0; i < Layers(); ++i) {
+    v1::LayerRank& layer = *profile.add_layers();
+    layer.set_layer(i);
+    layer.set_rank_kv(static_cast<int32_t>(2 * Width()));
+  }
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->spec.factorization().latent(), v1::LATENT_LAYOUT_JOINT);
+  profile.mutable_layers(1)->set_rank_k(1);
+  ExpectRefused(spec, "RANK_OUT_OF_RANGE", {"layers[1].rank_k", "expected none with a joint"});
+  profile.mutable_layers(1)->set_rank_k(0);
+  profile.mutable_layers(1)->set_rank_kv(static_cast<int32_t>(2 * Width() + 1));
+  ExpectRefused(spec, "RANK_OUT_OF_RANGE", {"layers[1].rank_kv", absl::StrCat(2 * Width())});
+}
+
+TEST_F(ValidationTest, SettingsThatDoNotGoTogetherAreRefused) {
+  const auto with = [&](v1::Preconditioner preconditioner, v1::RankAllocation allocation,
+                        v1::LatentLayout latent) {
+    v1::JobSpec spec = Spec();
+    spec.mutable_factorization()->set_preconditioner(preconditioner);
+    spec.mutable_factorization()->set_allocation(allocation);
+    spec.mutable_factorization()->set_latent(latent);
+    return spec;
+  };
+  ExpectRefused(with(v1::PRECONDITIONER_IDENTITY, v1::RANK_ALLOCATION_GLOBAL, {}), kInvalidField,
+                {"allocation", "without PRECONDITIONER_FISHER"});
+  ExpectRefused(with(v1::PRECONDITIONER_IDENTITY, {}, v1::LATENT_LAYOUT_JOINT), kInvalidField,
+                {"latent", "LATENT_LAYOUT_SEPARATE"});
+  ExpectRefused(with({}, v1::RANK_ALLOCATION_CARE, v1::LATENT_LAYOUT_JOINT), kInvalidField,
+                {"allocation", "with a joint latent"});
+  const auto care = Check(with(v1::PRECONDITIONER_ROOT_COVARIANCE, {}, {}));
+  ASSERT_TRUE(care.ok()) << care.status();
+  EXPECT_EQ(care->spec.factorization().allocation(), v1::RANK_ALLOCATION_UNIFORM);
+  EXPECT_EQ(care->spec.factorization().latent(), v1::LATENT_LAYOUT_SEPARATE);
+  v1::JobSpec sink = Spec();
+  sink.mutable_factorization()->set_sink_weight(1.5);
+  ExpectRefused(sink, kInvalidField, {"sink_weight", "1.5"});
 }
 
 TEST_F(ValidationTest, CudaJobsNeedCudaWorkers) {

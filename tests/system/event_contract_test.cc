@@ -79,6 +79,9 @@ class EventContractTest : public testing::Test {
     factorization.set_damping(0.001);
     factorization.set_alpha(0.5);
     factorization.set_allocation(v1::RANK_ALLOCATION_PROFILE);
+    factorization.set_latent(v1::LATENT_LAYOUT_SEPARATE);
+    factorization.set_sink_weight(0.25);
+    factorization.set_rank_multiple(1);
     for (int layer = 0; layer < 2; ++layer) {
       v1::LayerRank& rank = *factorization.mutable_rank_profile()->add_layers();
       rank.set_layer(layer);
@@ -91,6 +94,7 @@ class EventContractTest : public testing::Test {
     spec.mutable_calibration()->set_sequences(4);
     spec.mutable_calibration()->set_sequence_length(32);
     spec.mutable_calibration()->set_seed(uint64_t{1} << 53);
+    spec.mutable_calibration()->set_labels(v1::FISHER_LABELS_TEXT);
     spec.mutable_evaluation()->mutable_corpus()->set_uri((folder_ / "corpus.txt").string());
     spec.mutable_evaluation()->set_windows(2);
     spec.mutable_evaluation()->set_window_length(32);

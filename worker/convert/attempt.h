@@ -4,7 +4,9 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,6 +35,7 @@ struct Attempt {
   ProgressMeter& progress;
   const StopToken& stop;
   const Clock& clock;
+  std::filesystem::path statistics;  // folder of StatisticsStore; empty: none
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kBFloat16;
   absl::Duration phase_start;  // of the running phase, by clock.Monotonic()
@@ -61,6 +64,8 @@ struct Factorization {
   factorize::RankProfile ranks;
   std::vector<double> error_k;  // ||(W - W')X||_F / ||WX||_F on the calibration tokens
   std::vector<double> error_v;
+  double predicted_loss = -1;  // nats a token; negative where nothing is predicted
+  std::vector<std::pair<int64_t, double>> curve;  // of budgets: LayerFactorizer::Curve
 };
 
 struct Evaluation {
@@ -79,8 +84,8 @@ absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
                                     const Factorization& factorization,
                                     const Evaluation& evaluation);
 
-// Layers whose statistics earlier attempts saved, from layer 0 on.
-int64_t FinishedLayers(const WorkDir& work, int64_t layers);
+// How many layers' statistics earlier attempts saved in the order of the pass.
+int64_t FinishedLayers(const Attempt& attempt, int64_t layers);
 
 // The factors of one layer as FactorizeLayers stored them, in the output's format.
 absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const WorkDir& work, int64_t layer);

@@ -35,17 +35,23 @@ absl::Status CheckDiskSpace(const Attempt& attempt, const Inputs& inputs) {
   const checkpoint::ModelConfig& config = inputs.checkpoint.config();
   const int64_t d = config.hidden_size;
   const int64_t m = config.kv_width();
-  const int64_t left = config.num_layers - FinishedLayers(attempt.work, config.num_layers);
+  const int64_t layers = config.num_layers;
+  const int64_t left = layers - FinishedLayers(attempt, layers);
   const int64_t hidden = inputs.sequences.count * inputs.sequences.length * d *
                          int64_t(c10::elementSize(attempt.dtype));
-  const factorize::StatisticsNeeds needs = factorize::NeedsOf(attempt.spec.preconditioner.kind);
-  const int64_t statistics =
-      8 * (2 * d + 2 * m * m + (needs.cross ? 2 * m * d : 0) + (needs.covariance ? d * d : 0));
+  const FactorizationSpec& spec = attempt.spec.factorization;
+  const factorize::StatisticsNeeds needs = factorize::NeedsOf(spec.preconditioner.kind);
+  // The way back needs the input of every layer.
+  const int64_t states = spec.loss_aware ? layers + 2 : 2;
+  const int64_t statistics = spec.loss_aware
+                                 ? 8 * 4 * 4 * m * m
+                                 : 8 * (2 * d + 2 * m * m + (needs.cross ? 2 * m * d : 0) +
+                                        (needs.covariance ? d * d : 0));
   const int64_t factors = 4 * 2 * (m * m + m * d);
-  LF_RETURN_IF_ERROR(Check(
-      attempt.work.path(),
-      (left > 0 ? 2 * hidden : 0) + left * statistics + config.num_layers * factors + kSlackBytes,
-      "SCRATCH_FULL"));
+  LF_RETURN_IF_ERROR(
+      Check(attempt.work.path(),
+            (left > 0 ? states * hidden : 0) + left * statistics + layers * factors + kSlackBytes,
+            "SCRATCH_FULL"));
   const int64_t output = inputs.checkpoint.total_bytes() /
                          checkpoint::BytesOf(inputs.source_dtype) *
                          checkpoint::BytesOf(inputs.output_dtype);

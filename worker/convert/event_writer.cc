@@ -85,7 +85,14 @@ void EventWriter::Result(const ResultEvent& event) {
   }
   Json layers = Json::array();
   for (const factorize::LayerRanks& ranks : event.rank_profile) {
-    layers.push_back({{"layer", layers.size()}, {"rankK", ranks.key}, {"rankV", ranks.value}});
+    Json layer = {{"layer", layers.size()}};
+    if (ranks.joint > 0) {
+      layer["rankKv"] = ranks.joint;
+    } else {
+      layer["rankK"] = ranks.key;
+      layer["rankV"] = ranks.value;
+    }
+    layers.push_back(std::move(layer));
   }
   Write("result", {{"artifactUri", event.artifact_uri},
                    {"reportUri", event.report_uri},

@@ -12,8 +12,8 @@
 #include "base/conversion_defaults.h"
 #include "base/json.h"
 #include "checkpoint/dtype.h"
-#include "worker/factorize/preconditioner.h"
-#include "worker/factorize/rank_allocation.h"
+#include "worker/calibrate/fisher_pass.h"
+#include "worker/convert/factorization_spec.h"
 
 namespace latentforge::convert {
 
@@ -26,14 +26,12 @@ struct CorpusSpec {
 struct JobSpec {
   std::filesystem::path source;
   double kv_budget = 0;
-  factorize::PreconditionerOptions preconditioner;
-  // Absent where rank_profile says it all.
-  std::optional<factorize::RankAllocation> allocation;
-  factorize::RankProfile rank_profile;  // empty unless given
+  FactorizationSpec factorization;
   std::vector<CorpusSpec> corpora;
   int64_t sequences = kDefaultCalibrationSequences;
   int64_t sequence_length = kDefaultSequenceLength;
   uint64_t seed = 0;
+  calibrate::FisherLabels labels = calibrate::FisherLabels::kSampled;
   std::optional<CorpusSpec> evaluation;  // absent: a held-back part of corpora[0]
   int64_t windows = kDefaultEvaluationWindows;
   int64_t window_length = kDefaultWindowLength;
@@ -46,8 +44,8 @@ struct JobSpec {
 
 // Reads proto3 JSON of latentforge.v1.JobSpec (lowerCamelCase keys, enum names,
 // 64-bit integers as text or numbers) and fills in defaults. InvalidArgument names
-// the key, the value and what was expected; OutOfRange a rank profile whose layers
-// are not 0, 1, 2, …; Unimplemented a method other than METHOD_KV_LATENT.
+// the key, the value and what was expected; Unimplemented a method other than
+// METHOD_KV_LATENT; else as ParseFactorizationSpec.
 absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text);
 
 // The specification with defaults filled in, for report.json and as the base of

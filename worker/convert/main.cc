@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <iterator>
 #include <string>
@@ -27,6 +28,7 @@ constexpr int kExitUsage = 2;
 struct Flags {
   std::string spec;
   std::string work_dir;
+  std::string statistics;
   EvaluateRequest evaluate;
   bool events = false;
 };
@@ -50,8 +52,8 @@ int Convert(const Flags& flags) {
     ReportEarlyError(status, events);
     return ExitCode(status);
   }
-  const absl::Status status =
-      RunConversion(*spec, flags.work_dir, events, SignalStopToken(), RealClock());
+  const absl::Status status = RunConversion(*spec, {flags.work_dir, flags.statistics}, events,
+                                            SignalStopToken(), RealClock());
   if (!status.ok()) Log(Severity::kError, std::string(status.message()));
   return ExitCode(status);
 }
@@ -81,13 +83,25 @@ void LimitHeap() {
   mallopt(M_ARENA_MAX, 2);
 }
 
+// oneDNN and its layer in LibTorch keep a thousand kernels for shapes that they have seen.
+// A converted model has other shapes in each layer, so these would grow with its depth; a
+// layer has about ten. Both are read when they are first used. A user's setting wins.
+void LimitKernelCaches() {
+  constexpr char kKernels[] = "32";
+  setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", kKernels, /*overwrite=*/0);
+  setenv("LRU_CACHE_CAPACITY", kKernels, /*overwrite=*/0);
+}
+
 int Main(int argc, char** argv) {
   LimitHeap();
+  LimitKernelCaches();
   Flags flags;
   CLI::App app("Converts a transformer checkpoint to latent attention: one attempt of one job.");
   app.set_version_flag("--version", kVersion);
   app.add_option("--spec", flags.spec, "Job specification, proto3 JSON; - reads stdin");
   app.add_option("--work-dir", flags.work_dir, "Scratch folder of the job");
+  app.add_option("--statistics", flags.statistics,
+                 "Folder of calibration statistics that later jobs use again (default: none)");
   CLI::App* evaluate = app.add_subcommand("evaluate", "Measures perplexity");
   EvaluateRequest& request = flags.evaluate;
   evaluate->add_option("model", request.model, "Checkpoint or artifact folder")->required();

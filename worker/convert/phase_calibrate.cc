@@ -1,40 +1,51 @@
-// Calibration: statistics of every layer into calibrate/stats.<l>.safetensors.
+// Calibration: statistics of every layer into calibrate/stats.<l>.safetensors, with
+// the Fisher information into calibrate/loss.<l>.safetensors, from the last layer on.
 #include <cmath>
 #include <filesystem>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "worker/calibrate/calibration_pass.h"
+#include "worker/calibrate/fisher_pass.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/phase_files.h"
+#include "worker/convert/statistics_store.h"
 #include "worker/convert/tensor_file.h"
 
 namespace latentforge::convert {
 
-int64_t FinishedLayers(const WorkDir& work, int64_t layers) {
-  std::error_code error;
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    if (!std::filesystem::exists(StatisticsPath(work, layer), error)) return layer;
-  }
-  return layers;
+namespace {
+
+// The reasons of both passes' errors.
+absl::Status WithCalibrationReason(const absl::Status& status) {
+  return WithReasonByCode(status, {{absl::StatusCode::kDataLoss, "NUMERICAL_FAILURE"},
+                                   {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"},
+                                   {absl::StatusCode::kPermissionDenied, "SCRATCH_NOT_WRITABLE"},
+                                   {absl::StatusCode::kInvalidArgument, "MALFORMED_TOKENIZER"}});
 }
 
-absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs) {
+bool IsFinished(const Attempt& attempt, int64_t layer) {
+  std::error_code error;
+  return std::filesystem::exists(attempt.spec.factorization.loss_aware
+                                     ? LossStatisticsPath(attempt.work, layer)
+                                     : StatisticsPath(attempt.work, layer),
+                                 error);
+}
+
+// Forward alone. Returns tokens, weighted by the share of the layers that they went
+// through here.
+absl::StatusOr<int64_t> CollectMoments(Attempt& attempt, const Inputs& inputs, int64_t finished) {
   const int64_t layers = inputs.checkpoint.config().num_layers;
   const int64_t tokens = inputs.sequences.count * inputs.sequences.length;
-  const int64_t finished = FinishedLayers(attempt.work, layers);
-  if (finished > 0) attempt.progress.Resume(double(finished) / double(layers));
-  if (finished == layers) return 0;
-
-  // Tokens, weighted by the share of the layers that they went through here.
   double work_done = 0;
   int64_t previous_layer = -1;
   int64_t previous_tokens = 0;
   calibrate::CalibrationOptions options;
   options.device = attempt.device;
   options.dtype = attempt.dtype;
-  options.needs = factorize::NeedsOf(attempt.spec.preconditioner.kind);
+  options.needs = factorize::NeedsOf(attempt.spec.factorization.preconditioner.kind);
   options.scratch = attempt.work.calibrate();
   options.first_layer = finished;
   options.save = [&](int64_t layer, const factorize::LayerStatistics& statistics) {
@@ -49,13 +60,70 @@ absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs
     const double share = (double(layer) + double(layer_tokens) / double(tokens)) / double(layers);
     attempt.progress.Update(share, work_done, absl::StrCat("layer ", layer + 1, " of ", layers));
   };
-  LF_RETURN_IF_ERROR(
-      WithReasonByCode(calibrate::RunCalibration(inputs.checkpoint, inputs.sequences, options),
-                       {{absl::StatusCode::kDataLoss, "NUMERICAL_FAILURE"},
-                        {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"},
-                        {absl::StatusCode::kPermissionDenied, "SCRATCH_NOT_WRITABLE"},
-                        {absl::StatusCode::kInvalidArgument, "MALFORMED_TOKENIZER"}}));
+  LF_RETURN_IF_ERROR(WithCalibrationReason(
+      calibrate::RunCalibration(inputs.checkpoint, inputs.sequences, options)));
   return std::llround(work_done);
+}
+
+// Forward and back. Returns tokens, weighted by the share of the pass made here.
+absl::StatusOr<int64_t> CollectFisher(Attempt& attempt, const Inputs& inputs, int64_t finished) {
+  const int64_t layers = inputs.checkpoint.config().num_layers;
+  const double tokens = double(inputs.sequences.count * inputs.sequences.length);
+  double work_done = 0;
+  calibrate::FisherOptions options;
+  options.device = attempt.device;
+  options.dtype = attempt.dtype;
+  options.labels = attempt.spec.labels;
+  options.seed = attempt.spec.seed;
+  options.scratch = attempt.work.calibrate();
+  if (finished > 0) options.finished_from = layers - finished;
+  options.save = [&](int64_t layer, const factorize::LossStatistics& statistics) {
+    return SaveLossStatistics(LossStatisticsPath(attempt.work, layer), statistics);
+  };
+  options.stop = [&] { return attempt.stopped(); };
+  options.progress = [&](double share, double worked, absl::string_view detail) {
+    work_done = worked * tokens;
+    attempt.progress.Update(share, work_done, std::string(detail));
+  };
+  LF_RETURN_IF_ERROR(WithCalibrationReason(
+      calibrate::RunFisherPass(inputs.checkpoint, inputs.sequences, options)));
+  return std::llround(work_done);
+}
+
+}  // namespace
+
+int64_t FinishedLayers(const Attempt& attempt, int64_t layers) {
+  const bool backward = attempt.spec.factorization.loss_aware;
+  for (int64_t done = 0; done < layers; ++done) {
+    if (!IsFinished(attempt, backward ? layers - 1 - done : done)) return done;
+  }
+  return layers;
+}
+
+absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs) {
+  const int64_t layers = inputs.checkpoint.config().num_layers;
+  const int64_t finished = FinishedLayers(attempt, layers);
+  if (finished > 0) attempt.progress.Resume(double(finished) / double(layers));
+  if (finished == layers) return 0;
+  if (!attempt.spec.factorization.loss_aware) return CollectMoments(attempt, inputs, finished);
+
+  const StatisticsStore store(attempt.statistics);
+  const std::string key = StatisticsKey(attempt.spec, inputs);
+  LF_ASSIGN_OR_RETURN(const bool restored, store.Restore(key, attempt.work, layers));
+  if (restored) {
+    attempt.events.Info(
+        "an earlier job has calibrated this model on these tokens: "
+        "its statistics are used");
+    return 0;
+  }
+  LF_ASSIGN_OR_RETURN(const int64_t tokens, CollectFisher(attempt, inputs, finished));
+  // The job does not depend on what is kept for others.
+  if (const absl::Status kept = store.Keep(key, attempt.work, inputs.checkpoint.config());
+      !kept.ok()) {
+    attempt.events.Warning(
+        absl::StrCat("statistics are not kept for later jobs: ", kept.message()));
+  }
+  return tokens;
 }
 
 }  // namespace latentforge::convert

@@ -41,12 +41,16 @@ absl::Status SaveFinished(const std::filesystem::path& path, absl::Span<const do
   return WriteFileAtomic(path, WriteJson(json) + "\n");
 }
 
+at::Tensor ToComputeType(const at::Tensor& factor, const at::Tensor& like) {
+  return factor.defined() ? factor.to(like.options()) : factor;
+}
+
 void Replace(model::Projection& projection, const at::Tensor& down, const at::Tensor& up,
              const at::Tensor& like) {
   if (!down.defined()) return;
   projection.weight = at::Tensor();
-  projection.down = down.to(like.options());
-  projection.up = up.to(like.options());
+  projection.down = ToComputeType(down, like);
+  projection.up = ToComputeType(up, like);
 }
 
 // A tensor as it comes back after it was stored in the output's format.
@@ -141,8 +145,12 @@ class Run {
           if (inputs_.output_dtype != inputs_.source_dtype) {
             RoundAll(weights, StoredType(inputs_.output_dtype));
           }
-          Replace(weights.k, factors.k_down, factors.k_up, weights.input_norm);
-          Replace(weights.v, factors.v_down, factors.v_up, weights.input_norm);
+          // A joint latent stays one tensor: the decoder computes it once.
+          const at::Tensor joint = ToComputeType(factors.kv_down, weights.input_norm);
+          Replace(weights.k, joint.defined() ? joint : factors.k_down, factors.k_up,
+                  weights.input_norm);
+          Replace(weights.v, joint.defined() ? joint : factors.v_down, factors.v_up,
+                  weights.input_norm);
         },
         absl::StrCat("layer ", layer));
   }

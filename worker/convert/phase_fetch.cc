@@ -51,8 +51,8 @@ absl::StatusOr<Checkpoint> OpenSource(const std::filesystem::path& path) {
 }
 
 absl::Status CheckRanks(const JobSpec& spec, const checkpoint::ModelConfig& config) {
-  if (!spec.allocation) {
-    return WithReason(factorize::CheckProfile(spec.rank_profile, config.num_layers,
+  if (!spec.factorization.allocation) {
+    return WithReason(factorize::CheckProfile(spec.factorization.rank_profile, config.num_layers,
                                               config.kv_width(), spec.kv_budget),
                       "RANK_OUT_OF_RANGE");
   }

@@ -13,6 +13,10 @@ inline std::filesystem::path StatisticsPath(const WorkDir& work, int64_t layer) 
   return work.calibrate() / absl::StrCat("stats.", layer, ".safetensors");
 }
 
+inline std::filesystem::path LossStatisticsPath(const WorkDir& work, int64_t layer) {
+  return work.calibrate() / absl::StrCat("loss.", layer, ".safetensors");
+}
+
 inline std::filesystem::path RanksPath(const WorkDir& work) {
   return work.factorize() / "ranks.json";
 }

@@ -27,7 +27,7 @@ std::string JobId(const Inputs& inputs) { return inputs.job_digest.substr(0, 16)
 std::vector<checkpoint::LayerRanks> CheckpointRanks(const factorize::RankProfile& profile) {
   std::vector<checkpoint::LayerRanks> ranks;
   for (const factorize::LayerRanks& layer : profile) {
-    ranks.push_back({.k = layer.key, .v = layer.value});
+    ranks.push_back({.k = layer.key, .v = layer.value, .joint = layer.joint});
   }
   return ranks;
 }
@@ -35,6 +35,7 @@ std::vector<checkpoint::LayerRanks> CheckpointRanks(const factorize::RankProfile
 int64_t ConvertedParameters(const Inputs& inputs, const factorize::RankProfile& profile) {
   checkpoint::ModelConfig config = inputs.checkpoint.config();
   config.latent = checkpoint::LatentConfig{.base_model_type = config.model_type,
+                                           .joint = profile[0].joint > 0,
                                            .ranks = CheckpointRanks(profile)};
   return checkpoint::NumParameters(config);
 }
@@ -87,8 +88,16 @@ exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
   for (size_t l = 0; l < factorization.ranks.size(); ++l) {
     report.layers.push_back({.rank_k = factorization.ranks[l].key,
                              .rank_v = factorization.ranks[l].value,
+                             .rank_kv = factorization.ranks[l].joint,
                              .relative_error_k = factorization.error_k[l],
                              .relative_error_v = factorization.error_v[l]});
+  }
+  if (factorization.predicted_loss >= 0) {
+    report.prediction.emplace();
+    report.prediction->loss = factorization.predicted_loss;
+    for (const auto& [values, loss] : factorization.curve) {
+      report.prediction->curve.push_back({values, loss});
+    }
   }
   for (const PhaseTiming& timing : result.phases) {
     report.phases.push_back({PhaseName(timing.phase), timing.seconds, timing.tokens_per_second});
@@ -158,6 +167,7 @@ absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
 
   const exporter::ArtifactRequest request{.output = attempt.spec.output,
                                           .job_id = JobId(inputs),
+                                          .joint = factorization.ranks[0].joint > 0,
                                           .ranks = CheckpointRanks(factorization.ranks),
                                           .dtype = inputs.output_dtype,
                                           .source_digest = inputs.source_digest,

@@ -26,7 +26,7 @@ class Pipeline {
                                 [&] { return FetchInputs(attempt_); }));
     attempt_.progress.SetCosts(Costs(inputs));
     const int64_t layers = inputs.checkpoint.config().num_layers;
-    LF_RETURN_IF_ERROR(InPhase(Phase::kCalibrating, FinishedLayers(attempt_.work, layers) > 0, [&] {
+    LF_RETURN_IF_ERROR(InPhase(Phase::kCalibrating, FinishedLayers(attempt_, layers) > 0, [&] {
                          return CountTokens(CollectStatistics(attempt_, inputs));
                        }).status());
     LF_ASSIGN_OR_RETURN(const Factorization factorization,
@@ -102,7 +102,9 @@ class Pipeline {
     const double calibrated = double(inputs.sequences.count * inputs.sequences.length);
     const double evaluated = 2 * double(inputs.windows.count * inputs.windows.length);
     const double bytes = double(inputs.checkpoint.total_bytes());
-    return {150 * bytes, 2 * calibrated * std::max(parameters - head, head),
+    // Forward, and with the Fisher information back with a second forward.
+    const double passes = attempt_.spec.factorization.loss_aware ? 4 : 1;
+    return {150 * bytes, 2 * passes * calibrated * std::max(parameters - head, head),
             double(config.num_layers) * 2 * m * m * (100 * m + 20 * double(config.hidden_size)),
             2 * evaluated * parameters, 600 * bytes};
   }
@@ -124,12 +126,12 @@ absl::Status Prepare(const JobSpec& spec, at::Device& device) {
   return absl::OkStatus();
 }
 
-absl::Status RunInWorkDir(const JobSpec& spec, const std::filesystem::path& work_dir,
+absl::Status RunInWorkDir(const JobSpec& spec, const ConversionFolders& folders,
                           EventWriter& events, const StopToken& stop, const Clock& clock,
                           Phase& phase) {
   at::Device device = at::kCPU;
   LF_RETURN_IF_ERROR(Prepare(spec, device));
-  absl::StatusOr<WorkDir> work = WorkDir::Open(work_dir);
+  absl::StatusOr<WorkDir> work = WorkDir::Open(folders.work);
   if (!work.ok()) {
     return WithReasonByCode(work.status(),
                             {{absl::StatusCode::kAborted, "WORK_DIR_IN_USE"},
@@ -145,6 +147,7 @@ absl::Status RunInWorkDir(const JobSpec& spec, const std::filesystem::path& work
               .progress = progress,
               .stop = stop,
               .clock = clock,
+              .statistics = folders.statistics,
               .device = device,
               .dtype = spec.dtype == checkpoint::DType::kF32 ? at::kFloat : at::kBFloat16});
   const absl::Status status = pipeline.Run();
@@ -154,10 +157,10 @@ absl::Status RunInWorkDir(const JobSpec& spec, const std::filesystem::path& work
 
 }  // namespace
 
-absl::Status RunConversion(const JobSpec& spec, const std::filesystem::path& work_dir,
+absl::Status RunConversion(const JobSpec& spec, const ConversionFolders& folders,
                            EventWriter& events, const StopToken& stop, const Clock& clock) {
   Phase phase = Phase::kFetching;
-  const absl::Status status = RunInWorkDir(spec, work_dir, events, stop, clock, phase);
+  const absl::Status status = RunInWorkDir(spec, folders, events, stop, clock, phase);
   if (status.ok() || absl::IsCancelled(status)) return status;
   events.Error(DescribeError(status), std::string(status.message()), phase);
   return status;

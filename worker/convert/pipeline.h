@@ -11,11 +11,17 @@
 
 namespace latentforge::convert {
 
-// Runs the job in `work_dir`, goes on from what earlier attempts left there, and
+// Where a conversion keeps what it does not publish.
+struct ConversionFolders {
+  std::filesystem::path work;        // of this job
+  std::filesystem::path statistics;  // of all jobs, for StatisticsStore; empty: none
+};
+
+// Runs the job in its work folder, goes on from what earlier attempts left there, and
 // prints events; the last one is a result or an error. Cancelled, without a last
 // event, when `stop` was requested. The status carries a reason
 // (worker/convert/error_reason.h).
-absl::Status RunConversion(const JobSpec& spec, const std::filesystem::path& work_dir,
+absl::Status RunConversion(const JobSpec& spec, const ConversionFolders& folders,
                            EventWriter& events, const StopToken& stop, const Clock& clock);
 
 // Prints an error that came before the conversion could begin.

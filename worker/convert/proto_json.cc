@@ -7,6 +7,18 @@
 
 namespace latentforge::convert {
 
+absl::StatusOr<JsonObject> ProtoMessage(const JsonObject& parent, absl::string_view key,
+                                        const std::vector<std::string>& known) {
+  static const Json* const kEmpty = [] {
+    static const Json empty = Json::object();
+    return &empty;
+  }();
+  if (!parent.Has(key)) return JsonObject::Create(*kEmpty, absl::StrCat(parent.what(), ": ", key));
+  LF_ASSIGN_OR_RETURN(const JsonObject object, parent.Object(key));
+  LF_RETURN_IF_ERROR(object.RejectUnknownKeys(known));
+  return object;
+}
+
 absl::StatusOr<int64_t> ProtoInt(const JsonObject& object, absl::string_view key, int64_t min,
                                  int64_t max, int64_t fallback) {
   const Json* member = object.Find(key);

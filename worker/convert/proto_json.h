@@ -5,14 +5,20 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "base/json.h"
 
 namespace latentforge::convert {
+
+// The member message, or an empty one; a key that is not `known` is an error.
+absl::StatusOr<JsonObject> ProtoMessage(const JsonObject& parent, absl::string_view key,
+                                        const std::vector<std::string>& known);
 
 // An integer in [min, max], or `fallback` when absent.
 absl::StatusOr<int64_t> ProtoInt(const JsonObject& object, absl::string_view key, int64_t min,
@@ -37,6 +43,18 @@ absl::StatusOr<T> ProtoEnum(const JsonObject& object, absl::string_view key,
   }
   const auto append = [](std::string* out, const auto& entry) { out->append(entry.first); };
   return object.Wrong(key, absl::StrCat("one of ", absl::StrJoin(values, ", ", append)));
+}
+
+// The name of a value; for two names of one value the one that says it.
+template <typename T, size_t N>
+const char* ProtoEnumName(const std::array<std::pair<const char*, T>, N>& values, const T& wanted) {
+  for (size_t i = N; i-- > 0;) {
+    if (values[i].second == wanted &&
+        (i == 0 || !absl::EndsWith(values[i].first, "_UNSPECIFIED"))) {
+      return values[i].first;
+    }
+  }
+  return values[0].first;
 }
 
 }  // namespace latentforge::convert

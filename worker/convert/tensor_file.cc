@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -49,11 +50,12 @@ absl::StatusOr<at::ScalarType> ScalarTypeOf(checkpoint::DType dtype) {
   }
 }
 
-absl::StatusOr<TensorMap> Load(const std::filesystem::path& path) {
+absl::StatusOr<TensorMap> Load(const std::filesystem::path& path, absl::string_view prefix) {
   LF_ASSIGN_OR_RETURN(const checkpoint::SafetensorsFile file,
                       checkpoint::SafetensorsFile::Open(path));
   TensorMap tensors;
   for (const checkpoint::TensorEntry& entry : file.header().tensors) {
+    if (!absl::StartsWith(entry.name, prefix)) continue;
     LF_ASSIGN_OR_RETURN(const checkpoint::TensorView view, file.Find(entry.name));
     const std::vector<int64_t> shape(entry.shape.begin(), entry.shape.end());
     LF_ASSIGN_OR_RETURN(const at::ScalarType type, ScalarTypeOf(entry.dtype));
@@ -89,8 +91,8 @@ absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& 
   return SyncPath(path.parent_path());
 }
 
-absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path) {
-  absl::StatusOr<TensorMap> tensors = Load(path);
+absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path, absl::string_view prefix) {
+  absl::StatusOr<TensorMap> tensors = Load(path, prefix);
   if (tensors.ok() || absl::IsNotFound(tensors.status())) return tensors;
   LF_RETURN_IF_ERROR(RemoveTree(path));
   return WithReason(absl::DataLossError(tensors.status().message()), "CHECKPOINT_CORRUPT");
@@ -120,6 +122,31 @@ absl::StatusOr<factorize::LayerStatistics> LoadStatistics(const std::filesystem:
   }
   statistics.key = {.gram = tensors["key.gram"], .cross = tensors["key.cross"]};
   statistics.value = {.gram = tensors["value.gram"], .cross = tensors["value.cross"]};
+  return statistics;
+}
+
+absl::Status SaveLossStatistics(const std::filesystem::path& path,
+                                const factorize::LossStatistics& statistics) {
+  const at::Tensor counts =
+      at::tensor({double(statistics.tokens), double(statistics.sequences)}, at::kDouble);
+  return SaveTensors(path, {{"counts", counts},
+                            {"output", statistics.output},
+                            {"output_first", statistics.output_first},
+                            {"fisher", statistics.fisher},
+                            {"fisher_first", statistics.fisher_first}});
+}
+
+absl::StatusOr<factorize::LossStatistics> LoadLossStatistics(const std::filesystem::path& path) {
+  LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));
+  factorize::LossStatistics statistics{.output = tensors["output"],
+                                       .output_first = tensors["output_first"],
+                                       .fisher = tensors["fisher"],
+                                       .fisher_first = tensors["fisher_first"]};
+  const at::Tensor counts = tensors["counts"];
+  if (counts.defined() && counts.numel() == 2) {
+    statistics.tokens = int64_t(counts[0].item<double>());
+    statistics.sequences = int64_t(counts[1].item<double>());
+  }
   return statistics;
 }
 

@@ -11,6 +11,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "worker/factorize/loss_statistics.h"
 #include "worker/factorize/statistics.h"
 
 namespace latentforge::convert {
@@ -22,14 +24,18 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 // name, syncs and renames: `path` is whole or absent. ResourceExhausted: disk full.
 absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors);
 
-// Every tensor of a file, copied into memory. NotFound when it is absent. A file
-// that is not as SaveTensors wrote it is removed, so that the next attempt makes
-// it again, and gives DataLoss.
-absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path);
+// Every tensor of a file whose name begins with `prefix`, copied into memory. NotFound when it is
+// absent. A file that is not as SaveTensors wrote it is removed, so that the next attempt makes it
+// again, and gives DataLoss.
+absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path,
+                                      absl::string_view prefix = "");
 
 // The statistics of one layer.
 absl::Status SaveStatistics(const std::filesystem::path& path,
                             const factorize::LayerStatistics& statistics);
 absl::StatusOr<factorize::LayerStatistics> LoadStatistics(const std::filesystem::path& path);
+absl::Status SaveLossStatistics(const std::filesystem::path& path,
+                                const factorize::LossStatistics& statistics);
+absl::StatusOr<factorize::LossStatistics> LoadLossStatistics(const std::filesystem::path& path);
 
 }  // namespace latentforge::convert

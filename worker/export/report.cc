@@ -49,6 +49,19 @@ Json LayersToJson(const std::vector<ReportLayer>& layers) {
   return array;
 }
 
+// Shares of the largest point, which is the whole cache.
+Json PredictionToJson(const ReportPrediction& prediction) {
+  Json curve = Json::array();
+  for (const ReportPrediction::Point& point : prediction.curve) {
+    curve.push_back(
+        {{"values_per_token", point.values_per_token},
+         {"kv_ratio", static_cast<double>(point.values_per_token) /
+                          static_cast<double>(prediction.curve.back().values_per_token)},
+         {"loss", point.loss}});
+  }
+  return {{"loss", prediction.loss}, {"curve", std::move(curve)}};
+}
+
 Json CalibrationToJson(const ReportCalibration& calibration) {
   Json corpora = Json::array();
   for (const ReportCorpus& corpus : calibration.corpora) {
@@ -109,6 +122,7 @@ absl::StatusOr<Json> ReportToJson(const Report& report) {
                {"calibration", CalibrationToJson(report.calibration)},
                {"versions", report.versions},
                {"warnings", report.warnings}};
+  if (report.prediction) json["prediction"] = PredictionToJson(*report.prediction);
   json["parameters"]["base"] = report.source.parameters;
   LF_RETURN_IF_ERROR(CheckFinite(json, ""));
   return json;

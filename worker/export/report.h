@@ -60,12 +60,23 @@ struct ReportCalibration {
   uint64_t seed = 0;
 };
 
+// What the second-order expansion of the loss promises; docs/report.md.
+struct ReportPrediction {
+  struct Point {
+    int64_t values_per_token = 0;  // cached, over all layers
+    double loss = 0;               // nats a token
+  };
+  double loss = 0;  // of the ranks chosen
+  std::vector<Point> curve;
+};
+
 struct Report {
   std::optional<double> perplexity_base;  // absent: no evaluation was made
   std::optional<double> perplexity_converted;
   int64_t kv_bytes_per_token_base = 0;  // over all layers
   int64_t kv_bytes_per_token_converted = 0;
   std::vector<ReportLayer> layers;
+  std::optional<ReportPrediction> prediction;  // absent: the method predicts nothing
   std::vector<ReportPhase> phases;
   int64_t peak_rss_bytes = 0;
   int64_t parameters_converted = 0;

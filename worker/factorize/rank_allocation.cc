@@ -108,6 +108,25 @@ absl::StatusOr<std::vector<int64_t>> AllocateRanks(RankAllocation allocation, do
                 caps, total);
 }
 
+namespace {
+
+absl::Status CheckLayer(const LayerRanks& ranks, int64_t layer, int64_t width, bool joint) {
+  const auto check = [&](const char* name, int64_t rank, int64_t most) {
+    // A profile is all joint or all separate: the other ranks are 0.
+    const int64_t least = most > 0 ? 1 : 0;
+    if (rank >= least && rank <= most) return absl::OkStatus();
+    return absl::OutOfRangeError(
+        absl::StrCat("rank profile: layer ", layer, ": ", name, " is ", rank, ", expected ",
+                     most > 0 ? absl::StrCat("1 to the width ", most)
+                              : absl::StrCat("none in a ", joint ? "joint" : "separate", " one")));
+  };
+  LF_RETURN_IF_ERROR(check("rankK", ranks.key, joint ? 0 : width));
+  LF_RETURN_IF_ERROR(check("rankV", ranks.value, joint ? 0 : width));
+  return check("rankKv", ranks.joint, joint ? 2 * width : 0);
+}
+
+}  // namespace
+
 absl::Status CheckProfile(const RankProfile& profile, int64_t layers, int64_t width,
                           double budget) {
   LF_RETURN_IF_ERROR(CheckBudget(budget));
@@ -117,15 +136,8 @@ absl::Status CheckProfile(const RankProfile& profile, int64_t layers, int64_t wi
   }
   int64_t total = 0;
   for (int64_t layer = 0; layer < layers; ++layer) {
-    const LayerRanks& ranks = profile[layer];
-    const std::pair<const char*, int64_t> both[] = {{"rankK", ranks.key}, {"rankV", ranks.value}};
-    for (const auto& [name, rank] : both) {
-      if (rank < 1 || rank > width) {
-        return absl::OutOfRangeError(absl::StrCat("rank profile: layer ", layer, ": ", name, " is ",
-                                                  rank, ", expected 1 to the width ", width));
-      }
-      total += rank;
-    }
+    LF_RETURN_IF_ERROR(CheckLayer(profile[layer], layer, width, profile[0].joint > 0));
+    total += profile[layer].key + profile[layer].value + profile[layer].joint;
   }
   const int64_t allowed = ValuesWithin(budget, 2 * layers * width);
   if (total > allowed) {

@@ -50,8 +50,8 @@ absl::StatusOr<std::vector<int64_t>> AllocateRanks(RankAllocation allocation, do
                                                    const Spectra& spectra);
 
 // OK when the profile has one entry for each of `layers` layers, with ranks from
-// 1 to `width`, and at most ValuesWithin(budget, 2 * layers * width) values.
-// OutOfRange names the layer and the rank.
+// 1 to `width` (joint ones to twice the width; all layers joint or none), and at most
+// ValuesWithin(budget, 2 * layers * width) values. OutOfRange names the layer and the rank.
 absl::Status CheckProfile(const RankProfile& profile, int64_t layers, int64_t width, double budget);
 
 }  // namespace latentforge::factorize

@@ -124,7 +124,8 @@ TEST_P(BadInputTest, IsOneUserErrorAndLeavesNothing) {
   const fs::path path = job.root / "events.jsonl";
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   EventWriter events(fd.get(), RealClock());
-  const absl::Status status = RunConversion(*spec, job.work(), events, StopToken(), RealClock());
+  const absl::Status status =
+      RunConversion(*spec, {job.work(), job.root / "statistics"}, events, StopToken(), RealClock());
   const ErrorInfo info = DescribeError(status);
   EXPECT_EQ(info.reason, GetParam().reason) << status;
   EXPECT_EQ(info.error_class, ErrorClass::kUser);

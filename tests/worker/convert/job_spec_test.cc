@@ -18,9 +18,7 @@ TEST(JobSpecTest, FillsInDefaults) {
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->source, "/m");
   EXPECT_EQ(spec->output, "/o");
-  EXPECT_EQ(spec->preconditioner.kind, factorize::Preconditioner::kRootCovariance);
-  EXPECT_EQ(spec->preconditioner.damping, kDefaultDamping);
-  EXPECT_EQ(spec->allocation, factorize::RankAllocation::kUniform);
+  EXPECT_EQ(spec->factorization.preconditioner.damping, kDefaultDamping);
   EXPECT_EQ(spec->sequences, kDefaultCalibrationSequences);
   EXPECT_EQ(spec->sequence_length, kDefaultSequenceLength);
   EXPECT_EQ(spec->windows, kDefaultEvaluationWindows);
@@ -48,8 +46,8 @@ TEST(JobSpecTest, ReadsWhatItWrites) {
   const auto spec = ParseJobSpec(WriteJson(json));
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->seed, UINT64_MAX);
-  EXPECT_EQ(spec->preconditioner.damping, 0.25);
-  EXPECT_EQ(spec->rank_profile, (factorize::RankProfile{{3, 4}, {5, 6}}));
+  EXPECT_EQ(spec->factorization.preconditioner.damping, 0.25);
+  EXPECT_EQ(spec->factorization.rank_profile, (factorize::RankProfile{{3, 4}, {5, 6}}));
   EXPECT_EQ(spec->evaluation->text_field, "body");
   EXPECT_EQ(spec->output_dtype, checkpoint::DType::kF16);
   const Json written = JobSpecToJson(*spec);
@@ -58,10 +56,27 @@ TEST(JobSpecTest, ReadsWhatItWrites) {
   EXPECT_EQ(JobSpecToJson(*again), written);
 }
 
+TEST(JobSpecTest, DefaultsDependOnThePreconditioner) {
+  Json json = Smallest();
+  const auto fisher = ParseJobSpec(WriteJson(json));
+  ASSERT_TRUE(fisher.ok()) << fisher.status();
+  EXPECT_TRUE(fisher->factorization.loss_aware);
+  EXPECT_TRUE(fisher->factorization.joint);
+  EXPECT_EQ(fisher->factorization.allocation, factorize::RankAllocation::kGlobal);
+  EXPECT_EQ(fisher->factorization.loss_metric.sink_weight, kDefaultSinkWeight);
+  EXPECT_EQ(fisher->labels, calibrate::FisherLabels::kSampled);
+  json["factorization"] = {{"preconditioner", "PRECONDITIONER_ROOT_COVARIANCE"}};
+  const auto care = ParseJobSpec(WriteJson(json));
+  ASSERT_TRUE(care.ok()) << care.status();
+  EXPECT_FALSE(care->factorization.loss_aware);
+  EXPECT_FALSE(care->factorization.joint);
+  EXPECT_EQ(care->factorization.allocation, factorize::RankAllocation::kUniform);
+}
+
 TEST(JobSpecTest, DampingOfZeroIsNotTheDefault) {
   Json json = Smallest();
   json["factorization"] = {{"damping", 0}};
-  EXPECT_EQ(ParseJobSpec(WriteJson(json))->preconditioner.damping, 0);
+  EXPECT_EQ(ParseJobSpec(WriteJson(json))->factorization.preconditioner.damping, 0);
 }
 
 TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
@@ -96,6 +111,17 @@ TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
       {R"({"factorization":{"allocation":"RANK_ALLOCATION_PROFILE",
            "rankProfile":{"layers":[{"layer":1,"rankK":1,"rankV":1}]}}})",
        "layer is 1, expected 0", absl::StatusCode::kOutOfRange},
+      {R"({"factorization":{"preconditioner":"PRECONDITIONER_IDENTITY",
+           "allocation":"RANK_ALLOCATION_GLOBAL"}})",
+       "\"allocation\" is \"RANK_ALLOCATION_GLOBAL\", expected another"},
+      {R"({"factorization":{"preconditioner":"PRECONDITIONER_IDENTITY",
+           "latent":"LATENT_LAYOUT_JOINT"}})",
+       "expected LATENT_LAYOUT_SEPARATE"},
+      {R"({"factorization":{"latent":"LATENT_LAYOUT_JOINT","allocation":"RANK_ALLOCATION_CARE"}})",
+       "with a joint latent"},
+      {R"({"factorization":{"rankMultiple":8,"allocation":"RANK_ALLOCATION_CARE"}})",
+       "\"rankMultiple\" is 8, expected 1"},
+      {R"({"factorization":{"sinkWeight":1.5}})", "\"sinkWeight\" is 1.5"},
       {R"({"dtype":"DATA_TYPE_FLOAT16"})", "float16 is for output only"},
       {R"({"threads":-2})", "\"threads\" is -2"},
   };

@@ -59,7 +59,8 @@ Outcome RunJob(const TinyJob& job, int stop_at = 0) {
   Outcome outcome;
   const absl::StatusOr<JobSpec> spec = ParseJobSpec(WriteJson(job.spec));
   outcome.status =
-      spec.ok() ? RunConversion(*spec, job.work(), events, stop, clock) : spec.status();
+      spec.ok() ? RunConversion(*spec, {job.work(), job.root / "statistics"}, events, stop, clock)
+                : spec.status();
   for (const absl::string_view line :
        absl::StrSplit(ReadFile(path).value(), '\n', absl::SkipEmpty())) {
     outcome.events.push_back(ParseJson(line).value());
@@ -114,7 +115,10 @@ TEST(PipelineTest, ConvertsEndToEnd) {
   const auto artifact = checkpoint::Checkpoint::Open(job.out());
   ASSERT_TRUE(artifact.ok()) << artifact.status();
   ASSERT_TRUE(artifact->config().latent.has_value());
-  EXPECT_EQ(artifact->config().latent->ranks[1].k, 8);
+  // The default: one latent for K and V, ranks by predicted loss, the budget spent.
+  EXPECT_TRUE(artifact->config().latent->joint);
+  EXPECT_EQ(artifact->config().latent->ranks[0].joint + artifact->config().latent->ranks[1].joint,
+            32);
 
   // What was reported is what was shipped: the same windows through the artifact.
   const EvaluateRequest request{.model = job.out(),
@@ -186,11 +190,12 @@ TEST(PipelineTest, FinishedLayersAreNotDoneAgain) {
   const std::vector<Json> events = RunJob(TinyJob("resume_count")).events;
   for (const Json& event : events) {
     ++at;
-    if (event.contains("progress") && event["progress"]["detail"] == "layer 2 of 2") break;
+    if (event.contains("progress") && event["progress"]["detail"] == "backward, layer 1 of 2")
+      break;
   }
   ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status));
-  EXPECT_TRUE(fs::exists(job.work() / "calibrate" / "stats.0.safetensors"));
-  const auto before = fs::last_write_time(job.work() / "calibrate" / "stats.0.safetensors");
+  EXPECT_TRUE(fs::exists(job.work() / "calibrate" / "loss.1.safetensors"));
+  const auto before = fs::last_write_time(job.work() / "calibrate" / "loss.1.safetensors");
   // The next attempt: stops when factorisation begins, so that the file is still there.
   int next = 0;
   for (const Json& event : events) {
@@ -199,7 +204,7 @@ TEST(PipelineTest, FinishedLayersAreNotDoneAgain) {
       break;
   }
   const Outcome second = RunJob(job, next - 4);
-  EXPECT_EQ(fs::last_write_time(job.work() / "calibrate" / "stats.0.safetensors"), before);
+  EXPECT_EQ(fs::last_write_time(job.work() / "calibrate" / "loss.1.safetensors"), before);
   EXPECT_EQ(second.events[0]["phaseStarted"]["resumed"], true);
 }
 
@@ -235,7 +240,10 @@ TEST(PipelineTest, EveryPreconditionerAndAllocationKeepsTheBudget) {
       {"PRECONDITIONER_DIAGONAL_L2", "RANK_ALLOCATION_CARE_CODE"},
       {"PRECONDITIONER_DIAGONAL_HESSIAN", "RANK_ALLOCATION_UNIFORM"},
       {"PRECONDITIONER_COVARIANCE", "RANK_ALLOCATION_CARE"},
-      {"PRECONDITIONER_ROOT_COVARIANCE", "RANK_ALLOCATION_CARE_CODE"}};
+      {"PRECONDITIONER_ROOT_COVARIANCE", "RANK_ALLOCATION_CARE_CODE"},
+      {"PRECONDITIONER_FISHER", "RANK_ALLOCATION_CARE"},
+      {"PRECONDITIONER_FISHER", "RANK_ALLOCATION_UNIFORM"},
+      {"PRECONDITIONER_FISHER", "RANK_ALLOCATION_GLOBAL"}};
   for (const auto& [preconditioner, allocation] : settings) {
     TinyJob job("settings",
                 {.family = checkpoint::Family::kQwen2, .dtype = checkpoint::DType::kBF16});
@@ -262,6 +270,87 @@ TEST(PipelineTest, GivenRanksAreUsed) {
   job.spec["output"]["uri"] = (job.root / "out2").string();
   job.spec["budget"]["kvBudget"] = 0.49;
   EXPECT_EQ(DescribeError(RunJob(job).status).reason, "RANK_OUT_OF_RANGE");
+}
+
+TEST(PipelineTest, JointRanksCanBeGiven) {
+  TinyJob job("joint_profile");
+  job.spec["factorization"] = {
+      {"allocation", "RANK_ALLOCATION_PROFILE"},
+      {"rankProfile",
+       {{"layers", {{{"layer", 0}, {"rankKv", 25}}, {{"layer", 1}, {"rankKv", 7}}}}}}};
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(outcome.events.back()["result"]["rankProfile"]["layers"][0]["rankKv"], 25);
+  const auto artifact = checkpoint::Checkpoint::Open(job.out());
+  ASSERT_TRUE(artifact.ok()) << artifact.status();
+  EXPECT_EQ(artifact->config().latent->ranks[1].joint, 7);
+}
+
+TEST(PipelineTest, RanksAreMultiplesWhereAskedFor) {
+  TinyJob job("multiple");
+  job.spec["factorization"] = {{"rankMultiple", 8}};
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  int64_t values = 0;
+  for (const Json& layer : outcome.events.back()["result"]["rankProfile"]["layers"]) {
+    EXPECT_EQ(layer["rankKv"].get<int64_t>() % 8, 0);
+    values += layer["rankKv"].get<int64_t>();
+  }
+  EXPECT_EQ(values, 32);
+}
+
+TEST(PipelineTest, SeparateLatentsOfTheFisherInformation) {
+  TinyJob job("separate");
+  job.spec["factorization"] = {{"latent", "LATENT_LAYOUT_SEPARATE"}};
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  const auto artifact = checkpoint::Checkpoint::Open(job.out());
+  ASSERT_TRUE(artifact.ok()) << artifact.status();
+  EXPECT_FALSE(artifact->config().latent->joint);
+  int64_t values = 0;
+  for (const checkpoint::LayerRanks& ranks : artifact->config().latent->ranks) {
+    values += ranks.total();
+  }
+  EXPECT_EQ(values, 32);
+}
+
+// Tokens that went through calibration.
+int64_t CalibratedTokens(const Outcome& outcome) {
+  for (const Json& event : outcome.events) {
+    if (event.contains("phaseFinished") && event["phaseFinished"]["phase"] == "PHASE_CALIBRATING") {
+      return std::stoll(event["phaseFinished"]["tokens"].get<std::string>());
+    }
+  }
+  return -1;
+}
+
+TEST(PipelineTest, AnotherBudgetNeedsNoCalibration) {
+  TinyJob job("statistics");
+  ASSERT_TRUE(RunJob(job).status.ok());
+  job.spec["budget"]["kvBudget"] = 0.3;
+  job.spec["output"]["uri"] = (job.root / "out2").string();
+  const Outcome second = RunJob(job);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_EQ(CalibratedTokens(second), 0);
+
+  // The same bytes as with a calibration of its own.
+  TinyJob alone("statistics_alone");
+  alone.spec["budget"]["kvBudget"] = 0.3;
+  ASSERT_TRUE(RunJob(alone).status.ok());
+  const auto weights = [](const fs::path& folder) {
+    return Sha256File(folder / "model.safetensors").value();
+  };
+  EXPECT_EQ(weights(job.root / "out2"), weights(alone.out()));
+
+  // Another sampling of labels is another calibration; a damaged file is none.
+  job.spec["calibration"]["seed"] = 99;
+  job.spec["output"]["uri"] = (job.root / "out3").string();
+  EXPECT_GT(CalibratedTokens(RunJob(job)), 0);
+  for (const fs::directory_entry& file : fs::directory_iterator(job.root / "statistics")) {
+    fs::resize_file(file.path(), 1000);
+  }
+  job.spec["output"]["uri"] = (job.root / "out4").string();
+  EXPECT_GT(CalibratedTokens(RunJob(job)), 0);
 }
 
 TEST(PipelineTest, HeldBackTextIsSaid) {

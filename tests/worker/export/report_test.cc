@@ -21,6 +21,7 @@ Report Example() {
   report.kv_bytes_per_token_converted = 100;
   report.layers = {{.rank_k = 3, .rank_v = 4, .relative_error_k = 0.1, .relative_error_v = 0.2},
                    {.rank_kv = 9}};
+  report.prediction = {.loss = 0.02, .curve = {{50, 0.5}, {100, 0.02}, {400, 0}}};
   report.phases = {{"calibrating", 2.5, 800}};
   report.peak_rss_bytes = 12345;
   report.source = {"file:///m/tiny", "abc", "llama", 99};
@@ -45,6 +46,8 @@ TEST(ReportTest, HoldsTheDocumentedKeys) {
   EXPECT_DOUBLE_EQ(at("/layers/0/relative_error_k").get<double>(), 0.1);
   EXPECT_FALSE(at("/layers/0").contains("rank_kv"));
   EXPECT_EQ(at("/layers/1/rank_kv"), 9);
+  EXPECT_DOUBLE_EQ(at("/prediction/loss").get<double>(), 0.02);
+  EXPECT_DOUBLE_EQ(at("/prediction/curve/1/kv_ratio").get<double>(), 0.25);
   EXPECT_EQ(at("/phases/0/name"), "calibrating");
   EXPECT_EQ(at("/peak_rss_bytes"), 12345);
   EXPECT_EQ(at("/source/model_type"), "llama");
