@@ -52,15 +52,10 @@ std::vector<std::string> ServerCommand(const PrivateServiceOptions& options,
 
 std::vector<std::string> WorkerCommand(const PrivateServiceOptions& options,
                                        const std::string& address) {
-  return {options.worker,
-          "--server",
-          address,
-          "--scratch",
-          options.folder / "scratch",
-          "--convert",
-          options.convert,
-          "--ready-file",
-          ReadyFile(options.folder, kWorker)};
+  return {options.worker, "--server", address, "--scratch", options.folder / "scratch",
+          // Outlives this run: another budget needs no calibration.
+          "--statistics", options.folder.parent_path() / "statistics", "--convert", options.convert,
+          "--ready-file", ReadyFile(options.folder, kWorker)};
 }
 
 }  // namespace

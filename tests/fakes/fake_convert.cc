@@ -181,8 +181,9 @@ bool Lock(const std::filesystem::path& work_dir) {
 }
 
 int Main(int argc, char** argv) {
-  if (argc != 5 || std::string(argv[1]) != "--spec" || std::string(argv[3]) != "--work-dir") {
-    std::cerr << "usage: fake_convert --spec FILE --work-dir DIR\n";
+  const bool known = argc == 5 || (argc == 7 && std::string(argv[5]) == "--statistics");
+  if (!known || std::string(argv[1]) != "--spec" || std::string(argv[3]) != "--work-dir") {
+    std::cerr << "usage: fake_convert --spec FILE --work-dir DIR [--statistics DIR]\n";
     return kExitUsage;
   }
   SetTerminateHandler(OnTerminate);

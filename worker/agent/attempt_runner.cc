@@ -92,6 +92,9 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
   ChildCommand command;
   command.argv = {options_.convert.string(), "--spec", (*folder / "spec.json").string(),
                   "--work-dir", folder->string()};
+  if (!options_.statistics.empty()) {
+    command.argv.insert(command.argv.end(), {"--statistics", options_.statistics.string()});
+  }
   absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(command);
   if (!child.ok()) {
     facts.start = child.status();

@@ -19,10 +19,11 @@
 namespace latentforge::agent {
 
 struct AttemptOptions {
-  std::filesystem::path convert;  // latentforge-convert
-  std::string worker;             // our name
-  std::string device;             // for jobs that leave it open; empty: left open
-  int threads = 0;                // for jobs that leave it open; 0: left open
+  std::filesystem::path convert;     // latentforge-convert
+  std::filesystem::path statistics;  // kept by conversions for later ones
+  std::string worker;                // our name
+  std::string device;                // for jobs that leave it open; empty: left open
+  int threads = 0;                   // for jobs that leave it open; 0: left open
   SessionOptions session;
 };
 

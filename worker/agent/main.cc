@@ -71,6 +71,7 @@ v1::WorkerInfo DescribeWorker(const WorkerFlags& flags) {
 AttemptOptions DescribeAttempts(const WorkerFlags& flags) {
   AttemptOptions options;
   options.convert = flags.convert;
+  options.statistics = flags.statistics;
   options.worker = flags.name;
   options.device = flags.device;
   options.threads = flags.threads;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <thread>
 
@@ -36,6 +37,9 @@ void AddDuration(CLI::App& app, const std::string& name, absl::Duration& value,
 void FillDefaults(WorkerFlags& flags) {
   if (flags.name.empty()) flags.name = absl::StrCat(HostName(), "-", getpid());
   if (flags.scratch.empty()) flags.scratch = DefaultScratch().string();
+  if (flags.statistics.empty()) {
+    flags.statistics = (std::filesystem::path(flags.scratch) / "statistics").string();
+  }
   if (flags.convert.empty()) flags.convert = SiblingConvert().string();
   if (flags.threads == 0 && flags.slots > 1) {
     const int cores = static_cast<int>(std::thread::hardware_concurrency());
@@ -55,6 +59,9 @@ int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   app.add_option("--scratch", flags.scratch, "Folder for files of running jobs");
+  app.add_option("--statistics", flags.statistics,
+                 "Folder of calibration statistics that later jobs use again, at most 4 GiB "
+                 "(default: SCRATCH/statistics)");
   AddDuration(app, "--scratch-keep", flags.scratch_keep,
               "Remove unused scratch files after this time (default: 168h)");
   app.add_option("--convert", flags.convert,

@@ -15,6 +15,7 @@ struct WorkerFlags {
   std::string name;
   int slots = 1;
   std::string scratch;
+  std::string statistics;
   absl::Duration scratch_keep = absl::Hours(24 * 7);
   std::string convert;
   std::string device;
