@@ -85,9 +85,9 @@ void LimitHeap() {
 
 // oneDNN and its layer in LibTorch keep a thousand kernels for shapes that they have seen.
 // A converted model has other shapes in each layer, so these would grow with its depth; a
-// layer has about ten. Both are read when they are first used. A user's setting wins.
+// forward pass has seven at a time. Both are read when they are first used. A user's setting wins.
 void LimitKernelCaches() {
-  constexpr char kKernels[] = "32";
+  constexpr char kKernels[] = "8";
   setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", kKernels, /*overwrite=*/0);
   setenv("LRU_CACHE_CAPACITY", kKernels, /*overwrite=*/0);
 }
