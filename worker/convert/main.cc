@@ -5,9 +5,11 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <iterator>
 #include <string>
+#include <system_error>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -85,14 +87,30 @@ void LimitHeap() {
 
 // oneDNN and its layer in LibTorch keep a thousand kernels for shapes that they have seen.
 // A converted model has other shapes in each layer, so these would grow with its depth; a
-// forward pass has seven at a time. Both are read when they are first used. A user's setting wins.
+// forward pass has seven at a time. Both are read when they are first used. A user's setting
+// wins.
 void LimitKernelCaches() {
   constexpr char kKernels[] = "8";
   setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", kKernels, /*overwrite=*/0);
   setenv("LRU_CACHE_CAPACITY", kKernels, /*overwrite=*/0);
 }
 
+// libgomp's threads wait for each other in a busy loop, which on a machine that is shared
+// takes the processor from those that they wait for: half the speed and less. It reads its
+// settings when it is loaded, before main, so the program starts itself once more. A user's
+// setting wins; where /proc is not there, waiting stays as it is.
+void WaitWithoutSpinning(char** argv) {
+  constexpr char kSpinCount[] = "GOMP_SPINCOUNT";
+  if (getenv(kSpinCount) != nullptr || getenv("OMP_WAIT_POLICY") != nullptr) return;
+  setenv(kSpinCount, "0", /*overwrite=*/1);
+  std::error_code error;
+  // By its own name, which is what process lists show.
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) execv(self.c_str(), argv);
+}
+
 int Main(int argc, char** argv) {
+  WaitWithoutSpinning(argv);
   LimitHeap();
   LimitKernelCaches();
   Flags flags;
