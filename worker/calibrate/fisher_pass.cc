@@ -59,6 +59,15 @@ class Pass {
     for (int64_t layer = layers_; layer >= 0; --layer) {
       if (IsWhole(GradientPath(layer))) passed = layer;
     }
+    // Its statistics are saved before a layer counts as passed. Where some are missing all
+    // the same, the way back is made again.
+    const int64_t saved = options_.finished_from < 0 ? layers_ : options_.finished_from;
+    if (passed < saved) {
+      for (int64_t layer = passed; layer < saved; ++layer) {
+        LF_RETURN_IF_ERROR(RemoveTree(GradientPath(layer)));
+      }
+      passed = layers_ + 1;
+    }
     const int64_t needed = std::min(passed - 1, layers_);
     int64_t known = 0;
     while (known < needed && IsWhole(HiddenPath(known + 1))) ++known;

@@ -174,6 +174,22 @@ TEST_F(FisherPassTest, GoesOnWhereItWasStopped) {
   }
 }
 
+TEST_F(FisherPassTest, LostStatisticsAreMadeAgain) {
+  ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
+  const auto whole = saved_;
+  // Stopped in layer 0, behind the gradient of layer 1; then layer 1's statistics are lost.
+  options_.stop = [&] { return saved_.contains(1) && saved_.size() == 2; };
+  saved_.clear();
+  EXPECT_TRUE(absl::IsCancelled(RunFisherPass(*checkpoint_, sequences_, options_)));
+  saved_.clear();
+  options_.stop = nullptr;
+  options_.finished_from = 2;
+  ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
+  ASSERT_EQ(saved_.size(), 2u);
+  EXPECT_TRUE(SameBits(saved_[1], whole.at(1)));
+  EXPECT_TRUE(SameBits(saved_[0], whole.at(0)));
+}
+
 TEST_F(FisherPassTest, LostFilesAreMadeAgain) {
   ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
   const auto whole = saved_;
