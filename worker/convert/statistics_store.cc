@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <system_error>
 #include <utility>
@@ -170,11 +171,16 @@ void StatisticsStore::RemoveOldest(const fs::path& keep) const {
     fs::path path;
     int64_t bytes;
   };
+  const auto abandoned = fs::file_time_type::clock::now() - std::chrono::hours(24);
   std::vector<File> files;
   int64_t total = 0;
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder_, error)) {
-    if (entry.path().extension() != ".safetensors" || !entry.is_regular_file(error)) continue;
+    if (!entry.is_regular_file(error)) continue;
+    if (entry.path().extension() == ".tmp" && entry.last_write_time(error) < abandoned) {
+      fs::remove(entry.path(), error);  // of a process that died
+    }
+    if (entry.path().extension() != ".safetensors") continue;
     files.push_back({entry.last_write_time(error), entry.path(), int64_t(entry.file_size(error))});
     total += files.back().bytes;
   }
