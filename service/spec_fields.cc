@@ -45,12 +45,15 @@ void CheckCorpus(const v1::CorpusSpec& corpus, const std::string& field, Finding
                  "is empty, expected the field of each JSON line that holds the text");
 }
 
+bool IsCare(v1::RankAllocation allocation) {
+  return allocation == v1::RANK_ALLOCATION_CARE || allocation == v1::RANK_ALLOCATION_CARE_CODE;
+}
+
 // Settings that each are right and together are not.
 void CheckTogether(const v1::FactorizationSpec& spec, Findings& findings) {
   const bool fisher = spec.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED ||
                       spec.preconditioner() == v1::PRECONDITIONER_FISHER;
-  const bool care = spec.allocation() == v1::RANK_ALLOCATION_CARE ||
-                    spec.allocation() == v1::RANK_ALLOCATION_CARE_CODE;
+  const bool care = IsCare(spec.allocation());
   const bool joint = spec.latent() == v1::LATENT_LAYOUT_JOINT;
   if (!fisher && spec.allocation() == v1::RANK_ALLOCATION_GLOBAL)
     findings.Add(kInvalidField, "spec.factorization.allocation",
@@ -175,10 +178,6 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
 }
 
 namespace {
-
-bool IsCare(v1::RankAllocation allocation) {
-  return allocation == v1::RANK_ALLOCATION_CARE || allocation == v1::RANK_ALLOCATION_CARE_CODE;
-}
 
 // One latent with the Fisher information, unless ranks or CARE's allocations are
 // for two.

@@ -140,32 +140,32 @@ class Sweeps {
   at::Tensor labels_;     // [rows]
 };
 
-}  // namespace
-
-absl::StatusOr<LabelGradient> SampledLabelGradient(const at::Tensor& x, const at::Tensor& uniforms,
-                                                   const HeadRows& head,
-                                                   const LabelGradientOptions& options) {
+// `choose` gives the sweeps their labels once the softmax has been measured.
+template <typename F>
+absl::StatusOr<LabelGradient> Run(const at::Tensor& x, const HeadRows& head,
+                                  const LabelGradientOptions& options, const F& choose) {
   return model::CatchTorch(
       [&]() -> absl::StatusOr<LabelGradient> {
         Sweeps sweeps(x, head, options);
         LF_RETURN_IF_ERROR(sweeps.Measure());
-        sweeps.Place(uniforms);
+        choose(sweeps);
         return sweeps.Gradient();
       },
       "gradient of the logits");
 }
 
+}  // namespace
+
+absl::StatusOr<LabelGradient> SampledLabelGradient(const at::Tensor& x, const at::Tensor& uniforms,
+                                                   const HeadRows& head,
+                                                   const LabelGradientOptions& options) {
+  return Run(x, head, options, [&](Sweeps& sweeps) { sweeps.Place(uniforms); });
+}
+
 absl::StatusOr<LabelGradient> TextLabelGradient(const at::Tensor& x, const at::Tensor& labels,
                                                 const HeadRows& head,
                                                 const LabelGradientOptions& options) {
-  return model::CatchTorch(
-      [&]() -> absl::StatusOr<LabelGradient> {
-        Sweeps sweeps(x, head, options);
-        LF_RETURN_IF_ERROR(sweeps.Measure());
-        sweeps.Give(labels);
-        return sweeps.Gradient();
-      },
-      "gradient of the logits");
+  return Run(x, head, options, [&](Sweeps& sweeps) { sweeps.Give(labels); });
 }
 
 }  // namespace latentforge::calibrate

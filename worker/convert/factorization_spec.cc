@@ -76,6 +76,10 @@ Allocation NameableAllocation(const std::optional<RankAllocation>& allocation) {
   return Allocation::kGlobal;
 }
 
+bool IsCare(const std::optional<RankAllocation>& allocation) {
+  return allocation == RankAllocation::kCare || allocation == RankAllocation::kCareCode;
+}
+
 absl::StatusOr<LayerRanks> ParseLayerRanks(const JsonObject& layer, int64_t index) {
   LF_RETURN_IF_ERROR(layer.RejectUnknownKeys({"layer", "rankK", "rankV", "rankKv"}));
   LF_ASSIGN_OR_RETURN(const int64_t number, ProtoInt(layer, "layer", 0, INT32_MAX, 0));
@@ -140,8 +144,7 @@ absl::Status CheckTogether(const JsonObject& object, const FactorizationSpec& sp
       return object.Wrong("allocation", "another allocation without PRECONDITIONER_FISHER");
     }
   }
-  const bool care =
-      spec.allocation == RankAllocation::kCare || spec.allocation == RankAllocation::kCareCode;
+  const bool care = IsCare(spec.allocation);
   if (care && spec.joint) {
     return object.Wrong("allocation", "RANK_ALLOCATION_GLOBAL or _UNIFORM with a joint latent");
   }
@@ -168,8 +171,7 @@ absl::StatusOr<FactorizationSpec> ParseFactorizationSpec(const JsonObject& job) 
   spec.allocation = Resolve(allocation, spec.loss_aware);
   LF_RETURN_IF_ERROR(spec.allocation ? RejectProfile(object) : ParseProfile(object, spec));
   LF_ASSIGN_OR_RETURN(const Layout layout, ProtoEnum(object, "latent", kLayouts));
-  const bool care =
-      spec.allocation == RankAllocation::kCare || spec.allocation == RankAllocation::kCareCode;
+  const bool care = IsCare(spec.allocation);
   spec.joint = spec.loss_aware && !care;
   if (!spec.rank_profile.empty()) spec.joint = spec.rank_profile[0].joint > 0;
   if (layout != Layout::kUnspecified) spec.joint = layout == Layout::kJoint;

@@ -96,11 +96,11 @@ class LossAwareFactorizer : public LayerFactorizer {
       case RankAllocation::kCareCode:
         break;
     }
-    return AllocateByOutputs();
+    return AllocateByKind();
   }
 
-  // CARE divides the budgets of K and V each, by their own spectra.
-  absl::StatusOr<std::vector<int64_t>> AllocateByOutputs() const {
+  // CARE divides the budgets of K and of V each; here by the spectra of the Fisher metric.
+  absl::StatusOr<std::vector<int64_t>> AllocateByKind() const {
     factorize::Spectra halves[2];
     for (size_t i = 0; i < spectra_.size(); ++i) halves[i % 2].push_back(spectra_[i]);
     std::vector<int64_t> ranks(spectra_.size());

@@ -16,15 +16,13 @@ at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                           /*is_causal=*/!mask.has_value());
 }
 
-// [T, heads, d] as [kv_heads, group, T, d], with KV heads as the batch: the heads
-// of a group then share their keys by stride 0 instead of by copies.
+}  // namespace
+
 at::Tensor ByGroup(const at::Tensor& x, int64_t kv_heads, int64_t group) {
   return x.view({x.size(0), kv_heads, x.size(1) / kv_heads, x.size(2)})
       .permute({1, 2, 0, 3})
       .expand({kv_heads, group, x.size(0), x.size(2)});
 }
-
-}  // namespace
 
 void CausalAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      std::optional<int64_t> window, const at::Tensor& out) {

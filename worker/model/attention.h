@@ -15,4 +15,8 @@ namespace latentforge::model {
 void CausalAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      std::optional<int64_t> window, const at::Tensor& out);
 
+// [T, heads, d] as [kv_heads, group, T, d], with KV heads as the batch: the heads
+// of a group then share their keys by stride 0 instead of by copies.
+at::Tensor ByGroup(const at::Tensor& x, int64_t kv_heads, int64_t group);
+
 }  // namespace latentforge::model

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "worker/model/attention.h"
 #include "worker/model/layer_gradients.h"
 #include "worker/model/torch_guard.h"
 
@@ -31,19 +32,14 @@ at::Tensor WindowMask(int64_t length, int64_t window, at::Device device) {
   return distance.ge(0).logical_and(distance.lt(window));
 }
 
-// q [T, heads, d], k and v [T, kv_heads, d] of one sequence -> [T, heads * d]. KV heads
-// are the batch: the heads of a group share their keys by stride 0 instead of by copies.
+// q [T, heads, d], k and v [T, kv_heads, d] of one sequence -> [T, heads * d].
 at::Tensor AttendSequence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                           const std::optional<at::Tensor>& mask) {
   const int64_t kv_heads = k.size(1);
   const int64_t group = q.size(1) / kv_heads;
-  const auto by_group = [&](const at::Tensor& x) {
-    return x.view({x.size(0), kv_heads, x.size(1) / kv_heads, x.size(2)})
-        .permute({1, 2, 0, 3})
-        .expand({kv_heads, group, x.size(0), x.size(2)});
-  };
-  return at::scaled_dot_product_attention(by_group(q), by_group(k), by_group(v), mask,
-                                          /*dropout_p=*/0.0, /*is_causal=*/!mask.has_value())
+  return at::scaled_dot_product_attention(ByGroup(q, kv_heads, group), ByGroup(k, kv_heads, group),
+                                          ByGroup(v, kv_heads, group), mask, /*dropout_p=*/0.0,
+                                          /*is_causal=*/!mask.has_value())
       .permute({2, 0, 1, 3})
       .reshape({q.size(0), q.size(1) * q.size(2)});
 }
