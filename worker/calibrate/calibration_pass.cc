@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/calibrate/hidden_file.h"
+#include "worker/calibrate/layer_input.h"
 #include "worker/calibrate/statistics_collector.h"
 #include "worker/model/decoder.h"
 #include "worker/model/torch_guard.h"
@@ -29,7 +30,7 @@ class Pass {
         config_(checkpoint.config()),
         loader_(checkpoint, options.device, options.dtype),
         decoder_(std::move(decoder)),
-        shape_{sequences.count, sequences.length, config_.hidden_size, options.dtype} {}
+        shape_(ShapeOf(sequences, loader_)) {}
 
   absl::Status Run() {
     LF_ASSIGN_OR_RETURN(int64_t layer, StartLayer());
@@ -53,11 +54,10 @@ class Pass {
 
   absl::Status RunLayer(int64_t layer) {
     LF_ASSIGN_OR_RETURN(const model::LayerWeights weights, loader_.Layer(layer));
-    std::optional<HiddenFile> input;
+    LF_ASSIGN_OR_RETURN(
+        const LayerInput input,
+        LayerInput::Open(layer, HiddenPath(options_.scratch, layer), sequences_, loader_));
     std::optional<HiddenFile> output;
-    if (layer > 0) {
-      LF_ASSIGN_OR_RETURN(input, HiddenFile::Open(HiddenPath(options_.scratch, layer), shape_));
-    }
     if (layer + 1 < config_.num_layers) {
       LF_ASSIGN_OR_RETURN(output,
                           HiddenFile::Create(HiddenPath(options_.scratch, layer + 1), shape_));
@@ -82,7 +82,6 @@ class Pass {
                           model::CatchTorch([&] { return collector->Finish(); }, "statistics"));
       LF_RETURN_IF_ERROR(options_.save(layer, statistics));
     }
-    input.reset();
     return RemoveTree(HiddenPath(options_.scratch, layer));
   }
 
@@ -102,30 +101,15 @@ class Pass {
   }
 
   absl::Status RunBatch(const model::LayerWeights& weights, int64_t first, int64_t count,
-                        const std::optional<HiddenFile>& input, std::optional<HiddenFile>& output,
+                        const LayerInput& input, std::optional<HiddenFile>& output,
                         std::optional<StatisticsCollector>& collector) {
-    LF_ASSIGN_OR_RETURN(const at::Tensor hidden, LoadInput(first, count, input));
+    LF_ASSIGN_OR_RETURN(const at::Tensor hidden, input.Read(first, count));
     const model::InputObserver observer = [&](int64_t, const at::Tensor& x) {
       return collector ? collector->Add(x) : absl::OkStatus();
     };
     LF_RETURN_IF_ERROR(decoder_.Forward(weights, hidden, observer));
     if (!output) return absl::OkStatus();
     return output->Write(first, hidden.to(at::kCPU));
-  }
-
-  // [count, T, D] on the device.
-  absl::StatusOr<at::Tensor> LoadInput(int64_t first, int64_t count,
-                                       const std::optional<HiddenFile>& input) const {
-    if (input) {
-      at::Tensor hidden = at::empty({count, shape_.length, shape_.width}, shape_.dtype);
-      LF_RETURN_IF_ERROR(input->Read(first, hidden));
-      return hidden.to(options_.device);
-    }
-    const auto ids =
-        absl::MakeConstSpan(sequences_.ids)
-            .subspan(size_t(first * sequences_.length), size_t(count * sequences_.length));
-    LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader_.Embed(ids));
-    return rows.view({count, shape_.length, shape_.width});
   }
 
   const TokenSequences& sequences_;
@@ -144,13 +128,7 @@ std::filesystem::path HiddenPath(const std::filesystem::path& scratch, int64_t l
 
 absl::Status RunCalibration(const checkpoint::Checkpoint& checkpoint,
                             const TokenSequences& sequences, const CalibrationOptions& options) {
-  if (checkpoint.config().latent) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(checkpoint.dir().string(), " is already converted by latentforge"));
-  }
-  if (sequences.count < 1 || sequences.length < 1) {
-    return absl::InvalidArgumentError("calibration needs at least one sequence of one token");
-  }
+  LF_RETURN_IF_ERROR(CheckPass(checkpoint, sequences));
   LF_ASSIGN_OR_RETURN(
       model::Decoder decoder,
       model::Decoder::Create(checkpoint.config(), options.device, options.dtype, sequences.length));

@@ -5,7 +5,6 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <optional>
 #include <random>
 #include <utility>
 #include <vector>
@@ -16,6 +15,7 @@
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/calibrate/hidden_file.h"
 #include "worker/calibrate/label_gradient.h"
+#include "worker/calibrate/layer_input.h"
 #include "worker/calibrate/loss_moments.h"
 #include "worker/model/decoder.h"
 #include "worker/model/layer_graph.h"
@@ -51,7 +51,7 @@ class Pass {
         loader_(checkpoint, options.device, options.dtype),
         decoder_(std::move(decoder)),
         graph_(std::move(graph)),
-        shape_{sequences.count, sequences.length, config_.hidden_size, options.dtype} {}
+        shape_(ShapeOf(sequences, loader_)) {}
 
   absl::Status Run() {
     // The lowest layer whose input gradient is there has been passed on the way back.
@@ -144,11 +144,11 @@ class Pass {
 
   absl::Status Forward(int64_t layer) {
     LF_ASSIGN_OR_RETURN(const model::LayerWeights weights, loader_.Layer(layer));
-    LF_ASSIGN_OR_RETURN(const std::optional<HiddenFile> input, OpenInput(layer));
+    LF_ASSIGN_OR_RETURN(const LayerInput input, OpenInput(layer));
     LF_RETURN_IF_ERROR(WriteStates(
         HiddenPath(layer + 1), 1, absl::StrCat("forward, layer ", layer + 1, " of ", layers_),
         [&](int64_t first, int64_t count) -> absl::StatusOr<at::Tensor> {
-          LF_ASSIGN_OR_RETURN(const at::Tensor hidden, Input(input, first, count));
+          LF_ASSIGN_OR_RETURN(const at::Tensor hidden, input.Read(first, count));
           LF_RETURN_IF_ERROR(decoder_.Forward(weights, hidden));
           return hidden;
         }));
@@ -208,14 +208,14 @@ class Pass {
   absl::Status Backward(int64_t layer) {
     LF_ASSIGN_OR_RETURN(const model::LayerWeights weights, loader_.Layer(layer));
     LF_ASSIGN_OR_RETURN(LossMoments moments, MakeMoments(layer));
-    LF_ASSIGN_OR_RETURN(const std::optional<HiddenFile> input, OpenInput(layer));
+    LF_ASSIGN_OR_RETURN(const LayerInput input, OpenInput(layer));
     LF_ASSIGN_OR_RETURN(const HiddenFile output_gradient,
                         HiddenFile::Open(GradientPath(layer + 1), shape_));
     LF_RETURN_IF_ERROR(WriteStates(
         GradientPath(layer), kBackwardCost,
         absl::StrCat("backward, layer ", layer + 1, " of ", layers_),
         [&](int64_t first, int64_t count) -> absl::StatusOr<at::Tensor> {
-          LF_ASSIGN_OR_RETURN(const at::Tensor states, Input(input, first, count));
+          LF_ASSIGN_OR_RETURN(const at::Tensor states, input.Read(first, count));
           LF_ASSIGN_OR_RETURN(const at::Tensor gradient, Read(output_gradient, first, count));
           return Differentiate(weights, states, gradient, moments);
         }));
@@ -253,21 +253,8 @@ class Pass {
         "statistics");
   }
 
-  // Nothing for layer 0, whose input is the embedding.
-  absl::StatusOr<std::optional<HiddenFile>> OpenInput(int64_t layer) const {
-    if (layer == 0) return std::nullopt;
-    LF_ASSIGN_OR_RETURN(HiddenFile file, HiddenFile::Open(HiddenPath(layer), shape_));
-    return std::optional<HiddenFile>(std::move(file));
-  }
-
-  absl::StatusOr<at::Tensor> Input(const std::optional<HiddenFile>& file, int64_t first,
-                                   int64_t count) const {
-    if (file) return Read(*file, first, count);
-    const auto ids =
-        absl::MakeConstSpan(sequences_.ids)
-            .subspan(size_t(first * sequences_.length), size_t(count * sequences_.length));
-    LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader_.Embed(ids));
-    return rows.view({count, shape_.length, shape_.width});
+  absl::StatusOr<LayerInput> OpenInput(int64_t layer) const {
+    return LayerInput::Open(layer, HiddenPath(layer), sequences_, loader_);
   }
 
   absl::StatusOr<at::Tensor> Read(const HiddenFile& file, int64_t first, int64_t count) const {
@@ -292,13 +279,7 @@ class Pass {
 
 absl::Status RunFisherPass(const checkpoint::Checkpoint& checkpoint,
                            const TokenSequences& sequences, const FisherOptions& options) {
-  if (checkpoint.config().latent) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(checkpoint.dir().string(), " is already converted by latentforge"));
-  }
-  if (sequences.count < 1 || sequences.length < 1) {
-    return absl::InvalidArgumentError("calibration needs at least one sequence of one token");
-  }
+  LF_RETURN_IF_ERROR(CheckPass(checkpoint, sequences));
   LF_ASSIGN_OR_RETURN(
       model::Decoder decoder,
       model::Decoder::Create(checkpoint.config(), options.device, options.dtype, sequences.length));
