@@ -18,6 +18,8 @@ struct RowFunctions {
                         float epsilon, T* out);
   void (*silu_multiply_gradient)(const T* gate_up, const T* gradient, int64_t width, T* out);
   void (*softmax_error)(T* logits, int64_t width, float log_total, int64_t label);
+  double (*divergence)(const T* target, T* logits, int64_t width, float target_log_total,
+                       float log_total, float scale);
 };
 
 namespace generic {

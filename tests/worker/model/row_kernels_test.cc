@@ -226,6 +226,39 @@ TYPED_TEST(RowFunctionsTest, SoftmaxError) {
   }
 }
 
+TYPED_TEST(RowFunctionsTest, Divergence) {
+  const auto log_total = [](const std::vector<TypeParam>& row) {
+    double total = 0;
+    for (const TypeParam value : row) total += std::exp(Wide(value));
+    return std::log(total);
+  };
+  // Widths around the blocks of the sum, with and without a rest.
+  for (const int64_t width : {int64_t{1}, int64_t{31}, int64_t{2048}, int64_t{2048 + 37}}) {
+    const auto target = Random<TypeParam>(width, 17, 4.0);
+    const auto logits = Random<TypeParam>(width, 18, 4.0);
+    const double target_total = log_total(target), total = log_total(logits);
+    double expected = 0;
+    for (int64_t i = 0; i < width; ++i) {
+      const double a = Wide(target[i]) - target_total, b = Wide(logits[i]) - total;
+      expected += std::exp(a) * (a - b);
+    }
+    for (const auto& [name, functions] : this->Available()) {
+      auto row = logits;
+      const double divergence = functions.divergence(target.data(), row.data(), width,
+                                                     float(target_total), float(total), 3.0f);
+      // Both totals and each exponent (of up to 16) are rounded to fp32, 1e-6 absolutely; the
+      // terms p (a - b) keep that relation to their sum of absolute values, below 10.
+      EXPECT_NEAR(divergence, expected, 2e-5) << name << " " << width;
+      for (int64_t i = 0; i < width; ++i) {
+        const double error =
+            std::exp(Wide(logits[i]) - total) - std::exp(Wide(target[i]) - target_total);
+        const double relative = std::is_same_v<TypeParam, float> ? 0 : 0x1p-8;
+        EXPECT_NEAR(Wide(row[i]), 3 * error, relative * std::abs(3 * error) + 6e-6) << name;
+      }
+    }
+  }
+}
+
 // 1 - p of a likely label is lost where p is rounded first.
 TEST(RowFunctionsBf16, SoftmaxErrorOfALikelyLabel) {
   std::vector<Bf16> row = {Narrow<Bf16>(7.0), Narrow<Bf16>(0.0)};
@@ -252,6 +285,9 @@ TYPED_TEST(RowFunctionsTest, NanIsKept) {
       float maximum = -std::numeric_limits<float>::infinity(), sum = 0;
       functions.log_sum_exp(x.data(), kWidth, &maximum, &sum);
       EXPECT_TRUE(std::isnan(maximum + std::log(sum))) << name << " at " << where;
+      auto row = weight;
+      EXPECT_TRUE(std::isnan(functions.divergence(x.data(), row.data(), kWidth, 0.0f, 0.0f, 1.0f)))
+          << name << " at " << where;
       functions.norm_gradient(x.data(), weight.data(), weight.data(), kWidth, 1e-5f, out.data());
       EXPECT_TRUE(std::isnan(Wide(out[3]))) << name;
       functions.norm_gradient(weight.data(), weight.data(), x.data(), kWidth, 1e-5f, out.data());
