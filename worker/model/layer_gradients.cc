@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "worker/model/attention.h"
+#include "worker/model/attention_gradient.h"
 #include "worker/model/layer_ops.h"
 #include "worker/model/tensor_rows.h"
 
@@ -91,6 +93,41 @@ struct Rotation : torch::autograd::Function<Rotation> {
   }
 };
 
+// [T, heads, d] with a contiguous last dimension; copied only where it must be.
+at::Tensor AsHeads(const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); }
+
+struct Attention : torch::autograd::Function<Attention> {
+  static Variable forward(AutogradContext* context, const Variable& q, const Variable& k,
+                          const Variable& v, std::optional<int64_t> window) {
+    const AttentionResult result = AttentionForward(AsHeads(q), AsHeads(k), AsHeads(v), window);
+    const at::Tensor out = result.out.flatten(1);
+    context->save_for_backward({q, k, v, out});
+    context->saved_data["maximum"] = result.maximum;
+    context->saved_data["share"] = result.share;
+    context->saved_data["window"] = window;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    auto& data = context->saved_data;
+    const at::Tensor& q = saved[0];
+    const AttentionResult result{saved[3].view(q.sizes()), data["maximum"].toTensor(),
+                                 data["share"].toTensor()};
+    const AttentionGradients found = AttentionGradient(
+        AsHeads(q), AsHeads(saved[1]), AsHeads(saved[2]), data["window"].toOptional<int64_t>(),
+        result, AsHeads(gradients[0].reshape(q.sizes())));
+    return {found.q, found.k, found.v, Variable()};
+  }
+};
+
+// True where query i (row) sees key j (column): i - window < j <= i.
+at::Tensor WindowMask(int64_t length, int64_t window, at::Device device) {
+  const at::Tensor position = at::arange(length, at::TensorOptions(at::kLong).device(device));
+  const at::Tensor distance = position.unsqueeze(1) - position.unsqueeze(0);
+  return distance.ge(0).logical_and(distance.lt(window));
+}
+
 }  // namespace
 
 at::Tensor NormGraph(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
@@ -117,6 +154,20 @@ at::Tensor RopeGraph(const at::Tensor& x, int64_t length, const RopeTable& table
   const at::Tensor a = heads.narrow(3, 0, half);
   const at::Tensor b = heads.narrow(3, half, half);
   return at::cat({a * cos - b * sin, b * cos + a * sin}, -1).reshape(x.sizes());
+}
+
+at::Tensor AttentionGraph(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          std::optional<int64_t> window) {
+  if (HasRowKernels(q)) return Attention::apply(q, k, v, window);
+  std::optional<at::Tensor> mask;
+  if (window && *window < q.size(0)) mask = WindowMask(q.size(0), *window, q.device());
+  const int64_t kv_heads = k.size(1);
+  const int64_t group = q.size(1) / kv_heads;
+  return at::scaled_dot_product_attention(ByGroup(q, kv_heads, group), ByGroup(k, kv_heads, group),
+                                          ByGroup(v, kv_heads, group), mask, /*dropout_p=*/0.0,
+                                          /*is_causal=*/!mask.has_value())
+      .permute({2, 0, 1, 3})
+      .reshape({q.size(0), q.size(1) * q.size(2)});
 }
 
 RopeTable InverseRope(const RopeTable& table) { return {table.cos, table.sin.neg()}; }

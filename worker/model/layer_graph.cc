@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "worker/model/attention.h"
 #include "worker/model/layer_gradients.h"
 #include "worker/model/torch_guard.h"
 
@@ -23,25 +22,6 @@ constexpr int64_t kMlpRows = 512;
 at::Tensor Project(const at::Tensor& x, const Projection& p) {
   const at::Tensor y = p.low_rank() ? x.mm(p.down.t()).mm(p.up.t()) : x.mm(p.weight.t());
   return p.bias.defined() ? y + p.bias : y;
-}
-
-// True where query i (row) sees key j (column): i - window < j <= i.
-at::Tensor WindowMask(int64_t length, int64_t window, at::Device device) {
-  const at::Tensor position = at::arange(length, at::TensorOptions(at::kLong).device(device));
-  const at::Tensor distance = position.unsqueeze(1) - position.unsqueeze(0);
-  return distance.ge(0).logical_and(distance.lt(window));
-}
-
-// q [T, heads, d], k and v [T, kv_heads, d] of one sequence -> [T, heads * d].
-at::Tensor AttendSequence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                          const std::optional<at::Tensor>& mask) {
-  const int64_t kv_heads = k.size(1);
-  const int64_t group = q.size(1) / kv_heads;
-  return at::scaled_dot_product_attention(ByGroup(q, kv_heads, group), ByGroup(k, kv_heads, group),
-                                          ByGroup(v, kv_heads, group), mask, /*dropout_p=*/0.0,
-                                          /*is_causal=*/!mask.has_value())
-      .permute({2, 0, 1, 3})
-      .reshape({q.size(0), q.size(1) * q.size(2)});
 }
 
 }  // namespace
@@ -86,12 +66,10 @@ at::Tensor LayerGraph::Attend(const LayerWeights& weights, const Result& project
   const std::vector<at::Tensor> k = sequences(Turn(projected.key, weights.k_norm, length));
   const std::vector<at::Tensor> v = sequences(projected.value);
   const std::optional<int64_t> window = config_.sliding_window[static_cast<size_t>(weights.layer)];
-  std::optional<at::Tensor> mask;
-  if (window && *window < length) mask = WindowMask(length, *window, q[0].device());
   std::vector<at::Tensor> attended;
   attended.reserve(q.size());
   for (size_t i = 0; i < q.size(); ++i) {
-    attended.push_back(AttendSequence(q[i], k[i], v[i], mask));
+    attended.push_back(AttentionGraph(q[i], k[i], v[i], window));
   }
   return attended.size() == 1 ? attended[0] : at::cat(attended);
 }

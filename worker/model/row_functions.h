@@ -8,6 +8,11 @@
 
 namespace latentforge::model {
 
+enum class Isa { kGeneric, kV3, kV4 };
+
+// The best that this processor has.
+Isa BestIsa();
+
 template <typename T>
 struct RowFunctions {
   void (*norm)(const T* x, const T* weight, int64_t width, float epsilon, T* out);

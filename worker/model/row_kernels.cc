@@ -7,8 +7,6 @@
 namespace latentforge::model {
 namespace {
 
-enum class Isa { kGeneric, kV3, kV4 };
-
 Isa DetectIsa() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -37,7 +35,7 @@ const RowFunctions<T>& Choose(const RowFunctions<float>& wide, const RowFunction
 template <typename T>
 const RowFunctions<T>& Best() {
 #if defined(__x86_64__)
-  static const Isa isa = DetectIsa();
+  const Isa isa = BestIsa();
   if (isa == Isa::kV4) return Choose<T>(x86_v4::kFloat, x86_v4::kBf16);
   if (isa == Isa::kV3) return Choose<T>(x86_v3::kFloat, x86_v3::kBf16);
 #endif
@@ -45,6 +43,11 @@ const RowFunctions<T>& Best() {
 }
 
 }  // namespace
+
+Isa BestIsa() {
+  static const Isa isa = DetectIsa();
+  return isa;
+}
 
 template <typename T>
 void RmsNormRows(Rows<const T> x, const T* weight, float epsilon, Rows<T> out) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,15 @@ struct Operation {
   std::function<at::Tensor(const at::Tensor& x)> apply;
 };
 
-// Widths 66 to 154: no multiple of any register's width.
+// Attention of 6 heads of 5 to 2 KV heads, all in one row of 50.
+at::Tensor Attend(const at::Tensor& x, std::optional<int64_t> window) {
+  const auto heads = [&](int64_t begin, int64_t count) {
+    return x.narrow(1, begin, 5 * count).unflatten(1, {count, 5});
+  };
+  return AttentionGraph(heads(0, 6), heads(30, 2), heads(40, 2), window);
+}
+
+// Widths 50 to 154: no multiple of any register's width.
 std::vector<Operation> Operations() {
   return {
       {"norm", 77,
@@ -44,11 +53,14 @@ std::vector<Operation> Operations() {
          return NormGraph(heads, Random({11}, 3).to(x.scalar_type()), 1e-5).flatten(1);
        }},
       {"activation", 154, [](const at::Tensor& x) { return SiluMultiplyGraph(x); }},
-      {"rope", 66, [](const at::Tensor& x) {
+      {"rope", 66,
+       [](const at::Tensor& x) {
          const at::Tensor angles = Random({kLength + 2, 11}, 4);
          const RopeTable table{angles.cos().to(x.scalar_type()), angles.sin().to(x.scalar_type())};
          return RopeGraph(x, kLength, table, InverseRope(table));
-       }}};
+       }},
+      {"attention", 50, [](const at::Tensor& x) { return Attend(x, std::nullopt); }},
+      {"window", 50, [](const at::Tensor& x) { return Attend(x, 4); }}};
 }
 
 struct Pair {
