@@ -21,8 +21,9 @@ ARROWS = {
     "worker/factorize": ("base",),
     "worker/evaluate": ("base", "checkpoint", "worker/model"),
     "worker/calibrate": ("base", "checkpoint", "worker/model", "worker/factorize"),
+    "worker/finetune": ("base", "checkpoint", "worker/model", "worker/calibrate"),
     "worker/export": ("base", "checkpoint"),
-    "worker/convert": ("base", "checkpoint", "worker/model", "worker/factorize", "worker/evaluate",
+    "worker/convert": ("base", "checkpoint", "worker/model", "worker/factorize", "worker/evaluate", "worker/finetune",
                        "worker/calibrate", "worker/export"),
 }
 GRPC = re.compile(r"^(grpc|grpcpp|google)/")

@@ -1,0 +1,125 @@
+#include "worker/finetune/distiller.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+
+#include "tests/worker/finetune/tiny_student.h"
+
+namespace latentforge::finetune {
+namespace {
+
+constexpr int64_t kLength = 9;
+constexpr int64_t kSequences = 3;
+
+std::vector<int32_t> Ids(int64_t count = kSequences) {
+  std::vector<int32_t> ids;
+  for (int i = 0; i < count * kLength; ++i) ids.push_back((i * 7 + i / 5) % 64);
+  return ids;
+}
+
+at::Tensor LogSoftmax(const model::LayerGraph& graph, const model::WeightLoader& loader,
+                      const std::vector<LatentFactors>& factors, bool student) {
+  const checkpoint::ModelConfig& config = loader.config();
+  at::Tensor hidden = loader.Embed(Ids()).value().view({kSequences, kLength, -1});
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    model::LayerWeights weights = loader.Layer(layer).value();
+    const LatentFactors& latents = factors[static_cast<size_t>(layer)];
+    if (student && latents.k_up.defined()) {
+      weights.k.down = latents.KeyDown();
+      weights.k.up = latents.k_up;
+    }
+    if (student && latents.v_up.defined()) {
+      weights.v.down = latents.ValueDown();
+      weights.v.up = latents.v_up;
+    }
+    hidden = graph.Forward(weights, hidden).output;
+  }
+  const at::Tensor normed = graph.Norm(hidden, loader.FinalNorm().value());
+  return normed.matmul(loader.LmHeadRows(0, config.vocab_size).value().t()).log_softmax(-1);
+}
+
+class DistillerTest : public testing::TestWithParam<std::tuple<checkpoint::Family, bool>> {};
+
+// One graph through the whole model, by autograd alone.
+TEST_P(DistillerTest, GivesTheGradientsOfTheWholeModel) {
+  const auto [family, joint] = GetParam();
+  const auto model = TinyModel(family, "distiller");
+  ASSERT_NE(model, nullptr);
+  std::vector<LatentFactors> factors = TinyFactors(*model, joint, 5);
+  auto distiller = Distiller::Create(*model, {.dtype = at::kFloat, .sequence_length = kLength});
+  ASSERT_TRUE(distiller.ok()) << distiller.status();
+  std::vector<LatentFactors> gradients;
+  const auto found = distiller->Differentiate(Ids(), factors, gradients);
+  ASSERT_TRUE(found.ok()) << found.status();
+
+  const model::WeightLoader loader(*model, at::kCPU, at::kFloat);
+  const auto graph =
+      model::LayerGraph::Create(model->config(), at::kCPU, at::kFloat, kLength).value();
+  const at::AutoGradMode with_gradients(true);
+  std::vector<at::Tensor> leaves;
+  for (LatentFactors& layer : factors) {
+    for (const auto& [name, tensor] : layer.Named()) {
+      if (tensor->defined()) leaves.push_back(tensor->requires_grad_());
+    }
+  }
+  const at::Tensor log_p = LogSoftmax(graph, loader, factors, /*student=*/false).detach();
+  const at::Tensor log_q = LogSoftmax(graph, loader, factors, /*student=*/true);
+  const at::Tensor loss = (log_p.exp() * (log_p - log_q)).sum() / double(kSequences * kLength);
+  const auto expected = torch::autograd::grad({loss}, leaves);
+
+  EXPECT_NEAR(found->divergence, loss.item<double>(), 1e-5 * (1 + loss.item<double>()));
+  size_t next = 0;
+  for (size_t l = 0; l < factors.size(); ++l) {
+    const auto named = gradients[l].Named();
+    const auto original = factors[l].Named();
+    for (size_t i = 0; i < named.size(); ++i) {
+      ASSERT_EQ(named[i].second->defined(), original[i].second->defined()) << named[i].first;
+      if (!named[i].second->defined()) continue;
+      const at::Tensor& wanted = expected[next++];
+      // fp32 through three layers in another order: a few hundred roundings of 6e-8.
+      const double error = (*named[i].second - wanted).abs().max().item<double>();
+      EXPECT_LT(error, 1e-4 * wanted.abs().max().item<double>())
+          << "layer " << l << " " << named[i].first;
+    }
+  }
+}
+
+TEST_P(DistillerTest, MeasuresWhatItDifferentiates) {
+  const auto [family, joint] = GetParam();
+  const auto model = TinyModel(family, "distiller");
+  ASSERT_NE(model, nullptr);
+  const std::vector<LatentFactors> factors = TinyFactors(*model, joint, 5);
+  auto distiller =
+      Distiller::Create(*model, {.dtype = at::kFloat, .sequence_length = kLength}).value();
+  std::vector<LatentFactors> gradients;
+  const Distance loss = distiller.Differentiate(Ids(), factors, gradients).value();
+  const at::Tensor teacher = distiller.TeacherStates(Ids()).value();
+  const Distance measured = distiller.Measure(Ids(), teacher, factors).value();
+  // The same sums; the last norm is computed by two functions.
+  EXPECT_NEAR(measured.divergence, loss.divergence, 1e-5);
+  EXPECT_NEAR(measured.nll, loss.nll, 1e-5);
+  EXPECT_GT(measured.divergence, 1e-3);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, DistillerTest,
+                         testing::Combine(testing::Values(checkpoint::Family::kLlama,
+                                                          checkpoint::Family::kQwen2,
+                                                          checkpoint::Family::kQwen3),
+                                          testing::Bool()));
+
+TEST(DistillerTest, AnIdOutsideTheVocabularyIsAnError) {
+  const auto model = TinyModel(checkpoint::Family::kLlama, "distiller");
+  ASSERT_NE(model, nullptr);
+  auto distiller =
+      Distiller::Create(*model, {.dtype = at::kFloat, .sequence_length = kLength}).value();
+  std::vector<int32_t> ids = Ids();
+  ids[4] = 1000;
+  EXPECT_EQ(distiller.TeacherStates(ids).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace latentforge::finetune

@@ -1,0 +1,135 @@
+#include "worker/finetune/healer.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "tests/worker/finetune/tiny_student.h"
+
+namespace latentforge::finetune {
+namespace {
+
+using testing::HasSubstr;
+
+class HealerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    model_ = TinyModel(checkpoint::Family::kQwen3, "healer");
+    ASSERT_NE(model_, nullptr);
+    factors_ = TinyFactors(*model_, /*joint=*/true, 5);
+    calibrate::TokenStream stream{.name = "text"};
+    for (int i = 0; i < 1000; ++i) stream.tokens.push_back((i * i + 3 * i) % 61);
+    text_ = PrepareTraining({stream}, {.tokens = 60 * 16, .length = 16}).value();
+    options_ = {.dtype = at::kFloat,
+                .batch_sequences = 3,
+                .learning_rate = 0.02,
+                .warmup_steps = 2,
+                .evaluate_every = 5};
+  }
+
+  Healer Make() { return Healer::Create(*model_, text_, factors_, options_).value(); }
+
+  static void ExpectSameBits(const HealingState& a, const HealingState& b) {
+    ASSERT_EQ(a.layers.size(), b.layers.size());
+    EXPECT_EQ(a.steps_done, b.steps_done);
+    EXPECT_EQ(a.best_step, b.best_step);
+    for (size_t l = 0; l < a.layers.size(); ++l) {
+      for (size_t i = 0; i < a.layers[l].slots.size(); ++i) {
+        if (!a.layers[l].slots[i].master.defined()) continue;
+        EXPECT_TRUE(at::equal(a.layers[l].slots[i].master, b.layers[l].slots[i].master));
+        EXPECT_TRUE(at::equal(a.layers[l].slots[i].second, b.layers[l].slots[i].second));
+        EXPECT_TRUE(
+            at::equal(*a.layers[l].best.Named()[i].second, *b.layers[l].best.Named()[i].second));
+      }
+    }
+  }
+
+  std::unique_ptr<checkpoint::Checkpoint> model_;
+  std::vector<LatentFactors> factors_;
+  TrainingText text_;
+  HealingOptions options_;
+};
+
+TEST_F(HealerTest, BringsTheModelCloserToTheOriginal) {
+  Healer healer = Make();
+  EXPECT_EQ(healer.steps(), 20);
+  HealingState state = healer.Start();
+  ASSERT_TRUE(healer.Run(state, {}).ok());
+  EXPECT_EQ(state.steps_done, 20);
+  EXPECT_EQ(state.steps.size(), 20u);
+  ASSERT_EQ(state.measurements.size(), 5u);
+  EXPECT_EQ(state.ended_early, "");
+  EXPECT_GT(state.best_step, 0);
+  // Measured: 0.89 of the start.
+  EXPECT_LT(state.best_divergence, 0.95 * state.measurements[0].divergence);
+}
+
+TEST_F(HealerTest, GoesOnWithTheSameBits) {
+  Healer whole = Make();
+  HealingState expected = whole.Start();
+  ASSERT_TRUE(whole.Run(expected, {}).ok());
+  // Stopped in the middle of a step, between measurements.
+  int64_t calls = 0;
+  options_.stop = [&] { return ++calls > 120; };
+  Healer first = Make();
+  HealingState state = first.Start();
+  EXPECT_TRUE(absl::IsCancelled(first.Run(state, {})));
+  EXPECT_GT(state.steps_done, 3);
+  EXPECT_LT(state.steps_done, 20);
+  options_.stop = nullptr;
+  Healer second = Make();
+  ASSERT_TRUE(second.Run(state, {}).ok());
+  ExpectSameBits(state, expected);
+}
+
+TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
+  options_.learning_rate = 1000;  // leaves every optimum at once
+  options_.patience = 2;
+  options_.evaluate_every = 2;
+  Healer healer = Make();
+  HealingState state = healer.Start();
+  ASSERT_TRUE(healer.Run(state, {}).ok());
+  EXPECT_EQ(state.best_step, 0);
+  EXPECT_EQ(state.steps_done, 4);
+  EXPECT_THAT(state.ended_early, HasSubstr("no better after step 0"));
+  EXPECT_TRUE(at::equal(state.layers[0].best.kv_down, factors_[0].kv_down));
+  // A later attempt ends at once.
+  Healer again = Make();
+  ASSERT_TRUE(again.Run(state, {}).ok());
+  EXPECT_EQ(state.steps_done, 4);
+}
+
+TEST_F(HealerTest, ALossThatIsNotFiniteEndsItAndNamesTheStep) {
+  HealingState state = Make().Start();
+  const auto poison = [&](const HealingState&) {
+    if (state.steps_done == 7) {
+      state.layers[1].slots[0].master.fill_(std::numeric_limits<float>::quiet_NaN());
+    }
+    return absl::OkStatus();
+  };
+  Healer healer = Make();
+  ASSERT_TRUE(healer.Run(state, {.step = poison}).ok());
+  EXPECT_EQ(state.steps_done, 7);
+  EXPECT_THAT(state.ended_early, HasSubstr("step 8"));
+  EXPECT_EQ(state.best_step, 5);
+  EXPECT_TRUE(at::isfinite(state.layers[1].best.kv_down).all().item<bool>());
+}
+
+TEST_F(HealerTest, AnErrorOfTheObserverEndsIt) {
+  Healer healer = Make();
+  HealingState state = healer.Start();
+  const absl::Status status = healer.Run(
+      state, {.measurement = [](const HealingState&) { return absl::UnavailableError("disk"); }});
+  EXPECT_EQ(status.message(), "disk");
+}
+
+TEST_F(HealerTest, RefusesFactorsOfAnotherModel) {
+  factors_.pop_back();
+  EXPECT_EQ(Healer::Create(*model_, text_, factors_, options_).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace latentforge::finetune

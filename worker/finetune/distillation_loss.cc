@@ -1,0 +1,102 @@
+#include "worker/finetune/distillation_loss.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "worker/model/tensor_rows.h"
+#include "worker/model/torch_guard.h"
+
+namespace latentforge::finetune {
+namespace {
+
+// log(sum(exp(logits))) of each row, [rows] fp32.
+at::Tensor LogSumExp(const at::Tensor& logits) {
+  if (!model::HasRowKernels(logits)) return logits.to(at::kFloat).logsumexp(1);
+  const at::TensorOptions options = logits.options().dtype(at::kFloat);
+  const at::Tensor maximum =
+      at::full({logits.size(0)}, -std::numeric_limits<double>::infinity(), options);
+  const at::Tensor sum = at::zeros({logits.size(0)}, options);
+  model::WithElementType(logits, [&]<typename T>(T) {
+    model::LogSumExpRows<T>(model::RowsOf<const T>(logits), maximum.mutable_data_ptr<float>(),
+                            sum.mutable_data_ptr<float>());
+  });
+  return maximum + sum.log_();
+}
+
+// The sum over rows of KL(softmax(target) || softmax(logits)); the logits become q - p.
+double Diverge(const at::Tensor& target, const at::Tensor& logits, const at::Tensor& log_total) {
+  const at::Tensor target_total = LogSumExp(target);
+  if (model::HasRowKernels(logits)) {
+    const at::Tensor divergence = at::empty({logits.size(0)}, at::kDouble);
+    model::WithElementType(logits, [&]<typename T>(T) {
+      model::DivergenceRows<T>(model::RowsOf<const T>(target), model::RowsOf<T>(logits),
+                               target_total.const_data_ptr<float>(),
+                               log_total.const_data_ptr<float>(), 1.0f,
+                               divergence.mutable_data_ptr<double>());
+    });
+    return divergence.sum().item<double>();
+  }
+  const at::Tensor a = target.to(at::kFloat) - target_total.unsqueeze(1);
+  const at::Tensor b = logits.to(at::kFloat) - log_total.unsqueeze(1);
+  const at::Tensor p = a.exp();
+  logits.copy_(b.exp() - p);
+  return (p * (a - b)).sum(at::kDouble).item<double>();
+}
+
+// The sum over labelled rows of -log softmax(logits)[label], and how many they are.
+std::pair<double, int64_t> LabelNll(const at::Tensor& logits, const at::Tensor& log_total,
+                                    const at::Tensor& labels) {
+  const at::Tensor rows = labels.ge(0).nonzero().squeeze(1);
+  const at::Tensor chosen =
+      logits.index({rows.to(logits.device()), labels.index_select(0, rows).to(logits.device())});
+  const at::Tensor nll =
+      log_total.index_select(0, rows.to(logits.device())) - chosen.to(at::kFloat);
+  return {nll.sum(at::kDouble).item<double>(), rows.size(0)};
+}
+
+absl::StatusOr<DistillationLoss> Sum(const at::Tensor& teacher, const at::Tensor& student,
+                                     const at::Tensor& head, const at::Tensor& labels,
+                                     const DistillationOptions& options) {
+  const int64_t rows = student.size(0);
+  const int64_t step = std::max<int64_t>(1, options.block_elements / head.size(0));
+  DistillationLoss loss;
+  if (options.gradient) loss.gradient = at::empty_like(student);
+  int64_t labelled = 0;
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    if (options.stop && options.stop()) return absl::CancelledError("distillation was stopped");
+    const int64_t count = std::min(step, rows - begin);
+    const at::Tensor target = teacher.narrow(0, begin, count).mm(head.t());
+    const at::Tensor logits = student.narrow(0, begin, count).mm(head.t());
+    const at::Tensor log_total = LogSumExp(logits);
+    const auto [nll, counted] = LabelNll(logits, log_total, labels.narrow(0, begin, count));
+    loss.nll += nll;
+    labelled += counted;
+    loss.divergence += Diverge(target, logits, log_total);
+    if (options.gradient) {
+      at::Tensor part = loss.gradient.narrow(0, begin, count);
+      at::mm_out(part, logits, head);
+    }
+  }
+  loss.divergence /= static_cast<double>(rows);
+  if (labelled > 0) loss.nll /= static_cast<double>(labelled);
+  if (options.gradient) loss.gradient.div_(static_cast<double>(rows));
+  if (!std::isfinite(loss.divergence)) {
+    return absl::DataLossError(absl::StrCat("the loss is ", loss.divergence));
+  }
+  return loss;
+}
+
+}  // namespace
+
+absl::StatusOr<DistillationLoss> Distill(const at::Tensor& teacher, const at::Tensor& student,
+                                         const at::Tensor& head, const at::Tensor& labels,
+                                         const DistillationOptions& options) {
+  return model::CatchTorch([&] { return Sum(teacher, student, head, labels, options); },
+                           "distillation");
+}
+
+}  // namespace latentforge::finetune

@@ -1,0 +1,181 @@
+#include "worker/finetune/distiller.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/finetune/distillation_loss.h"
+#include "worker/finetune/factor_gradients.h"
+#include "worker/model/torch_guard.h"
+
+namespace latentforge::finetune {
+namespace {
+
+void Replace(const at::Tensor& down, const at::Tensor& up, model::Projection& projection) {
+  if (!down.defined()) return;
+  projection.weight = at::Tensor();
+  projection.down = down;
+  projection.up = up;
+}
+
+// The layer with latents instead of its dense projections.
+model::LayerWeights Student(model::LayerWeights weights, const LatentFactors& factors) {
+  Replace(factors.KeyDown(), factors.k_up, weights.k);
+  Replace(factors.ValueDown(), factors.v_up, weights.v);
+  return weights;
+}
+
+}  // namespace
+
+Distiller::Distiller(const checkpoint::Checkpoint& checkpoint, DistillerOptions options,
+                     model::Decoder decoder, model::LayerGraph graph)
+    : config_(checkpoint.config()),
+      options_(std::move(options)),
+      loader_(checkpoint, options_.device, options_.dtype),
+      decoder_(std::move(decoder)),
+      graph_(std::move(graph)) {}
+
+absl::StatusOr<Distiller> Distiller::Create(const checkpoint::Checkpoint& checkpoint,
+                                            DistillerOptions options) {
+  const checkpoint::ModelConfig& config = checkpoint.config();
+  LF_ASSIGN_OR_RETURN(
+      model::Decoder decoder,
+      model::Decoder::Create(config, options.device, options.dtype, options.sequence_length));
+  LF_ASSIGN_OR_RETURN(
+      model::LayerGraph graph,
+      model::LayerGraph::Create(config, options.device, options.dtype, options.sequence_length));
+  Distiller distiller(checkpoint, std::move(options), std::move(decoder), std::move(graph));
+  LF_RETURN_IF_ERROR(distiller.LoadHead());
+  return distiller;
+}
+
+absl::Status Distiller::LoadHead() {
+  LF_ASSIGN_OR_RETURN(norm_, loader_.FinalNorm());
+  LF_ASSIGN_OR_RETURN(head_, loader_.LmHeadRows(0, config_.vocab_size));
+  return absl::OkStatus();
+}
+
+// [sequences, T, D].
+absl::StatusOr<at::Tensor> Distiller::Embed(absl::Span<const int32_t> ids) const {
+  LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader_.Embed(ids));
+  return rows.view({-1, options_.sequence_length, config_.hidden_size});
+}
+
+// The next token of each position; -1 at the end of a sequence.
+at::Tensor Distiller::Labels(absl::Span<const int32_t> ids) const {
+  const auto count = static_cast<int64_t>(ids.size());
+  at::Tensor labels = at::full({count}, -1, at::kLong);
+  int64_t* const data = labels.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i + 1 < count; ++i) {
+    if ((i + 1) % options_.sequence_length != 0) data[i] = ids[static_cast<size_t>(i + 1)];
+  }
+  return labels;
+}
+
+// Without factors the teacher's.
+absl::StatusOr<at::Tensor> Distiller::NormedStates(absl::Span<const int32_t> ids,
+                                                   absl::Span<const LatentFactors> factors) {
+  LF_ASSIGN_OR_RETURN(const at::Tensor hidden, Embed(ids));
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    if (stopped()) return absl::CancelledError("healing was stopped");
+    LF_ASSIGN_OR_RETURN(model::LayerWeights weights, loader_.Layer(layer));
+    if (!factors.empty()) {
+      weights = Student(std::move(weights), factors[static_cast<size_t>(layer)]);
+    }
+    LF_RETURN_IF_ERROR(decoder_.Forward(weights, hidden));
+  }
+  LF_ASSIGN_OR_RETURN(const at::Tensor normed, decoder_.FinalNorm(hidden, norm_));
+  return normed.flatten(0, 1);
+}
+
+absl::StatusOr<at::Tensor> Distiller::TeacherStates(absl::Span<const int32_t> ids) {
+  return NormedStates(ids, {});
+}
+
+absl::StatusOr<Distance> Distiller::Measure(absl::Span<const int32_t> ids,
+                                            const at::Tensor& teacher_states,
+                                            absl::Span<const LatentFactors> factors) {
+  LF_ASSIGN_OR_RETURN(const at::Tensor student, NormedStates(ids, factors));
+  const DistillationOptions options{.gradient = false, .stop = options_.stop};
+  LF_ASSIGN_OR_RETURN(const DistillationLoss loss,
+                      Distill(teacher_states, student, head_, Labels(ids), options));
+  return Distance{loss.divergence, loss.nll};
+}
+
+// Both models side by side, so that each layer's weights are read once. Keeps what each of the
+// student's layers took; gives the student's last states.
+absl::StatusOr<at::Tensor> Distiller::Forward(absl::Span<const int32_t> ids,
+                                              absl::Span<const LatentFactors> factors,
+                                              std::vector<at::Tensor>& inputs,
+                                              at::Tensor& teacher) {
+  LF_ASSIGN_OR_RETURN(const at::Tensor original, Embed(ids));
+  const at::Tensor student = original.clone();
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    if (stopped()) return absl::CancelledError("healing was stopped");
+    inputs.push_back(student.clone());
+    LF_ASSIGN_OR_RETURN(const model::LayerWeights weights, loader_.Layer(layer));
+    LF_RETURN_IF_ERROR(decoder_.Forward(weights, original));
+    LF_RETURN_IF_ERROR(
+        decoder_.Forward(Student(weights, factors[static_cast<size_t>(layer)]), student));
+  }
+  LF_ASSIGN_OR_RETURN(const at::Tensor normed, decoder_.FinalNorm(original, norm_));
+  teacher = normed.flatten(0, 1);
+  return student;
+}
+
+// `gradient` is the one by the last states, [sequences, T, D]. Takes the inputs one by one.
+absl::Status Distiller::Backward(absl::Span<const LatentFactors> factors,
+                                 std::vector<at::Tensor>& inputs, at::Tensor gradient,
+                                 std::vector<LatentFactors>& gradients) {
+  for (int64_t layer = config_.num_layers - 1; layer >= 0; --layer) {
+    if (stopped()) return absl::CancelledError("healing was stopped");
+    LF_ASSIGN_OR_RETURN(const model::LayerWeights weights, loader_.Layer(layer));
+    const LatentFactors& latents = factors[static_cast<size_t>(layer)];
+    const at::Tensor input = std::move(inputs.back());
+    inputs.pop_back();
+    LF_RETURN_IF_ERROR(model::CatchTorch(
+        [&]() -> absl::Status {
+          const model::LayerGraph::Gradients found =
+              graph_.Differentiate(Student(weights, latents), input, gradient);
+          gradients[static_cast<size_t>(layer)] =
+              FactorGradients(latents, found.normed, found.key, found.value);
+          gradient = found.input;
+          return absl::OkStatus();
+        },
+        absl::StrCat("layer ", layer)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Distance> Distiller::Differentiate(absl::Span<const int32_t> ids,
+                                                  absl::Span<const LatentFactors> factors,
+                                                  std::vector<LatentFactors>& gradients) {
+  std::vector<at::Tensor> inputs;
+  at::Tensor teacher;
+  LF_ASSIGN_OR_RETURN(const at::Tensor student, Forward(ids, factors, inputs, teacher));
+  Distance distance;
+  at::Tensor gradient;
+  LF_RETURN_IF_ERROR(model::CatchTorch(
+      [&]() -> absl::Status {
+        const at::AutoGradMode with_gradients(true);
+        const at::Tensor states = student.detach().requires_grad_();
+        const at::Tensor normed = graph_.Norm(states, norm_);
+        LF_ASSIGN_OR_RETURN(const DistillationLoss loss,
+                            Distill(teacher, normed.detach().flatten(0, 1), head_, Labels(ids),
+                                    {.stop = options_.stop}));
+        distance = {loss.divergence, loss.nll};
+        gradient =
+            torch::autograd::grad({normed}, {states}, {loss.gradient.view(normed.sizes())})[0];
+        return absl::OkStatus();
+      },
+      "output head"));
+  gradients.assign(factors.size(), LatentFactors());
+  LF_RETURN_IF_ERROR(Backward(factors, inputs, gradient, gradients));
+  return distance;
+}
+
+}  // namespace latentforge::finetune

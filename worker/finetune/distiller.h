@@ -1,0 +1,83 @@
+// One step of distillation through a whole model, layer by layer: memory holds one layer's
+// weights, the input of every layer for the tokens of a step, and the output head.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "checkpoint/checkpoint.h"
+#include "worker/finetune/latent_factors.h"
+#include "worker/model/decoder.h"
+#include "worker/model/layer_graph.h"
+#include "worker/model/weights.h"
+
+namespace latentforge::finetune {
+
+struct DistillerOptions {
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kBFloat16;  // of activations and gradients; or kFloat
+  int64_t sequence_length = 0;
+  // Asked before each layer; true ends with Cancelled.
+  std::function<bool()> stop;
+};
+
+// How far the student is from the teacher on some text.
+struct Distance {
+  double divergence = 0;  // mean KL(teacher || student), nats a token
+  double nll = 0;         // the student's mean -log p(next token), nats
+};
+
+// The teacher is the checkpoint, the student the same with latents for K and V. Borrows
+// the checkpoint. Not safe for concurrent use. Errors name the layer: those of
+// model::WeightLoader, InvalidArgument for ids outside the vocabulary, DataLoss when the loss is
+// not finite, Cancelled, ResourceExhausted.
+class Distiller {
+ public:
+  static absl::StatusOr<Distiller> Create(const checkpoint::Checkpoint& checkpoint,
+                                          DistillerOptions options);
+
+  // The loss of whole sequences of ids, one after the other, and its gradients by the
+  // factors in fp32. factors: one of each layer, in the computation's type.
+  absl::StatusOr<Distance> Differentiate(absl::Span<const int32_t> ids,
+                                         absl::Span<const LatentFactors> factors,
+                                         std::vector<LatentFactors>& gradients);
+
+  // The teacher's last states for whole sequences, normed: what Measure compares with.
+  absl::StatusOr<at::Tensor> TeacherStates(absl::Span<const int32_t> ids);
+
+  absl::StatusOr<Distance> Measure(absl::Span<const int32_t> ids, const at::Tensor& teacher_states,
+                                   absl::Span<const LatentFactors> factors);
+
+ private:
+  Distiller(const checkpoint::Checkpoint& checkpoint, DistillerOptions options,
+            model::Decoder decoder, model::LayerGraph graph);
+
+  absl::StatusOr<at::Tensor> Embed(absl::Span<const int32_t> ids) const;
+  absl::StatusOr<at::Tensor> NormedStates(absl::Span<const int32_t> ids,
+                                          absl::Span<const LatentFactors> factors);
+  absl::Status LoadHead();
+  at::Tensor Labels(absl::Span<const int32_t> ids) const;
+  absl::StatusOr<at::Tensor> Forward(absl::Span<const int32_t> ids,
+                                     absl::Span<const LatentFactors> factors,
+                                     std::vector<at::Tensor>& inputs, at::Tensor& teacher);
+  absl::Status Backward(absl::Span<const LatentFactors> factors, std::vector<at::Tensor>& inputs,
+                        at::Tensor gradient, std::vector<LatentFactors>& gradients);
+  bool stopped() const { return options_.stop && options_.stop(); }
+
+  const checkpoint::ModelConfig& config_;
+  DistillerOptions options_;
+  model::WeightLoader loader_;
+  model::Decoder decoder_;
+  model::LayerGraph graph_;
+  at::Tensor head_;  // [vocabulary, D], loaded when it is first needed
+  at::Tensor norm_;  // [D]
+};
+
+}  // namespace latentforge::finetune

@@ -1,0 +1,192 @@
+#include "worker/finetune/healer.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/finetune/learning_rate.h"
+#include "worker/model/torch_guard.h"
+
+namespace latentforge::finetune {
+namespace {
+
+using Layer = HealingState::Layer;
+
+// The first three of LatentFactors::Named are down-projections.
+LatentAxis AxisOf(size_t index) { return index < 3 ? LatentAxis::kRows : LatentAxis::kColumns; }
+
+Layer StartLayer(const LatentFactors& initial) {
+  Layer layer;
+  const auto named = initial.Named();
+  for (size_t i = 0; i < named.size(); ++i) {
+    if (named[i].second->defined()) layer.slots[i] = MakeSlot(*named[i].second, AxisOf(i));
+  }
+  layer.best = Map(initial, [](const at::Tensor& x) { return x.to(at::kFloat, false, true); });
+  return layer;
+}
+
+LatentFactors Masters(const Layer& layer) {
+  LatentFactors factors;
+  const auto named = factors.Named();
+  for (size_t i = 0; i < named.size(); ++i) *named[i].second = layer.slots[i].master;
+  return factors;
+}
+
+// The norm of all gradients, each in units of its latent's size.
+double Norm(const std::vector<Layer>& layers, const std::vector<LatentFactors>& gradients) {
+  double sum = 0;
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const auto named = gradients[l].Named();
+    for (size_t i = 0; i < named.size(); ++i) {
+      if (!named[i].second->defined()) continue;
+      sum += (*named[i].second * layers[l].slots[i].scale).square().sum(at::kDouble).item<double>();
+    }
+  }
+  return std::sqrt(sum);
+}
+
+void Update(std::vector<Layer>& layers, const std::vector<LatentFactors>& gradients, double factor,
+            int64_t count, double rate, const AdamOptions& options) {
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const auto named = gradients[l].Named();
+    for (size_t i = 0; i < named.size(); ++i) {
+      if (!named[i].second->defined()) continue;
+      Step(layers[l].slots[i], named[i].second->mul(factor), count, rate, options);
+    }
+  }
+}
+
+}  // namespace
+
+Healer::Healer(const TrainingText& text, HealingOptions options, Distiller distiller,
+               const std::vector<LatentFactors>& initial)
+    : text_(text),
+      options_(std::move(options)),
+      distiller_(std::move(distiller)),
+      initial_(initial) {}
+
+absl::StatusOr<Healer> Healer::Create(const checkpoint::Checkpoint& checkpoint,
+                                      const TrainingText& text,
+                                      const std::vector<LatentFactors>& initial,
+                                      HealingOptions options) {
+  const int64_t layers = checkpoint.config().num_layers;
+  if (static_cast<int64_t>(initial.size()) != layers || text.validation.empty() ||
+      text.order.empty() || options.batch_sequences < 1 || options.evaluate_every < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("healing got factors of ", initial.size(), " layers, ", text.sequences(),
+                     " sequences to train on and ", text.validation.size(),
+                     " ids to measure on; expected ", layers, " layers and both texts"));
+  }
+  LF_ASSIGN_OR_RETURN(Distiller distiller,
+                      Distiller::Create(checkpoint, {.device = options.device,
+                                                     .dtype = options.dtype,
+                                                     .sequence_length = text.length,
+                                                     .stop = options.stop}));
+  return Healer(text, std::move(options), std::move(distiller), initial);
+}
+
+int64_t Healer::steps() const {
+  return (text_.sequences() + options_.batch_sequences - 1) / options_.batch_sequences;
+}
+
+HealingState Healer::Start() const {
+  HealingState state;
+  for (const LatentFactors& factors : initial_) state.layers.push_back(StartLayer(factors));
+  return state;
+}
+
+// As the model computes with them.
+std::vector<LatentFactors> Healer::Computed(const HealingState& state) const {
+  std::vector<LatentFactors> factors;
+  for (const Layer& layer : state.layers) {
+    factors.push_back(Map(Masters(layer), [this](const at::Tensor& x) {
+      return x.to(options_.device, options_.dtype);
+    }));
+  }
+  return factors;
+}
+
+absl::Status Healer::Measure(HealingState& state) {
+  if (!teacher_states_.defined()) {
+    LF_ASSIGN_OR_RETURN(teacher_states_, distiller_.TeacherStates(text_.validation));
+  }
+  LF_ASSIGN_OR_RETURN(const Distance distance,
+                      distiller_.Measure(text_.validation, teacher_states_, Computed(state)));
+  state.measurements.push_back({.step = state.steps_done,
+                                .divergence = distance.divergence,
+                                .perplexity = std::exp(distance.nll)});
+  if (distance.divergence < state.best_divergence) {
+    state.best_divergence = distance.divergence;
+    state.best_step = state.steps_done;
+    state.since_best = 0;
+    for (Layer& layer : state.layers) {
+      layer.best = Map(Masters(layer), [](const at::Tensor& x) { return x.clone(); });
+    }
+  } else {
+    ++state.since_best;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Healer::Train(HealingState& state) {
+  const int64_t first = state.steps_done * options_.batch_sequences;
+  const int64_t count = std::min(options_.batch_sequences, text_.sequences() - first);
+  std::vector<int32_t> ids;
+  for (int64_t i = first; i < first + count; ++i) {
+    const absl::Span<const int32_t> sequence = text_.Sequence(i);
+    ids.insert(ids.end(), sequence.begin(), sequence.end());
+  }
+  std::vector<LatentFactors> gradients;
+  LF_ASSIGN_OR_RETURN(const Distance distance,
+                      distiller_.Differentiate(ids, Computed(state), gradients));
+  return model::CatchTorch(
+      [&]() -> absl::Status {
+        const double norm = Norm(state.layers, gradients);
+        if (!std::isfinite(norm)) {
+          return absl::DataLossError(absl::StrCat("the norm of the gradients is ", norm));
+        }
+        const double rate =
+            LearningRate(state.steps_done, steps(), options_.warmup_steps, options_.learning_rate);
+        Update(state.layers, gradients, norm > options_.clip ? options_.clip / norm : 1.0,
+               state.steps_done + 1, rate, options_.adam);
+        ++state.steps_done;
+        state.steps.push_back({.step = state.steps_done,
+                               .loss = distance.divergence,
+                               .learning_rate = rate,
+                               .gradient_norm = norm});
+        return absl::OkStatus();
+      },
+      "step");
+}
+
+absl::Status Healer::Run(HealingState& state, const Observer& observer) {
+  // DataLoss means a number that is not finite: the best factors so far are the result.
+  const auto keep_best = [&](const absl::Status& status) {
+    if (!absl::IsDataLoss(status)) return status;
+    state.ended_early = absl::StrCat("step ", state.steps_done + 1, ": ", status.message());
+    return absl::OkStatus();
+  };
+  while (true) {
+    const bool last = state.steps_done == steps();
+    const bool due = last || state.steps_done % options_.evaluate_every == 0;
+    if (due && (state.measurements.empty() || state.measurements.back().step != state.steps_done)) {
+      LF_RETURN_IF_ERROR(keep_best(Measure(state)));
+      if (!state.ended_early.empty()) return absl::OkStatus();
+      if (observer.measurement) LF_RETURN_IF_ERROR(observer.measurement(state));
+    }
+    if (last) return absl::OkStatus();
+    if (state.since_best >= options_.patience) {
+      state.ended_early = absl::StrCat("no better after step ", state.best_step);
+      return absl::OkStatus();
+    }
+    LF_RETURN_IF_ERROR(keep_best(Train(state)));
+    if (!state.ended_early.empty()) return absl::OkStatus();
+    if (observer.step) LF_RETURN_IF_ERROR(observer.step(state));
+  }
+}
+
+}  // namespace latentforge::finetune

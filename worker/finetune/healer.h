@@ -1,0 +1,108 @@
+// Healing: brings the latent factors of a converted model closer to the original by gradient
+// descent on the divergence of their predictions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "checkpoint/checkpoint.h"
+#include "worker/finetune/distiller.h"
+#include "worker/finetune/latent_factors.h"
+#include "worker/finetune/relative_adam.h"
+#include "worker/finetune/training_text.h"
+
+namespace latentforge::finetune {
+
+struct HealingOptions {
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kBFloat16;  // of activations and gradients; or kFloat
+  int64_t batch_sequences = 2;
+  double learning_rate = 2e-3;
+  int64_t warmup_steps = 5;
+  AdamOptions adam;
+  // Gradients are shortened together to this norm, measured in nats for changes of each element
+  // by the root mean square of its latent.
+  double clip = 1;
+  int64_t evaluate_every = 20;
+  // Ends after this many measurements without a better one.
+  int64_t patience = 4;
+  std::function<bool()> stop;  // asked between layers; true ends with Cancelled
+};
+
+// One step of training, or a measurement on the held-back text after `step` steps.
+struct HealingStep {
+  int64_t step = 0;  // from 1
+  double loss = 0;   // divergence from the original on the step's own text, nats a token
+  double learning_rate = 0;
+  double gradient_norm = 0;  // before clipping, in the unit of HealingOptions::clip
+};
+struct HealingMeasurement {
+  int64_t step = 0;       // 0: before the first
+  double divergence = 0;  // nats a token
+  double perplexity = 0;
+};
+
+// Everything that a run needs to go on where another one stopped, with the same bytes.
+struct HealingState {
+  struct Layer {
+    std::array<AdamSlot, 5> slots;  // as LatentFactors::Named; undefined where that is
+    LatentFactors best;             // fp32
+  };
+  int64_t steps_done = 0;
+  std::vector<Layer> layers;
+  std::vector<HealingStep> steps;
+  std::vector<HealingMeasurement> measurements;
+  int64_t best_step = 0;
+  double best_divergence = std::numeric_limits<double>::infinity();
+  int64_t since_best = 0;   // measurements
+  std::string ended_early;  // why, for people; empty: all steps were made
+};
+
+// Borrows checkpoint and text. Not safe for concurrent use.
+class Healer {
+ public:
+  // Trains from `initial`, one of each layer, of any type.
+  static absl::StatusOr<Healer> Create(const checkpoint::Checkpoint& checkpoint,
+                                       const TrainingText& text,
+                                       const std::vector<LatentFactors>& initial,
+                                       HealingOptions options);
+
+  int64_t steps() const;
+
+  // The state before the first step.
+  HealingState Start() const;
+
+  // Told after each step and each measurement; an error ends the run.
+  struct Observer {
+    std::function<absl::Status(const HealingState&)> step;
+    std::function<absl::Status(const HealingState&)> measurement;
+  };
+
+  // Goes on from a state that Start or an observer gave, until all steps are made, or until it
+  // does not get better, or until a loss or a gradient is not finite: then `ended_early` says so
+  // and the best factors stay as they are. On the CPU the result does not depend on
+  // interruptions. Errors: those of Distiller but for that, and those of the observer; the state
+  // is then that of the last whole step.
+  absl::Status Run(HealingState& state, const Observer& observer);
+
+ private:
+  Healer(const TrainingText& text, HealingOptions options, Distiller distiller,
+         const std::vector<LatentFactors>& initial);
+
+  absl::Status Measure(HealingState& state);
+  absl::Status Train(HealingState& state);
+  std::vector<LatentFactors> Computed(const HealingState& state) const;
+
+  const TrainingText& text_;
+  HealingOptions options_;
+  Distiller distiller_;
+  std::vector<LatentFactors> initial_;
+  at::Tensor teacher_states_;
+};
+
+}  // namespace latentforge::finetune

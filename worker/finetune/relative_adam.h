@@ -1,0 +1,41 @@
+// AdamW whose steps are measured in units of each latent direction's own size.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace latentforge::finetune {
+
+struct AdamOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.98;
+  double relative_epsilon = 1e-3;
+  double weight_decay = 0;
+};
+
+// Which dimension of a matrix counts the latents: a down-projection has one in each row, an
+// up-projection one in each column.
+enum class LatentAxis { kRows, kColumns };
+
+// One matrix and its moments, fp32 of one shape.
+struct AdamSlot {
+  LatentAxis axis = LatentAxis::kRows;
+  at::Tensor master;
+  at::Tensor first;   // running mean of gradients
+  at::Tensor second;  // running mean of squared gradients
+  at::Tensor scale;   // root mean square that each latent began with: [r, 1] or [1, r]
+};
+
+// A slot for training `initial` (any type; copied): moments are zero.
+AdamSlot MakeSlot(const at::Tensor& initial, LatentAxis axis);
+
+// One step in place, the `count`-th (from 1), with bias-corrected moments m and v:
+//   master -= rate · scale · m / (sqrt(v) + eps · sqrt(mean v)) + rate · weight_decay · master
+// (Loshchilov & Hutter 2019), the mean being over each latent alone. So neither the unit of the
+// loss matters nor how a product up · down is divided between its two factors. A latent without
+// any gradient so far keeps its values. LibTorch's exceptions pass through.
+void Step(AdamSlot& slot, const at::Tensor& gradient, int64_t count, double rate,
+          const AdamOptions& options);
+
+}  // namespace latentforge::finetune
