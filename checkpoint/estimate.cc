@@ -22,6 +22,7 @@ constexpr double kStartSeconds = 1;            // process, tokenizer, texts
 constexpr double kLayerSeconds = 0.05;         // files of a layer, synced
 constexpr double kBackwardCost = 3;            // of a layer's forward pass, which it repeats
 constexpr double kHeadSweeps = 3;              // softmax, softmax again, gradient
+constexpr double kHealingHeads = 3;            // logits of both models, gradient
 
 // Memory. The process before its first tensor: 59 MiB are LibTorch's tables of operators,
 // the rest is code.
@@ -44,6 +45,7 @@ constexpr int64_t kHeadColumns = 4096;
 constexpr int64_t kStatisticsRows = 1024;
 constexpr int64_t kBackwardMlpRows = 512;
 constexpr int64_t kLabelColumns = 1024;
+constexpr int64_t kHealingLogits = int64_t{1} << 24;
 
 // Configuration, model code and report of an artifact, and its tokenizer.json (3.5 MB for
 // 49,152 entries, 9 MB for 128,256).
@@ -118,13 +120,17 @@ double Seconds(const ModelConfig& config, const EstimateSettings& settings) {
                             static_cast<double>(settings.window_length) *
                             (LayersFlops(config, settings.window_length) + HeadFlops(config)) /
                             rate;
+  // Both models forward, one of them back.
+  const double healing =
+      static_cast<double>(settings.healing_tokens) *
+      ((2 + kBackwardCost) * LayersFlops(config, 512) + kHealingHeads * HeadFlops(config)) / rate;
   const double factorisation =
       FactorisationFlops(config, settings) / (threads * kEigenFlopsPerThread);
   // Weights are read for the digest, calibration, each evaluation and the export.
   const double bytes =
       5.0 * static_cast<double>(NumParameters(config) * BytesOf(settings.weight_dtype));
   return kStartSeconds + kLayerSeconds * static_cast<double>(config.num_layers) + calibration +
-         evaluation + factorisation + bytes / kBytesPerSecond;
+         evaluation + healing + factorisation + bytes / kBytesPerSecond;
 }
 
 // Tokens that are taken together: whole sequences, up to `most`, at least one.
@@ -167,6 +173,18 @@ class Sizes {
     const int64_t head = bytes_ * (kHeadRows * kHeadColumns + kHeadColumns * d_ + rows * d_);
     return Hidden(Together(windows, length, kEvaluationTokens)) + Scratch(rows) +
            std::max(layer, head);
+  }
+
+  // Every layer's input and latents: masters, two moments, the best ones, gradients, and those
+  // computed with; the head and the logits of both models.
+  int64_t Healing(const ModelConfig& config, int64_t rank) const {
+    if (settings_.healing_tokens == 0) return 0;
+    const int64_t tokens = std::max<int64_t>(settings_.healing_batch_tokens, 1);
+    const int64_t latents = config.num_layers * rank * (d_ + 2 * m_) * (5 * kF32Bytes + bytes_);
+    const int64_t states = Hidden(tokens) * (config.num_layers + 4);
+    const int64_t head = bytes_ * config.vocab_size * d_ + 3 * bytes_ * kHealingLogits;
+    const int64_t backward = bytes_ * tokens * (6 * d_ + 4 * q_ + 6 * m_ + 3 * f_) + 2 * layer_;
+    return latents + states + head + backward;
   }
 
   // Both projections in fp64, and what an eigendecomposition works in.
@@ -247,11 +265,12 @@ class Sizes {
   const int64_t layer_;  // weights of one layer
 };
 
-int64_t PeakMemory(const ModelConfig& config, const EstimateSettings& settings) {
+int64_t PeakMemory(const ModelConfig& config, const EstimateSettings& settings, int64_t rank) {
   const Sizes sizes(config, settings);
   const int64_t tokenising = kTokenizerBytesPerToken * config.vocab_size + kTokenizedBytes;
   const int64_t computing =
-      std::max({sizes.Calibration(), sizes.Factorisation(), sizes.Evaluation()});
+      std::max({sizes.Calibration(), sizes.Factorisation(), sizes.Healing(config, rank),
+                sizes.Evaluation()});
   return kProcessBytes + std::max(tokenising, kComputeBytes + computing);
 }
 
@@ -274,7 +293,7 @@ absl::StatusOr<Estimate> EstimateConversion(const ModelConfig& config,
   converted.latent = std::move(latent);
 
   Estimate estimate;
-  estimate.peak_memory_bytes = PeakMemory(config, settings);
+  estimate.peak_memory_bytes = PeakMemory(config, settings, rank);
   estimate.seconds = Seconds(config, settings);
   estimate.output_bytes = NumParameters(converted) * BytesOf(settings.weight_dtype) +
                           kArtifactExtraBytes + kArtifactBytesPerToken * config.vocab_size;

@@ -28,6 +28,8 @@ struct EstimateSettings {
   int64_t threads = 1;
   StatisticsKind statistics = StatisticsKind::kOutputs;
   bool joint = false;  // one latent for K and V
+  int64_t healing_tokens = 0;        // trained on; 0: none
+  int64_t healing_batch_tokens = 0;  // in one step
 };
 
 struct Estimate {

@@ -28,6 +28,9 @@ v1::JobEvent ToJobEvent(const v1::AttemptEvent& event) {
     case v1::AttemptEvent::kPerplexity:
       *result.mutable_perplexity() = event.perplexity();
       break;
+    case v1::AttemptEvent::kHealing:
+      *result.mutable_healing() = event.healing();
+      break;
     case v1::AttemptEvent::kLog:
       *result.mutable_log() = event.log();
       break;

@@ -142,6 +142,15 @@ std::string ProgressLine(const v1::Job& job) {
   return absl::StrJoin(parts, ", ");
 }
 
+// Steps are progress; what was measured is worth a line.
+std::string HealingLine(const v1::Healing& healing) {
+  if (!healing.has_divergence()) return "";
+  return absl::StrFormat(
+      "healing: step %d of %d, divergence %s nats, perplexity %s on held-back text", healing.step(),
+      healing.steps_total(), FormatFigure(healing.divergence()),
+      FormatFigure(healing.perplexity()));
+}
+
 std::string EventLine(const v1::JobEvent& event, int max_attempts) {
   switch (event.kind_case()) {
     case v1::JobEvent::kStateChanged:
@@ -155,6 +164,8 @@ std::string EventLine(const v1::JobEvent& event, int max_attempts) {
     case v1::JobEvent::kPerplexity:
       if (event.perplexity().windows_done() < event.perplexity().windows_total()) return "";
       return PerplexityText(event.perplexity());
+    case v1::JobEvent::kHealing:
+      return HealingLine(event.healing());
     case v1::JobEvent::kLog:
       if (event.log().severity() == v1::LogLine::SEVERITY_INFO) return "";
       return absl::StrCat(

@@ -42,28 +42,36 @@ bool IsJsonLines(absl::string_view path) {
          absl::EndsWith(path, ".json");
 }
 
+using Corpora = google::protobuf::RepeatedPtrField<v1::CorpusSpec>;
+
 // The text field goes to the JSON lines files, or to all when none is named so:
 // plain text may stand beside JSON lines.
-void ApplyTextField(const std::string& text_field, v1::CalibrationSpec* calibration) {
+void ApplyTextField(const std::string& text_field, Corpora* corpora) {
   bool any_json = false;
-  for (const v1::CorpusSpec& corpus : calibration->corpora()) {
-    any_json = any_json || IsJsonLines(corpus.uri());
-  }
-  for (v1::CorpusSpec& corpus : *calibration->mutable_corpora()) {
+  for (const v1::CorpusSpec& corpus : *corpora) any_json = any_json || IsJsonLines(corpus.uri());
+  for (v1::CorpusSpec& corpus : *corpora) {
     if (!any_json || IsJsonLines(corpus.uri())) corpus.set_text_field(text_field);
   }
+}
+
+absl::Status AddCorpus(absl::string_view flag, absl::string_view text, const FileAccess& files,
+                       Corpora* corpora) {
+  LF_ASSIGN_OR_RETURN(const WeightedFile file, ParseWeightedFile(flag, text, files));
+  v1::CorpusSpec* corpus = corpora->Add();
+  corpus->set_uri(ToUri(file.path, files));
+  corpus->set_weight(file.weight);
+  return absl::OkStatus();
 }
 
 absl::Status ApplyCalibration(const SpecFlags& flags, const FileAccess& files,
                               v1::CalibrationSpec* calibration) {
   if (!flags.calibration.empty()) calibration->clear_corpora();
   for (const std::string& text : flags.calibration) {
-    LF_ASSIGN_OR_RETURN(const WeightedFile file, ParseWeightedFile(text, files));
-    v1::CorpusSpec* corpus = calibration->add_corpora();
-    corpus->set_uri(ToUri(file.path, files));
-    corpus->set_weight(file.weight);
+    LF_RETURN_IF_ERROR(AddCorpus("--calibration", text, files, calibration->mutable_corpora()));
   }
-  if (flags.calibration_text_field) ApplyTextField(*flags.calibration_text_field, calibration);
+  if (flags.calibration_text_field) {
+    ApplyTextField(*flags.calibration_text_field, calibration->mutable_corpora());
+  }
   if (flags.calibration_sequences) calibration->set_sequences(*flags.calibration_sequences);
   if (flags.sequence_length) calibration->set_sequence_length(*flags.sequence_length);
   if (flags.seed) calibration->set_seed(*flags.seed);
@@ -81,6 +89,36 @@ void ApplyEvaluation(const SpecFlags& flags, const FileAccess& files, v1::JobSpe
   }
   if (flags.evaluate_windows) spec->mutable_evaluation()->set_windows(*flags.evaluate_windows);
   if (flags.window_length) spec->mutable_evaluation()->set_window_length(*flags.window_length);
+  if (flags.quality_gate) spec->mutable_evaluation()->set_quality_gate(*flags.quality_gate);
+}
+
+// Any of the flags asks for healing.
+absl::Status ApplyHealing(const SpecFlags& flags, const FileAccess& files, v1::JobSpec* spec) {
+  if (flags.heal) spec->mutable_healing();
+  if (flags.heal_tokens) spec->mutable_healing()->set_tokens(*flags.heal_tokens);
+  if (flags.heal_learning_rate) {
+    spec->mutable_healing()->set_learning_rate(*flags.heal_learning_rate);
+  }
+  if (flags.heal_text.empty()) return absl::OkStatus();
+  auto* corpora = spec->mutable_healing()->mutable_corpora();
+  corpora->Clear();
+  for (const std::string& text : flags.heal_text) {
+    LF_RETURN_IF_ERROR(AddCorpus("--heal-text", text, files, corpora));
+  }
+  ApplyTextField(flags.calibration_text_field.value_or(""), corpora);
+  return absl::OkStatus();
+}
+
+// The share of the cache, or what decides it: the flag replaces what the file says.
+void ApplyBudget(const SpecFlags& flags, v1::JobSpec* spec) {
+  if (flags.kv_budget) {
+    spec->mutable_budget()->set_kv_budget(*flags.kv_budget);
+    if (!flags.max_perplexity_ratio) spec->mutable_budget()->clear_max_perplexity_ratio();
+  }
+  if (flags.max_perplexity_ratio) {
+    spec->mutable_budget()->set_max_perplexity_ratio(*flags.max_perplexity_ratio);
+    if (!flags.kv_budget) spec->mutable_budget()->clear_kv_budget();
+  }
 }
 
 absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
@@ -114,7 +152,7 @@ absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
 absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::JobSpec* spec) {
   if (flags.model) spec->mutable_source()->set_uri(ToUri(*flags.model, files));
   if (flags.out) spec->mutable_output()->set_uri(ToUri(*flags.out, files));
-  if (flags.kv_budget) spec->mutable_budget()->set_kv_budget(*flags.kv_budget);
+  ApplyBudget(flags, spec);
   if (flags.device) spec->set_device(*flags.device);
   if (flags.threads) spec->set_threads(*flags.threads);
   LF_RETURN_IF_ERROR(ApplyEnum("--method", flags.method, v1::Method_descriptor(), [&](int value) {
@@ -132,6 +170,7 @@ absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::Job
   }
   LF_RETURN_IF_ERROR(ApplyCalibration(flags, files, spec->mutable_calibration()));
   ApplyEvaluation(flags, files, spec);
+  LF_RETURN_IF_ERROR(ApplyHealing(flags, files, spec));
   return ApplyFactorization(flags, files, spec->mutable_factorization());
 }
 
@@ -156,6 +195,11 @@ void MakeUrisAbsolute(const FileAccess& files, v1::JobSpec* spec) {
   MakeUri(files, spec->mutable_output()->mutable_uri());
   for (v1::CorpusSpec& corpus : *spec->mutable_calibration()->mutable_corpora()) {
     MakeUri(files, corpus.mutable_uri());
+  }
+  if (spec->has_healing()) {
+    for (v1::CorpusSpec& corpus : *spec->mutable_healing()->mutable_corpora()) {
+      MakeUri(files, corpus.mutable_uri());
+    }
   }
   if (spec->evaluation().has_corpus()) {
     MakeUri(files, spec->mutable_evaluation()->mutable_corpus()->mutable_uri());
@@ -189,9 +233,11 @@ absl::Status CheckComplete(const v1::JobSpec& spec) {
   // NaN is on neither side, so the test asks for the good range.
   const double budget = spec.budget().kv_budget();
   if (budget > 0 && budget <= 1) return absl::OkStatus();
+  if (spec.budget().max_perplexity_ratio() != 0) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("--kv-budget is ", budget == 0 ? "missing" : absl::StrCat(budget),
-                   ", expected a number in (0, 1], such as 0.5 (job file: budget.kvBudget)"));
+                   ", expected a number in (0, 1], such as 0.5 (job file: budget.kvBudget), or "
+                   "--max-perplexity-ratio"));
 }
 
 absl::Status CheckInput(absl::string_view flag, const std::string& uri, const FileAccess& files) {
@@ -217,8 +263,11 @@ FileAccess LocalFileAccess() {
   return access;
 }
 
-absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view text, const FileAccess& files) {
-  if (text.empty()) return absl::InvalidArgumentError("--calibration is empty, expected a file");
+absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view flag, absl::string_view text,
+                                               const FileAccess& files) {
+  if (text.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, " is empty, expected a file"));
+  }
   const std::string whole(text);
   const size_t colon = whole.rfind(':');
   if (colon == std::string::npos || files.exists(files.current_folder / whole)) {
@@ -228,15 +277,15 @@ absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view text, const Fil
   const std::string weight_text = whole.substr(colon + 1);
   if (path.empty() || path.back() == ':') {
     return absl::InvalidArgumentError(
-        absl::StrCat("--calibration is \"", text, "\", expected FILE or FILE:WEIGHT"));
+        absl::StrCat(flag, " is \"", text, "\", expected FILE or FILE:WEIGHT"));
   }
   double weight = 0;
   const bool is_number = absl::SimpleAtod(weight_text, &weight);
   // "file:/text" has a colon that is no weight's.
   if (!is_number && !files.exists(files.current_folder / path)) return WeightedFile{whole, 0};
   if (!is_number || !std::isfinite(weight) || weight <= 0) {
-    return absl::InvalidArgumentError(absl::StrCat("--calibration ", text, ": weight is \"",
-                                                   weight_text, "\", expected a positive number"));
+    return absl::InvalidArgumentError(absl::StrCat(flag, " ", text, ": weight is \"", weight_text,
+                                                   "\", expected a positive number"));
   }
   return WeightedFile{path, weight};
 }
@@ -265,6 +314,9 @@ absl::Status CheckLocalInputs(const JobDraft& draft, const FileAccess& files) {
       model, "name a local folder with config.json and *.safetensors; models are not downloaded"));
   for (const v1::CorpusSpec& corpus : draft.spec.calibration().corpora()) {
     LF_RETURN_IF_ERROR(CheckInput("--calibration", corpus.uri(), files));
+  }
+  for (const v1::CorpusSpec& corpus : draft.spec.healing().corpora()) {
+    LF_RETURN_IF_ERROR(CheckInput("--heal-text", corpus.uri(), files));
   }
   if (const std::string& uri = draft.spec.evaluation().corpus().uri(); !uri.empty()) {
     LF_RETURN_IF_ERROR(CheckInput("--evaluate", uri, files));

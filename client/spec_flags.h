@@ -21,6 +21,7 @@ struct SpecFlags {
   std::optional<std::string> out;
   std::optional<std::string> method;
   std::optional<double> kv_budget;
+  std::optional<double> max_perplexity_ratio;
   std::optional<std::string> preconditioner;
   std::optional<double> damping;
   std::optional<double> alpha;
@@ -38,6 +39,11 @@ struct SpecFlags {
   std::optional<std::string> evaluate_text_field;
   std::optional<int32_t> evaluate_windows;
   std::optional<int32_t> window_length;
+  std::optional<double> quality_gate;
+  bool heal = false;
+  std::optional<int64_t> heal_tokens;
+  std::optional<double> heal_learning_rate;
+  std::vector<std::string> heal_text;
   std::optional<uint64_t> seed;
   std::optional<std::string> dtype;
   std::optional<std::string> output_dtype;
@@ -67,9 +73,10 @@ struct WeightedFile {
 };
 
 // Splits FILE[:WEIGHT]. The whole text is the file when that exists; otherwise
-// what follows the last colon is the weight. InvalidArgument for a weight that is
-// not a positive number.
-absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view text, const FileAccess& files);
+// what follows the last colon is the weight. InvalidArgument, naming the flag, for a
+// weight that is not a positive number.
+absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view flag, absl::string_view text,
+                                               const FileAccess& files);
 
 // Job file, then flags, then --set: the later wins. Paths become absolute file:
 // URIs. InvalidArgument names the flag, or the flag or key that is missing.

@@ -75,6 +75,9 @@ void ApplyEvent(const v1::AttemptEvent& event, absl::Time now, const StatePolicy
       *status.mutable_perplexity() = event.perplexity();
       if (has_room) *AppendEvent(transition, now).mutable_perplexity() = event.perplexity();
       break;
+    case v1::AttemptEvent::kHealing:
+      if (has_room) *AppendEvent(transition, now).mutable_healing() = event.healing();
+      break;
     case v1::AttemptEvent::kLog:
       if (has_room) {
         v1::LogLine& line = *AppendEvent(transition, now).mutable_log();

@@ -17,6 +17,7 @@ constexpr size_t kMaxFindings = 20;
 constexpr int kMaxCorpora = 64;
 constexpr int kMaxSequences = 1'000'000;
 constexpr int kMaxLength = 1'000'000;
+constexpr int64_t kMaxHealingTokens = int64_t{1} << 40;
 constexpr int kMaxRank = 1 << 20;
 constexpr int kMaxThreads = 1024;
 constexpr absl::Duration kMaxDeadline = absl::Hours(24 * 30);
@@ -96,6 +97,49 @@ void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
                               ", expected RANK_ALLOCATION_PROFILE with a rank_profile"));
 }
 
+// A share of the cache, or the perplexity that decides it.
+void CheckBudget(const v1::JobSpec& spec, Findings& findings) {
+  const double budget = spec.budget().kv_budget();
+  const double ratio = spec.budget().max_perplexity_ratio();
+  if (ratio == 0) {
+    if (budget > 0 && budget <= 1) return;
+    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
+                 absl::StrCat("is ", budget == 0 ? "missing" : absl::StrCat(budget),
+                              ", expected a number in (0, 1]"));
+    return;
+  }
+  if (!(ratio > 1 && std::isfinite(ratio)))
+    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.max_perplexity_ratio",
+                 absl::StrCat("is ", ratio, ", expected a number above 1"));
+  if (budget != 0)
+    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
+                 absl::StrCat("is ", budget, ", expected none beside max_perplexity_ratio"));
+  const v1::FactorizationSpec& factorization = spec.factorization();
+  const bool predicts = factorization.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED ||
+                        factorization.preconditioner() == v1::PRECONDITIONER_FISHER;
+  if (!predicts || factorization.rank_profile().layers_size() > 0)
+    findings.Add(kInvalidField, "spec.budget.max_perplexity_ratio",
+                 "expected PRECONDITIONER_FISHER without a rank profile: the search follows its "
+                 "predicted loss");
+}
+
+void CheckHealing(const v1::JobSpec& spec, Findings& findings) {
+  if (!spec.has_healing()) return;
+  const v1::HealingSpec& healing = spec.healing();
+  CheckRange(findings, "spec.healing.tokens", healing.tokens(), int64_t{0}, kMaxHealingTokens);
+  CheckRange(findings, "spec.healing.sequence_length", healing.sequence_length(), 0, kMaxLength);
+  if (healing.sequence_length() == 1)
+    findings.Add(kInvalidField, "spec.healing.sequence_length", "is 1, expected at least 2");
+  CheckRange(findings, "spec.healing.batch_sequences", healing.batch_sequences(), 0, kMaxSequences);
+  CheckRange(findings, "spec.healing.learning_rate", healing.learning_rate(), 0.0, 1.0);
+  CheckRange(findings, "spec.healing.warmup_steps", healing.warmup_steps(), 0, kMaxSequences);
+  CheckRange(findings, "spec.healing.weight_decay", healing.weight_decay(), 0.0, 1.0);
+  CheckRange(findings, "spec.healing.evaluate_every", healing.evaluate_every(), 0, kMaxSequences);
+  CheckRange(findings, "spec.healing.corpora", healing.corpora_size(), 0, kMaxCorpora);
+  for (int i = 0; i < std::min(healing.corpora_size(), kMaxCorpora); ++i)
+    CheckCorpus(healing.corpora(i), absl::StrCat("spec.healing.corpora[", i, "]"), findings);
+}
+
 bool DeviceIsKnown(absl::string_view device) {
   if (device.empty() || device == "auto" || device == "cpu" || device == "cuda") return true;
   int index = -1;
@@ -140,11 +184,7 @@ absl::Status CheckMethod(const v1::JobSpec& spec) {
 
 void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   CheckEnum(findings, "spec.method", spec.method(), v1::Method_IsValid(spec.method()));
-  const double budget = spec.budget().kv_budget();
-  if (!(budget > 0 && budget <= 1))
-    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
-                 absl::StrCat("is ", budget == 0 ? "missing" : absl::StrCat(budget),
-                              ", expected a number in (0, 1]"));
+  CheckBudget(spec, findings);
   CheckFactorization(spec.factorization(), findings);
   const v1::CalibrationSpec& calibration = spec.calibration();
   CheckRange(findings, "spec.calibration.corpora", calibration.corpora_size(), 1, kMaxCorpora);
@@ -160,6 +200,11 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   CheckRange(findings, "spec.evaluation.windows", spec.evaluation().windows(), 0, kMaxSequences);
   CheckRange(findings, "spec.evaluation.window_length", spec.evaluation().window_length(), 0,
              kMaxLength);
+  const double gate = spec.evaluation().quality_gate();
+  if (gate != 0 && !(gate >= 1 && std::isfinite(gate)))
+    findings.Add(kInvalidField, "spec.evaluation.quality_gate",
+                 absl::StrCat("is ", gate, ", expected a perplexity ratio of at least 1"));
+  CheckHealing(spec, findings);
   if (spec.evaluation().window_length() == 1)
     findings.Add(kInvalidField, "spec.evaluation.window_length", "is 1, expected at least 2");
   CheckEnum(findings, "spec.output.dtype", spec.output().dtype(),
@@ -202,6 +247,17 @@ void FillFactorization(v1::FactorizationSpec& spec) {
   if (spec.rank_multiple() == 0) spec.set_rank_multiple(1);
 }
 
+void FillHealing(v1::HealingSpec& spec, int32_t sequence_length) {
+  if (spec.tokens() == 0) spec.set_tokens(kDefaultHealingTokens);
+  if (spec.sequence_length() == 0) spec.set_sequence_length(sequence_length);
+  if (spec.batch_sequences() == 0) spec.set_batch_sequences(kDefaultHealingBatch);
+  if (spec.learning_rate() == 0) spec.set_learning_rate(kDefaultHealingLearningRate);
+  if (!spec.has_warmup_steps()) spec.set_warmup_steps(kDefaultHealingWarmupSteps);
+  if (spec.evaluate_every() == 0) spec.set_evaluate_every(kDefaultHealingEvaluateEvery);
+  for (v1::CorpusSpec& corpus : *spec.mutable_corpora())
+    if (corpus.weight() == 0) corpus.set_weight(1);
+}
+
 }  // namespace
 
 v1::JobSpec WithDefaults(const v1::JobSpec& spec, int64_t max_positions) {
@@ -223,6 +279,8 @@ v1::JobSpec WithDefaults(const v1::JobSpec& spec, int64_t max_positions) {
   v1::EvaluationSpec& evaluation = *full.mutable_evaluation();
   if (evaluation.windows() == 0) evaluation.set_windows(kDefaultEvaluationWindows);
   if (evaluation.window_length() == 0) evaluation.set_window_length(length(kDefaultWindowLength));
+  if (full.has_healing())
+    FillHealing(*full.mutable_healing(), length(kDefaultHealingSequenceLength));
   if (full.dtype() == v1::DATA_TYPE_UNSPECIFIED) full.set_dtype(v1::DATA_TYPE_BFLOAT16);
   if (full.device().empty()) full.set_device("auto");
   return full;

@@ -66,7 +66,12 @@ checkpoint::StatisticsKind StatisticsOf(v1::Preconditioner preconditioner) {
 absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
                                         const checkpoint::ModelConfig& config) {
   checkpoint::EstimateSettings settings;
-  settings.kv_budget = spec.budget().kv_budget();
+  // A search may end with the whole cache.
+  settings.kv_budget =
+      spec.budget().max_perplexity_ratio() > 0 ? 1.0 : spec.budget().kv_budget();
+  settings.healing_tokens = spec.healing().tokens();
+  settings.healing_batch_tokens =
+      int64_t{spec.healing().sequence_length()} * spec.healing().batch_sequences();
   settings.calibration_sequences = spec.calibration().sequences();
   settings.sequence_length = spec.calibration().sequence_length();
   settings.evaluation_windows = spec.evaluation().windows();
@@ -272,6 +277,12 @@ absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) cons
   for (int i = 0; i < resolved.calibration().corpora_size(); ++i)
     CheckCorpusFile(*resolved.mutable_calibration()->mutable_corpora(i),
                     absl::StrCat("spec.calibration.corpora[", i, "]"), findings);
+  if (resolved.has_healing()) {
+    v1::HealingSpec& healing = *resolved.mutable_healing();
+    for (int i = 0; i < healing.corpora_size(); ++i)
+      CheckCorpusFile(*healing.mutable_corpora(i), absl::StrCat("spec.healing.corpora[", i, "]"),
+                      findings);
+  }
   if (!resolved.evaluation().corpus().uri().empty())
     CheckCorpusFile(*resolved.mutable_evaluation()->mutable_corpus(), "spec.evaluation.corpus",
                     findings);

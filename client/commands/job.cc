@@ -79,11 +79,11 @@ Lists jobs, newest first.)");
       ->add_option("--state", options->states,
                    "queued, running, cancelling, succeeded, failed or cancelled; repeatable "
                    "(default: all)")
-      ->expected(1);
+      ->allow_extra_args(false);
   command
       ->add_option("--label", options->labels,
                    "KEY=VALUE; repeatable, all must match (default: all)")
-      ->expected(1);
+      ->allow_extra_args(false);
   command->add_option("--page-size", options->page_size, "Most jobs in a page (default: 50)")
       ->check(Integer(1, 1000));
   command->add_option("--page-token", options->page_token, "The page to show (default: the first)");

@@ -66,7 +66,7 @@ void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
          "with --calibration-text-field (required)")
       ->group(group)
       ->type_name("FILE[:WEIGHT]")
-      ->expected(1);
+      ->allow_extra_args(false);
   app->add_option("--calibration-text-field", flags->calibration_text_field,
                   "Field that holds the text, in files named *.jsonl, *.ndjson or *.json (default: "
                   "none)")
@@ -106,6 +106,33 @@ void AddEvaluationOptions(CLI::App* app, SpecFlags* flags) {
                   absl::StrCat("Tokens in each (default: ", kDefaultWindowLength, ")"))
       ->check(Integer(2))
       ->group(group);
+  app->add_option("--quality-gate", flags->quality_gate,
+                  "Fail when the perplexity is more than this many times the original's "
+                  "(default: none)")
+      ->check(NotNegative())
+      ->group(group)
+      ->type_name("RATIO");
+}
+
+void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
+  const std::string group = "Healing";
+  app->add_flag("--heal", flags->heal,
+                absl::StrCat("Distil the original into the result for a while: ",
+                             kDefaultHealingTokens, " tokens (default: no)"))
+      ->group(group);
+  app->add_option("--heal-tokens", flags->heal_tokens, "Heal with this many tokens (default: none)")
+      ->check(Integer(1))
+      ->group(group);
+  app->add_option("--heal-learning-rate", flags->heal_learning_rate,
+                  absl::StrCat("Largest relative step of a weight (default: ",
+                               kDefaultHealingLearningRate, ")"))
+      ->check(NotNegative())
+      ->group(group);
+  app->add_option("--heal-text", flags->heal_text,
+                  "Text to heal with, FILE or FILE:WEIGHT; repeatable (default: the calibration's)")
+      ->group(group)
+      ->type_name("FILE[:WEIGHT]")
+      ->allow_extra_args(false);
 }
 
 void AddComputationOptions(CLI::App* app, SpecFlags* flags) {
@@ -133,14 +160,21 @@ void AddComputationOptions(CLI::App* app, SpecFlags* flags) {
 void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("MODEL", flags->model, "Folder of the checkpoint to convert (required)");
   app->add_option("--kv-budget", flags->kv_budget,
-                  "Share of the KV cache bytes to keep, in (0, 1] (required)")
+                  "Share of the KV cache bytes to keep, in (0, 1] (this or "
+                  "--max-perplexity-ratio is required)")
       ->check(Share())
       ->type_name("SHARE");
+  app->add_option("--max-perplexity-ratio", flags->max_perplexity_ratio,
+                  "Keep as little of the cache as leaves the perplexity within this many times the "
+                  "original's, such as 1.05 (default: none)")
+      ->check(NotNegative())
+      ->type_name("RATIO");
   app->add_option("--out", flags->out, "Folder to write; absent or empty (required)")
       ->type_name("DIR");
   AddCalibrationOptions(app, flags);
   AddEvaluationOptions(app, flags);
   AddFactorizationOptions(app, flags);
+  AddHealingOptions(app, flags);
   AddComputationOptions(app, flags);
   const std::string group = "Job";
   app->add_option(
@@ -154,11 +188,11 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
          "(default: none)")
       ->group(group)
       ->type_name("KEY=VALUE")
-      ->expected(1);
+      ->allow_extra_args(false);
   app->add_option("--label", flags->labels, "Labels the job; repeatable (default: none)")
       ->group(group)
       ->type_name("KEY=VALUE")
-      ->expected(1);
+      ->allow_extra_args(false);
 }
 
 }  // namespace latentforge::client

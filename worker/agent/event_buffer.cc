@@ -22,8 +22,8 @@ absl::Status EventBuffer::Push(v1::AttemptEvent event) {
   bytes_ += bytes;
   events_.push_back({std::move(event), bytes});
   while (Full()) {
-    if (!DropOldest(v1::AttemptEvent::kProgress) && !DropOldest(v1::AttemptEvent::kPerplexity) &&
-        !DropOldest(v1::AttemptEvent::kLog)) {
+    if (!DropOldest(v1::AttemptEvent::kProgress) && !DropOldest(v1::AttemptEvent::kHealing) &&
+        !DropOldest(v1::AttemptEvent::kPerplexity) && !DropOldest(v1::AttemptEvent::kLog)) {
       return absl::ResourceExhaustedError(
           absl::StrCat(events_.size(),
                        " events that may not be dropped wait to be reported, at "

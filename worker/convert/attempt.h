@@ -5,6 +5,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,7 @@
 #include "worker/export/artifact_writer.h"
 #include "worker/export/report.h"
 #include "worker/factorize/rank_allocation.h"
+#include "worker/finetune/healer.h"
 
 namespace latentforge::convert {
 
@@ -53,6 +55,7 @@ struct Inputs {
   std::string settings_digest;  // of what defines the result, output and device aside
   std::string job_digest;       // of settings, source and texts
   calibrate::TokenSequences sequences;
+  finetune::TrainingText training;  // for healing; empty without
   evaluate::TokenWindows windows;
   std::vector<exporter::ReportCorpus> corpora;
   std::string evaluation_text;  // URI, or "held back from URI"
@@ -65,11 +68,30 @@ struct Factorization {
   std::vector<double> error_k;  // ||(W - W')X||_F / ||WX||_F on the calibration tokens
   std::vector<double> error_v;
   double predicted_loss = -1;  // nats a token; negative where nothing is predicted
-  std::vector<std::pair<int64_t, double>> curve;  // of budgets: LayerFactorizer::Curve
+  std::vector<std::pair<int64_t, double>> curve;     // of budgets: LayerFactorizer::Curve
+  std::vector<std::pair<int64_t, double>> measured;  // of budgets: log of the perplexity ratio
+};
+
+// Training of the factors, where it was asked for.
+struct Healing {
+  finetune::HealingState state;
+  int64_t steps = 0;   // planned
+  int64_t tokens = 0;  // trained on, in this attempt
+};
+
+// One pass of the evaluation windows through a model.
+struct MeasureRequest {
+  PerplexityKind kind = PerplexityKind::kBase;
+  std::string name;           // of its file of finished windows, and for people
+  double begin = 0, end = 1;  // its part of the running phase
+  int64_t tokens_before = 0;  // that went through models in this phase already
+  bool healed = false;        // with the factors of healing, else of the factorisation
+  bool announce = true;       // send the perplexities as events
 };
 
 struct Evaluation {
   double perplexity_base = 0;
+  std::optional<double> perplexity_factorized;  // where healing came after
   double perplexity_converted = 0;
   int64_t tokens = 0;  // through both models, in this attempt
 };
@@ -79,16 +101,23 @@ struct Evaluation {
 absl::StatusOr<Inputs> FetchInputs(Attempt& attempt);
 absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs);  // tokens
 absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& inputs);
+absl::StatusOr<Healing> HealLayers(Attempt& attempt, const Inputs& inputs);
+absl::StatusOr<evaluate::PerplexityResult> MeasurePerplexity(Attempt& attempt, const Inputs& inputs,
+                                                             const MeasureRequest& request);
 absl::StatusOr<Evaluation> EvaluateBoth(Attempt& attempt, const Inputs& inputs);
 absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
                                     const Factorization& factorization,
+                                    const std::optional<Healing>& healing,
                                     const Evaluation& evaluation);
 
 // How many layers' statistics earlier attempts saved in the order of the pass.
 int64_t FinishedLayers(const Attempt& attempt, int64_t layers);
 
-// The factors of one layer as FactorizeLayers stored them, in the output's format.
-absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const WorkDir& work, int64_t layer);
+// One layer's factors, in the output's format, as a phase stored them.
+absl::StatusOr<exporter::ConvertedLayer> LoadLayer(const std::filesystem::path& path);
+
+// The factors that will be published: healed ones where healing was asked for.
+absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const Attempt& attempt, int64_t layer);
 
 // Highest resident set of this process so far.
 int64_t PeakRssBytes();

@@ -32,6 +32,7 @@ constexpr Row kTable[] = {
     {"MALFORMED_CORPUS", ErrorClass::kUser, false},
     {"TOO_FEW_TOKENS", ErrorClass::kUser, false},
     {"OUTPUT_NOT_EMPTY", ErrorClass::kUser, false},
+    {"QUALITY_GATE_FAILED", ErrorClass::kUser, false},
     {"OUTPUT_NOT_WRITABLE", ErrorClass::kUser, false},
     {"DEVICE_UNAVAILABLE", ErrorClass::kUser, false},
     {"SCRATCH_FULL", ErrorClass::kResource, true},

@@ -70,6 +70,17 @@ void EventWriter::Perplexity(PerplexityKind kind, double value, int64_t windows_
                        {"windowsTotal", windows_total}});
 }
 
+void EventWriter::Healing(const HealingEvent& event) {
+  Json body = {{"step", Int64(event.step)},
+               {"stepsTotal", Int64(event.steps_total)},
+               {"loss", Number(event.loss)},
+               {"learningRate", Number(event.learning_rate)},
+               {"tokensPerSecond", Number(event.tokens_per_second)}};
+  if (event.divergence) body["divergence"] = Number(*event.divergence);
+  if (event.perplexity) body["perplexity"] = Number(*event.perplexity);
+  Write("healing", std::move(body));
+}
+
 void EventWriter::Info(absl::string_view text) { Write("log", LogBody("SEVERITY_INFO", text)); }
 
 void EventWriter::Warning(absl::string_view text) {

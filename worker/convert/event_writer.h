@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,17 @@ struct ProgressEvent {
   double eta_seconds = -1;
   double tokens_per_second = 0;
   std::string detail;
+};
+
+// After a step of healing, or, with a divergence, after a measurement.
+struct HealingEvent {
+  int64_t step = 0;
+  int64_t steps_total = 0;
+  double loss = 0;
+  double learning_rate = 0;
+  double tokens_per_second = 0;
+  std::optional<double> divergence;
+  std::optional<double> perplexity;
 };
 
 struct PhaseTiming {
@@ -56,6 +68,7 @@ class EventWriter {
   void PhaseFinished(Phase phase, double seconds, int64_t tokens);
   void Progress(const ProgressEvent& event);
   void Perplexity(PerplexityKind kind, double value, int64_t windows_done, int64_t windows_total);
+  void Healing(const HealingEvent& event);
   void Info(absl::string_view text);
   void Warning(absl::string_view text);
   void Result(const ResultEvent& event);

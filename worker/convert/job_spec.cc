@@ -36,42 +36,12 @@ constexpr std::array<std::pair<const char*, std::optional<DType>>, 4> kDataTypes
     {"DATA_TYPE_FLOAT16", DType::kF16},
 }};
 
-absl::StatusOr<std::filesystem::path> Path(const JsonObject& object, absl::string_view key) {
-  LF_ASSIGN_OR_RETURN(const std::string uri, object.String(key));
-  absl::StatusOr<std::filesystem::path> path = PathFromUri(uri);
-  if (!path.ok()) return Annotate(path.status(), absl::StrCat(object.what(), ": ", key));
-  return path;
-}
-
-// nullopt when the message is empty.
-absl::StatusOr<std::optional<CorpusSpec>> ParseCorpus(const JsonObject& object) {
-  LF_ASSIGN_OR_RETURN(const std::string uri, object.StringOr("uri", ""));
-  if (uri.empty()) return std::nullopt;
-  CorpusSpec corpus;
-  LF_ASSIGN_OR_RETURN(corpus.path, Path(object, "uri"));
-  LF_ASSIGN_OR_RETURN(corpus.weight, ProtoDouble(object, "weight", 0));
-  if (corpus.weight < 0) return object.Wrong("weight", "a number of at least 0");
-  if (corpus.weight == 0) corpus.weight = 1;
-  LF_ASSIGN_OR_RETURN(corpus.text_field, object.StringOr("textField", ""));
-  return corpus;
-}
-
 absl::Status ParseCalibration(const JsonObject& root, JobSpec& spec) {
   LF_ASSIGN_OR_RETURN(const JsonObject object,
                       ProtoMessage(root, "calibration",
                                    {"corpora", "sequences", "sequenceLength", "seed", "labels"}));
-  const Json* corpora = object.Find("corpora");
-  if (corpora == nullptr || !corpora->is_array() || corpora->empty()) {
-    return object.Wrong("corpora", "a list of at least one corpus");
-  }
-  for (const Json& entry : *corpora) {
-    const std::string what = absl::StrCat(object.what(), ": corpora[", spec.corpora.size(), "]");
-    LF_ASSIGN_OR_RETURN(const JsonObject member, JsonObject::Create(entry, what));
-    LF_RETURN_IF_ERROR(member.RejectUnknownKeys({"uri", "weight", "textField"}));
-    LF_ASSIGN_OR_RETURN(const std::optional<CorpusSpec> corpus, ParseCorpus(member));
-    if (!corpus) return member.Wrong("uri", "a file: URI or an absolute path");
-    spec.corpora.push_back(*corpus);
-  }
+  LF_ASSIGN_OR_RETURN(spec.corpora, ParseCorpora(object, "corpora"));
+  if (spec.corpora.empty()) return object.Wrong("corpora", "a list of at least one corpus");
   LF_ASSIGN_OR_RETURN(spec.sequences, ProtoInt(object, "sequences", 0, kMaxInt32, 0));
   LF_ASSIGN_OR_RETURN(spec.sequence_length, ProtoInt(object, "sequenceLength", 0, kMaxInt32, 0));
   if (spec.sequences == 0) spec.sequences = kDefaultCalibrationSequences;
@@ -82,16 +52,19 @@ absl::Status ParseCalibration(const JsonObject& root, JobSpec& spec) {
 }
 
 absl::Status ParseEvaluation(const JsonObject& root, JobSpec& spec) {
-  LF_ASSIGN_OR_RETURN(const JsonObject object,
-                      ProtoMessage(root, "evaluation", {"corpus", "windows", "windowLength"}));
-  LF_ASSIGN_OR_RETURN(const JsonObject corpus,
-                      ProtoMessage(object, "corpus", {"uri", "weight", "textField"}));
-  LF_ASSIGN_OR_RETURN(spec.evaluation, ParseCorpus(corpus));
+  LF_ASSIGN_OR_RETURN(
+      const JsonObject object,
+      ProtoMessage(root, "evaluation", {"corpus", "windows", "windowLength", "qualityGate"}));
+  LF_ASSIGN_OR_RETURN(spec.evaluation, ParseCorpus(object, "corpus"));
   LF_ASSIGN_OR_RETURN(spec.windows, ProtoInt(object, "windows", 0, kMaxInt32, 0));
   LF_ASSIGN_OR_RETURN(spec.window_length, ProtoInt(object, "windowLength", 0, kMaxInt32, 0));
   if (spec.windows == 0) spec.windows = kDefaultEvaluationWindows;
   if (spec.window_length == 0) spec.window_length = kDefaultWindowLength;
   if (spec.window_length < 2) return object.Wrong("windowLength", "at least 2");
+  LF_ASSIGN_OR_RETURN(spec.quality_gate, ProtoDouble(object, "qualityGate", 0));
+  if (spec.quality_gate != 0 && spec.quality_gate < 1) {
+    return object.Wrong("qualityGate", "a perplexity ratio of at least 1, or 0 for none");
+  }
   return absl::OkStatus();
 }
 
@@ -103,16 +76,27 @@ absl::Status ParseMethod(const JsonObject& root) {
                    ", this version converts with METHOD_KV_LATENT only"));
 }
 
-absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
-  LF_ASSIGN_OR_RETURN(const JsonObject source, ProtoMessage(root, "source", {"uri"}));
-  LF_ASSIGN_OR_RETURN(spec.source, Path(source, "uri"));
-  LF_ASSIGN_OR_RETURN(const JsonObject budget, ProtoMessage(root, "budget", {"kvBudget"}));
+// One of the two says how small the cache becomes.
+absl::Status ParseBudget(const JsonObject& root, JobSpec& spec) {
+  LF_ASSIGN_OR_RETURN(const JsonObject budget,
+                      ProtoMessage(root, "budget", {"kvBudget", "maxPerplexityRatio"}));
   LF_ASSIGN_OR_RETURN(spec.kv_budget, ProtoDouble(budget, "kvBudget", 0));
-  if (!(spec.kv_budget > 0 && spec.kv_budget <= 1)) {
+  LF_ASSIGN_OR_RETURN(spec.max_perplexity_ratio, ProtoDouble(budget, "maxPerplexityRatio", 0));
+  if (spec.max_perplexity_ratio == 0) {
+    if (spec.kv_budget > 0 && spec.kv_budget <= 1) return absl::OkStatus();
     return budget.Wrong("kvBudget", "more than 0 and at most 1");
   }
+  if (!(spec.max_perplexity_ratio > 1)) return budget.Wrong("maxPerplexityRatio", "more than 1");
+  if (spec.kv_budget != 0) return budget.Wrong("kvBudget", "none beside maxPerplexityRatio");
+  return absl::OkStatus();
+}
+
+absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
+  LF_ASSIGN_OR_RETURN(const JsonObject source, ProtoMessage(root, "source", {"uri"}));
+  LF_ASSIGN_OR_RETURN(spec.source, ParsePath(source, "uri"));
+  LF_RETURN_IF_ERROR(ParseBudget(root, spec));
   LF_ASSIGN_OR_RETURN(const JsonObject output, ProtoMessage(root, "output", {"uri", "dtype"}));
-  LF_ASSIGN_OR_RETURN(spec.output, Path(output, "uri"));
+  LF_ASSIGN_OR_RETURN(spec.output, ParsePath(output, "uri"));
   LF_ASSIGN_OR_RETURN(spec.output_dtype, ProtoEnum(output, "dtype", kDataTypes));
   LF_ASSIGN_OR_RETURN(const std::optional<DType> dtype, ProtoEnum(root, "dtype", kDataTypes));
   if (dtype == DType::kF16) {
@@ -128,51 +112,55 @@ absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
   return root.StringOr("deadline", "").status();
 }
 
-Json CorpusToJson(const CorpusSpec& corpus) {
-  Json json = {{"uri", UriFromPath(corpus.path)}, {"weight", corpus.weight}};
-  if (!corpus.text_field.empty()) json["textField"] = corpus.text_field;
-  return json;
-}
-
 }  // namespace
 
 absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text) {
   LF_ASSIGN_OR_RETURN(const Json json, ParseJson(text));
   LF_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(json, "job spec"));
-  LF_RETURN_IF_ERROR(
-      root.RejectUnknownKeys({"source", "method", "budget", "factorization", "calibration",
-                              "evaluation", "output", "dtype", "device", "threads", "deadline"}));
+  LF_RETURN_IF_ERROR(root.RejectUnknownKeys({"source", "method", "budget", "factorization",
+                                             "calibration", "evaluation", "output", "dtype",
+                                             "device", "threads", "deadline", "healing"}));
   JobSpec spec;
   LF_RETURN_IF_ERROR(ParseMethod(root));
   LF_RETURN_IF_ERROR(ParseRest(root, spec));
   LF_ASSIGN_OR_RETURN(spec.factorization, ParseFactorizationSpec(root));
   LF_RETURN_IF_ERROR(ParseCalibration(root, spec));
   LF_RETURN_IF_ERROR(ParseEvaluation(root, spec));
+  LF_ASSIGN_OR_RETURN(spec.healing, ParseHealingSpec(root));
+  const bool predicts = spec.factorization.loss_aware && spec.factorization.allocation;
+  if (spec.max_perplexity_ratio > 0 && !predicts) {
+    return absl::InvalidArgumentError(
+        "job spec: budget.maxPerplexityRatio needs PRECONDITIONER_FISHER and no rank profile: the "
+        "search follows its predicted loss");
+  }
   return spec;
 }
 
 Json JobSpecToJson(const JobSpec& spec) {
-  Json corpora = Json::array();
-  for (const CorpusSpec& corpus : spec.corpora) corpora.push_back(CorpusToJson(corpus));
   Json evaluation = {{"windows", spec.windows}, {"windowLength", spec.window_length}};
   if (spec.evaluation) evaluation["corpus"] = CorpusToJson(*spec.evaluation);
-  return {{"source", {{"uri", UriFromPath(spec.source)}}},
-          {"method", "METHOD_KV_LATENT"},
-          {"budget", {{"kvBudget", spec.kv_budget}}},
-          {"factorization", FactorizationSpecToJson(spec.factorization)},
-          {"calibration",
-           {{"corpora", std::move(corpora)},
-            {"sequences", spec.sequences},
-            {"sequenceLength", spec.sequence_length},
-            {"seed", std::to_string(spec.seed)},
-            {"labels", ProtoEnumName(kLabels, spec.labels)}}},
-          {"evaluation", std::move(evaluation)},
-          {"output",
-           {{"uri", UriFromPath(spec.output)},
-            {"dtype", ProtoEnumName(kDataTypes, spec.output_dtype)}}},
-          {"dtype", ProtoEnumName(kDataTypes, std::optional<DType>(spec.dtype))},
-          {"device", spec.device},
-          {"threads", spec.threads}};
+  if (spec.quality_gate > 0) evaluation["qualityGate"] = spec.quality_gate;
+  Json budget = {{"kvBudget", spec.kv_budget}};
+  if (spec.max_perplexity_ratio > 0) budget = {{"maxPerplexityRatio", spec.max_perplexity_ratio}};
+  Json json = {{"source", {{"uri", UriFromPath(spec.source)}}},
+               {"method", "METHOD_KV_LATENT"},
+               {"budget", std::move(budget)},
+               {"factorization", FactorizationSpecToJson(spec.factorization)},
+               {"calibration",
+                {{"corpora", CorporaToJson(spec.corpora)},
+                 {"sequences", spec.sequences},
+                 {"sequenceLength", spec.sequence_length},
+                 {"seed", std::to_string(spec.seed)},
+                 {"labels", ProtoEnumName(kLabels, spec.labels)}}},
+               {"evaluation", std::move(evaluation)},
+               {"output",
+                {{"uri", UriFromPath(spec.output)},
+                 {"dtype", ProtoEnumName(kDataTypes, spec.output_dtype)}}},
+               {"dtype", ProtoEnumName(kDataTypes, std::optional<DType>(spec.dtype))},
+               {"device", spec.device},
+               {"threads", spec.threads}};
+  if (spec.healing) json["healing"] = HealingSpecToJson(*spec.healing);
+  return json;
 }
 
 }  // namespace latentforge::convert

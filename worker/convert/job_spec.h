@@ -13,19 +13,16 @@
 #include "base/json.h"
 #include "checkpoint/dtype.h"
 #include "worker/calibrate/fisher_pass.h"
+#include "worker/convert/corpus_spec.h"
 #include "worker/convert/factorization_spec.h"
+#include "worker/convert/healing_spec.h"
 
 namespace latentforge::convert {
 
-struct CorpusSpec {
-  std::filesystem::path path;
-  double weight = 1;
-  std::string text_field;  // empty: plain text
-};
-
 struct JobSpec {
   std::filesystem::path source;
-  double kv_budget = 0;
+  double kv_budget = 0;             // in (0, 1], or 0 with max_perplexity_ratio
+  double max_perplexity_ratio = 0;  // above 1, or 0 with kv_budget
   FactorizationSpec factorization;
   std::vector<CorpusSpec> corpora;
   int64_t sequences = kDefaultCalibrationSequences;
@@ -35,6 +32,8 @@ struct JobSpec {
   std::optional<CorpusSpec> evaluation;  // absent: a held-back part of corpora[0]
   int64_t windows = kDefaultEvaluationWindows;
   int64_t window_length = kDefaultWindowLength;
+  double quality_gate = 0;  // highest perplexity ratio that is published; 0: any
+  std::optional<HealingSpec> healing;
   std::filesystem::path output;
   std::optional<checkpoint::DType> output_dtype;  // absent: the source's
   checkpoint::DType dtype = checkpoint::DType::kBF16;

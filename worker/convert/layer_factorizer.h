@@ -19,8 +19,9 @@ class LayerFactorizer {
  public:
   virtual ~LayerFactorizer() = default;
 
-  // Ranks of all layers by the allocation asked for. Cancelled when stopped.
-  virtual absl::StatusOr<factorize::RankProfile> Allocate() = 0;
+  // Ranks of all layers by the allocation asked for, within a share of the cache. Cancelled when
+  // stopped.
+  virtual absl::StatusOr<factorize::RankProfile> Allocate(double budget) = 0;
 
   // One layer: k_down, k_up, v_down, v_up (joint: kv_down, k_up, v_up) in the
   // output's format, those of a dense projection undefined, and `errors`, the

@@ -35,9 +35,9 @@ class LossAwareFactorizer : public LayerFactorizer {
         layers_(inputs.checkpoint.config().num_layers),
         width_(inputs.checkpoint.config().kv_width()) {}
 
-  absl::StatusOr<RankProfile> Allocate() override {
+  absl::StatusOr<RankProfile> Allocate(double budget) override {
     LF_RETURN_IF_ERROR(LoadSpectra());
-    LF_ASSIGN_OR_RETURN(const std::vector<int64_t> ranks, Ranks());
+    LF_ASSIGN_OR_RETURN(const std::vector<int64_t> ranks, Ranks(budget));
     RankProfile profile;
     for (int64_t l = 0; l < layers_; ++l) {
       profile.push_back(spec_.joint ? LayerRanks{.joint = ranks[l]}
@@ -77,8 +77,7 @@ class LossAwareFactorizer : public LayerFactorizer {
   }
 
  private:
-  absl::StatusOr<std::vector<int64_t>> Ranks() const {
-    const double budget = attempt_.spec.kv_budget;
+  absl::StatusOr<std::vector<int64_t>> Ranks(double budget) const {
     switch (*spec_.allocation) {
       case RankAllocation::kGlobal:
         return factorize::AllocateGlobally(factorize::ValuesWithin(budget, 2 * layers_ * width_),
@@ -96,17 +95,17 @@ class LossAwareFactorizer : public LayerFactorizer {
       case RankAllocation::kCareCode:
         break;
     }
-    return AllocateByKind();
+    return AllocateByKind(budget);
   }
 
   // CARE divides the budgets of K and of V each; here by the spectra of the Fisher metric.
-  absl::StatusOr<std::vector<int64_t>> AllocateByKind() const {
+  absl::StatusOr<std::vector<int64_t>> AllocateByKind(double budget) const {
     factorize::Spectra halves[2];
     for (size_t i = 0; i < spectra_.size(); ++i) halves[i % 2].push_back(spectra_[i]);
     std::vector<int64_t> ranks(spectra_.size());
     for (size_t half = 0; half < 2; ++half) {
       LF_ASSIGN_OR_RETURN(const std::vector<int64_t> part,
-                          AllocateRanks(*spec_.allocation, attempt_.spec.kv_budget, halves[half]));
+                          AllocateRanks(*spec_.allocation, budget, halves[half]));
       for (size_t l = 0; l < part.size(); ++l) ranks[2 * l + half] = part[l];
     }
     return ranks;

@@ -1,5 +1,5 @@
 // Evaluation: the same windows through the original and through the original with
-// the factors that will be published.
+// factors, at last with those that will be published.
 #include <ATen/ATen.h>
 
 #include <cmath>
@@ -15,12 +15,6 @@
 
 namespace latentforge::convert {
 namespace {
-
-constexpr int kRuns = 2;
-
-const char* KindName(PerplexityKind kind) {
-  return kind == PerplexityKind::kBase ? "base" : "converted";
-}
 
 // Mean NLL of each window that an earlier attempt finished.
 std::vector<double> LoadFinished(const std::filesystem::path& path, int64_t windows) {
@@ -78,14 +72,13 @@ at::ScalarType StoredType(checkpoint::DType dtype) {
 // One of the two measurements. Borrows everything.
 class Run {
  public:
-  Run(Attempt& attempt, const Inputs& inputs, PerplexityKind kind)
+  Run(Attempt& attempt, const Inputs& inputs, const MeasureRequest& request)
       : attempt_(attempt),
         inputs_(inputs),
-        kind_(kind),
-        path_(WindowsPath(attempt.work, KindName(kind))) {}
+        request_(request),
+        path_(WindowsPath(attempt.work, request.name)) {}
 
-  // `tokens_before` went through models in this phase already.
-  absl::StatusOr<evaluate::PerplexityResult> Measure(int64_t tokens_before) {
+  absl::StatusOr<evaluate::PerplexityResult> Measure() {
     evaluate::PerplexityOptions options;
     options.device = attempt_.device;
     options.dtype = attempt_.dtype;
@@ -94,10 +87,10 @@ class Run {
     reported_ = int64_t(options.finished.size());
     finished_tokens_ = double(reported_ * inputs_.windows.length);
     attempt_.progress.Resume(Share(finished_tokens_));
-    options.progress = [this, tokens_before](const evaluate::PerplexityProgress& progress) {
-      OnProgress(progress, tokens_before);
+    options.progress = [this](const evaluate::PerplexityProgress& progress) {
+      OnProgress(progress);
     };
-    if (kind_ == PerplexityKind::kConverted) {
+    if (request_.kind == PerplexityKind::kConverted) {
       options.adjust_layer = [this](int64_t layer, model::LayerWeights& weights) {
         return Convert(layer, weights);
       };
@@ -106,40 +99,44 @@ class Run {
     LF_RETURN_IF_ERROR(saved_);
     if (!result.ok()) {
       return WithReasonByCode(
-          Annotate(result.status(), absl::StrCat("evaluation of the ", KindName(kind_), " model")),
+          Annotate(result.status(), absl::StrCat("evaluation of the ", request_.name, " model")),
           {{absl::StatusCode::kDataLoss, "NUMERICAL_FAILURE"},
            {absl::StatusCode::kInvalidArgument, "MALFORMED_TOKENIZER"}});
     }
     LF_RETURN_IF_ERROR(SaveFinished(path_, result->window_nll));
-    attempt_.events.Perplexity(kind_, result->perplexity, inputs_.windows.count,
-                               inputs_.windows.count);
+    if (request_.announce) {
+      attempt_.events.Perplexity(request_.kind, result->perplexity, inputs_.windows.count,
+                                 inputs_.windows.count);
+    }
     return result;
   }
 
  private:
-  // Of the whole phase: the first half is the base, the second the converted model.
+  // Of the whole phase.
   double Share(double tokens) const {
     const double total = double(inputs_.windows.count * inputs_.windows.length);
-    return ((kind_ == PerplexityKind::kBase ? 0 : 1) + tokens / total) / kRuns;
+    return request_.begin + (request_.end - request_.begin) * tokens / total;
   }
 
-  void OnProgress(const evaluate::PerplexityProgress& progress, int64_t tokens_before) {
+  void OnProgress(const evaluate::PerplexityProgress& progress) {
     attempt_.progress.Update(
         Share(progress.tokens_done),
-        double(tokens_before) + progress.tokens_done - finished_tokens_,
-        absl::StrCat(KindName(kind_), " model, window ", progress.window_nll.size(), " of ",
+        double(request_.tokens_before) + progress.tokens_done - finished_tokens_,
+        absl::StrCat(request_.name, " model, window ", progress.window_nll.size(), " of ",
                      progress.windows_total));
     const auto done = int64_t(progress.window_nll.size());
     if (done == reported_ || !saved_.ok()) return;
     saved_ = SaveFinished(path_, progress.window_nll);
-    if (done < inputs_.windows.count) {
-      attempt_.events.Perplexity(kind_, progress.perplexity, done, inputs_.windows.count);
+    if (request_.announce && done < inputs_.windows.count) {
+      attempt_.events.Perplexity(request_.kind, progress.perplexity, done, inputs_.windows.count);
     }
     reported_ = done;
   }
 
   absl::Status Convert(int64_t layer, model::LayerWeights& weights) const {
-    LF_ASSIGN_OR_RETURN(const exporter::ConvertedLayer factors, LoadFactors(attempt_.work, layer));
+    LF_ASSIGN_OR_RETURN(const exporter::ConvertedLayer factors,
+                        request_.healed ? LoadFactors(attempt_, layer)
+                                        : LoadLayer(FactorsPath(attempt_.work, layer)));
     return model::CatchTorch(
         [&] {
           if (inputs_.output_dtype != inputs_.source_dtype) {
@@ -157,7 +154,7 @@ class Run {
 
   Attempt& attempt_;
   const Inputs& inputs_;
-  PerplexityKind kind_;
+  MeasureRequest request_;
   std::filesystem::path path_;
   absl::Status saved_;
   int64_t reported_ = 0;
@@ -166,15 +163,39 @@ class Run {
 
 }  // namespace
 
+absl::StatusOr<evaluate::PerplexityResult> MeasurePerplexity(Attempt& attempt, const Inputs& inputs,
+                                                             const MeasureRequest& request) {
+  return Run(attempt, inputs, request).Measure();
+}
+
 absl::StatusOr<Evaluation> EvaluateBoth(Attempt& attempt, const Inputs& inputs) {
+  // The model before healing is worth a line of its own.
+  const bool healed = attempt.spec.healing.has_value();
+  const double part = healed ? 1.0 / 3 : 1.0 / 2;
   Evaluation evaluation;
+  MeasureRequest request{.kind = PerplexityKind::kBase, .name = "base", .end = part};
   LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult base,
-                      Run(attempt, inputs, PerplexityKind::kBase).Measure(0));
-  LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult converted,
-                      Run(attempt, inputs, PerplexityKind::kConverted).Measure(base.tokens));
+                      MeasurePerplexity(attempt, inputs, request));
   evaluation.perplexity_base = base.perplexity;
+  evaluation.tokens = base.tokens;
+  const auto next = [&](const char* name, bool with_healing) {
+    request = {.kind = PerplexityKind::kConverted,
+               .name = name,
+               .begin = request.end,
+               .end = request.end + part,
+               .tokens_before = evaluation.tokens,
+               .healed = with_healing,
+               .announce = with_healing == healed};
+    return MeasurePerplexity(attempt, inputs, request);
+  };
+  if (healed) {
+    LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult factorized, next("factorized", false));
+    evaluation.perplexity_factorized = factorized.perplexity;
+    evaluation.tokens += factorized.tokens;
+  }
+  LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult converted, next("converted", healed));
   evaluation.perplexity_converted = converted.perplexity;
-  evaluation.tokens = base.tokens + converted.tokens;
+  evaluation.tokens += converted.tokens;
   if (!std::isfinite(base.perplexity) || !std::isfinite(converted.perplexity)) {
     return WithReason(
         absl::InternalError(absl::StrCat("numerical failure: perplexity is ", base.perplexity,

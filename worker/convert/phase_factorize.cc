@@ -11,6 +11,7 @@
 #include "worker/convert/error_reason.h"
 #include "worker/convert/layer_factorizer.h"
 #include "worker/convert/phase_files.h"
+#include "worker/convert/phase_search.h"
 #include "worker/convert/tensor_file.h"
 
 namespace latentforge::convert {
@@ -44,7 +45,7 @@ absl::StatusOr<RankProfile> RanksFromJson(absl::string_view text) {
 
 // Ranks of an earlier attempt, or new ones, saved.
 absl::StatusOr<RankProfile> ChooseRanks(const Attempt& attempt, const Inputs& inputs,
-                                        LayerFactorizer& factorizer) {
+                                        LayerFactorizer& factorizer, double budget) {
   if (!attempt.spec.factorization.allocation) return attempt.spec.factorization.rank_profile;
   const std::filesystem::path path = RanksPath(attempt.work);
   const absl::StatusOr<std::string> text = ReadFile(path);
@@ -52,7 +53,7 @@ absl::StatusOr<RankProfile> ChooseRanks(const Attempt& attempt, const Inputs& in
     absl::StatusOr<RankProfile> saved = RanksFromJson(*text);
     if (saved.ok() && int64_t(saved->size()) == inputs.checkpoint.config().num_layers) return saved;
   }
-  LF_ASSIGN_OR_RETURN(const RankProfile ranks, factorizer.Allocate());
+  LF_ASSIGN_OR_RETURN(const RankProfile ranks, factorizer.Allocate(budget));
   LF_RETURN_IF_ERROR(WriteFileAtomic(path, WriteJson(RanksToJson(ranks), 2) + "\n"));
   return ranks;
 }
@@ -70,8 +71,16 @@ absl::Status FactorizeLayer(const Attempt& attempt, LayerFactorizer& factorizer,
 
 }  // namespace
 
-absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const WorkDir& work, int64_t layer) {
-  LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(FactorsPath(work, layer)));
+absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const Attempt& attempt, int64_t layer) {
+  // A layer that stays dense has nothing to heal.
+  std::error_code error;
+  const std::filesystem::path healed = HealedFactorsPath(attempt.work, layer);
+  const bool use_healed = attempt.spec.healing && std::filesystem::exists(healed, error);
+  return LoadLayer(use_healed ? healed : FactorsPath(attempt.work, layer));
+}
+
+absl::StatusOr<exporter::ConvertedLayer> LoadLayer(const std::filesystem::path& path) {
+  LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));
   return exporter::ConvertedLayer{.k_down = tensors["k_down"],
                                   .v_down = tensors["v_down"],
                                   .kv_down = tensors["kv_down"],
@@ -79,25 +88,40 @@ absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const WorkDir& work, int64_
                                   .v_up = tensors["v_up"]};
 }
 
+absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer, const RankProfile& ranks) {
+  const auto layers = int64_t(ranks.size());
+  std::error_code error;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    if (attempt.stopped()) return absl::CancelledError("factorisation was stopped");
+    if (std::filesystem::exists(FactorsPath(attempt.work, layer), error)) continue;
+    LF_RETURN_IF_ERROR(
+        Annotate(WithReasonByCode(FactorizeLayer(attempt, factorizer, layer, ranks[size_t(layer)]),
+                                  {{absl::StatusCode::kInternal, "NUMERICAL_FAILURE"},
+                                   {absl::StatusCode::kInvalidArgument, "NUMERICAL_FAILURE"},
+                                   {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"}}),
+                 absl::StrCat("factorisation of layer ", layer)));
+    attempt.progress.Update(double(layer + 1) / double(layers), 0,
+                            absl::StrCat("layer ", layer + 1, " of ", layers));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& inputs) {
   const int64_t layers = inputs.checkpoint.config().num_layers;
   Factorization result;
   const std::unique_ptr<LayerFactorizer> factorizer = MakeFactorizer(attempt, inputs);
-  LF_ASSIGN_OR_RETURN(result.ranks, ChooseRanks(attempt, inputs, *factorizer));
+  double budget = attempt.spec.kv_budget;
+  if (attempt.spec.max_perplexity_ratio > 0) {
+    LF_ASSIGN_OR_RETURN(FoundBudget found, SearchBudget(attempt, inputs, *factorizer));
+    budget = found.kv_budget;
+    result.measured = std::move(found.measured);
+  }
+  LF_ASSIGN_OR_RETURN(result.ranks, ChooseRanks(attempt, inputs, *factorizer, budget));
   LF_ASSIGN_OR_RETURN(result.predicted_loss, factorizer->PredictedLoss(result.ranks));
   LF_ASSIGN_OR_RETURN(result.curve, factorizer->Curve());
-  std::error_code error;
+  LF_RETURN_IF_ERROR(FactorizeAll(attempt, *factorizer, result.ranks));
   for (int64_t layer = 0; layer < layers; ++layer) {
-    if (attempt.stopped()) return absl::CancelledError("factorisation was stopped");
     const std::filesystem::path path = FactorsPath(attempt.work, layer);
-    if (!std::filesystem::exists(path, error)) {
-      LF_RETURN_IF_ERROR(Annotate(
-          WithReasonByCode(FactorizeLayer(attempt, *factorizer, layer, result.ranks[layer]),
-                           {{absl::StatusCode::kInternal, "NUMERICAL_FAILURE"},
-                            {absl::StatusCode::kInvalidArgument, "NUMERICAL_FAILURE"},
-                            {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"}}),
-          absl::StrCat("factorisation of layer ", layer)));
-    }
     LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));
     const at::Tensor errors = tensors["errors"];
     if (!errors.defined() || errors.numel() != 2) {
@@ -107,8 +131,6 @@ absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& in
     }
     result.error_k.push_back(errors[0].item<double>());
     result.error_v.push_back(errors[1].item<double>());
-    attempt.progress.Update(double(layer + 1) / double(layers), 0,
-                            absl::StrCat("layer ", layer + 1, " of ", layers));
   }
   return result;
 }

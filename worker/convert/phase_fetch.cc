@@ -56,6 +56,7 @@ absl::Status CheckRanks(const JobSpec& spec, const checkpoint::ModelConfig& conf
                                               config.kv_width(), spec.kv_budget),
                       "RANK_OUT_OF_RANGE");
   }
+  if (spec.max_perplexity_ratio > 0) return absl::OkStatus();
   if (factorize::ValuesWithin(spec.kv_budget, config.kv_width()) >= 1) return absl::OkStatus();
   return WithReason(
       absl::OutOfRangeError(absl::StrCat(
@@ -159,6 +160,27 @@ absl::Status LoadWindows(Attempt& attempt, TextLoader& loader, Inputs& inputs,
   return absl::OkStatus();
 }
 
+// The text of healing: its own, or the calibration's without what evaluation holds back.
+absl::Status LoadTraining(const JobSpec& spec, TextLoader& loader,
+                          const std::vector<calibrate::TokenStream>& calibration, Inputs& inputs,
+                          std::string& text_digests) {
+  if (!spec.healing) return absl::OkStatus();
+  std::vector<calibrate::TokenStream> own;
+  for (const CorpusSpec& corpus : spec.healing->corpora) {
+    std::string sha256;
+    LF_ASSIGN_OR_RETURN(own.emplace_back(), loader.Load(corpus, sha256));
+    absl::StrAppend(&text_digests, sha256, "\n");
+  }
+  absl::StatusOr<finetune::TrainingText> training = finetune::PrepareTraining(
+      own.empty() ? calibration : own,
+      {.tokens = spec.healing->tokens, .length = spec.healing->sequence_length, .seed = spec.seed});
+  if (!training.ok()) {
+    return WithReason(Annotate(training.status(), "healing (--heal-text)"), "TOO_FEW_TOKENS");
+  }
+  inputs.training = *std::move(training);
+  return absl::OkStatus();
+}
+
 absl::Status LoadTexts(Attempt& attempt, Inputs& inputs, std::string& text_digests) {
   const std::filesystem::path path = attempt.spec.source / "tokenizer.json";
   absl::StatusOr<model::Tokenizer> tokenizer = model::Tokenizer::Load(path);
@@ -185,6 +207,7 @@ absl::Status LoadTexts(Attempt& attempt, Inputs& inputs, std::string& text_diges
                                 "evaluation (--evaluate, --evaluate-windows)"),
                        {{StatusCode::kInvalidArgument, "TOO_FEW_TOKENS"}}));
   absl::StrAppend(&text_digests, sha256, "\n");
+  LF_RETURN_IF_ERROR(LoadTraining(attempt.spec, loader, streams, inputs, text_digests));
   const calibrate::SamplingOptions sampling{.sequences = attempt.spec.sequences,
                                             .length = attempt.spec.sequence_length,
                                             .seed = attempt.spec.seed};

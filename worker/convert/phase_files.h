@@ -25,7 +25,19 @@ inline std::filesystem::path FactorsPath(const WorkDir& work, int64_t layer) {
   return work.factorize() / absl::StrCat("layer.", layer, ".safetensors");
 }
 
-// `kind` is "base" or "converted".
+inline std::filesystem::path HealingStatePath(const WorkDir& work) {
+  return work.finetune() / "state.safetensors";
+}
+
+inline std::filesystem::path HealedFactorsPath(const WorkDir& work, int64_t layer) {
+  return work.finetune() / absl::StrCat("layer.", layer, ".safetensors");
+}
+
+inline std::filesystem::path SearchPath(const WorkDir& work) {
+  return work.evaluate() / "search.json";
+}
+
+// `kind` is "base", "converted" and so on.
 inline std::filesystem::path WindowsPath(const WorkDir& work, absl::string_view kind) {
   return work.evaluate() / absl::StrCat(kind, ".json");
 }

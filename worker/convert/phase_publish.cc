@@ -2,10 +2,13 @@
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/file.h"
@@ -44,6 +47,7 @@ int64_t ConvertedParameters(const Inputs& inputs, const factorize::RankProfile& 
 std::vector<PhaseTiming> Timings(const Attempt& attempt) {
   std::vector<PhaseTiming> timings;
   for (const Phase phase : kPhases) {
+    if (phase == Phase::kFineTuning && !attempt.spec.healing) continue;
     const PhaseTotals& totals = attempt.work.state().phases[static_cast<size_t>(phase)];
     double seconds = totals.seconds;
     if (phase == Phase::kPublishing) {
@@ -77,11 +81,48 @@ Json Versions() {
            absl::StrCat(TORCH_VERSION_MAJOR, ".", TORCH_VERSION_MINOR, ".", TORCH_VERSION_PATCH)}};
 }
 
+exporter::ReportHealing MakeHealing(const Inputs& inputs, const Healing& healing) {
+  const finetune::HealingState& state = healing.state;
+  exporter::ReportHealing report{.tokens = state.steps_done * inputs.training.length *
+                                           inputs.training.sequences() / healing.steps,
+                                 .steps = state.steps_done,
+                                 .steps_planned = healing.steps,
+                                 .best_step = state.best_step,
+                                 .ended_early = state.ended_early,
+                                 .sequences_held_back = inputs.training.validation_count()};
+  for (const finetune::HealingStep& step : state.steps) {
+    report.history.push_back({step.step, step.loss, step.learning_rate, step.gradient_norm});
+  }
+  for (const finetune::HealingMeasurement& measured : state.measurements) {
+    report.measurements.push_back({measured.step, measured.divergence, measured.perplexity});
+  }
+  return report;
+}
+
+// By size: those of a search, and the one that was chosen.
+std::vector<exporter::ReportPrediction::Measured> Measured(const Factorization& factorization,
+                                                           const Evaluation& evaluation) {
+  std::map<int64_t, double> points(factorization.measured.begin(), factorization.measured.end());
+  int64_t values = 0;
+  for (const factorize::LayerRanks& layer : factorization.ranks) {
+    values += layer.key + layer.value + layer.joint;
+  }
+  points[values] =
+      std::log(evaluation.perplexity_factorized.value_or(evaluation.perplexity_converted) /
+               evaluation.perplexity_base);
+  std::vector<exporter::ReportPrediction::Measured> measured;
+  for (const auto& [size, loss] : points) measured.push_back({size, loss});
+  return measured;
+}
+
 exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
-                            const Factorization& factorization, const ResultEvent& result) {
+                            const Factorization& factorization,
+                            const std::optional<Healing>& healing, const Evaluation& evaluation,
+                            const ResultEvent& result) {
   const JobSpec& spec = attempt.spec;
   exporter::Report report;
   report.perplexity_base = result.perplexity_base;
+  report.perplexity_factorized = evaluation.perplexity_factorized;
   report.perplexity_converted = result.perplexity_converted;
   report.kv_bytes_per_token_base = result.kv_bytes_per_token_base;
   report.kv_bytes_per_token_converted = result.kv_bytes_per_token_converted;
@@ -98,7 +139,9 @@ exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
     for (const auto& [values, loss] : factorization.curve) {
       report.prediction->curve.push_back({values, loss});
     }
+    report.prediction->measured = Measured(factorization, evaluation);
   }
+  if (healing) report.healing = MakeHealing(inputs, *healing);
   for (const PhaseTiming& timing : result.phases) {
     report.phases.push_back({PhaseName(timing.phase), timing.seconds, timing.tokens_per_second});
   }
@@ -120,6 +163,25 @@ exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
   report.versions = Versions();
   report.warnings = inputs.warnings;
   return report;
+}
+
+// Fails a result above the quality gate and leaves its report beside where the artifact would
+// have been.
+absl::Status CheckQuality(const Attempt& attempt, const exporter::Report& report) {
+  const double gate = attempt.spec.quality_gate;
+  const double ratio = *report.perplexity_converted / *report.perplexity_base;
+  if (gate == 0 || ratio <= gate) return absl::OkStatus();
+  const std::filesystem::path path = attempt.spec.output.string() + ".report.json";
+  LF_ASSIGN_OR_RETURN(const Json json, exporter::ReportToJson(report));
+  const absl::Status written = WriteFileAtomic(path, WriteJson(json, 2) + "\n");
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrFormat(
+          "quality gate: perplexity is %.6g, %.5f times the original's %.6g, expected at most %g; "
+          "%s",
+          *report.perplexity_converted, ratio, *report.perplexity_base, gate,
+          written.ok() ? absl::StrCat("the report is ", path.string())
+                       : absl::StrCat("its report could not be written: ", written.message()))),
+      "QUALITY_GATE_FAILED");
 }
 
 absl::Status WithPublishReason(absl::Status status) {
@@ -150,8 +212,11 @@ int64_t PeakRssBytes() {
 
 absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
                                     const Factorization& factorization,
+                                    const std::optional<Healing>& healing,
                                     const Evaluation& evaluation) {
   ResultEvent result = MakeResult(attempt, inputs, factorization, evaluation);
+  LF_RETURN_IF_ERROR(CheckQuality(
+      attempt, MakeReport(attempt, inputs, factorization, healing, evaluation, result)));
   if (attempt.work.state().publishing) {
     // An earlier attempt may have died between the rename and its last event.
     const auto published = exporter::FindPublished(attempt.spec.output, JobId(inputs));
@@ -177,12 +242,12 @@ absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
     if (attempt.stopped()) return absl::CancelledError("publishing was stopped");
     attempt.progress.Update(double(layer) / double(layers), 0,
                             absl::StrCat("layer ", layer + 1, " of ", layers));
-    return LoadFactors(attempt.work, layer);
+    return LoadFactors(attempt, layer);
   };
   const auto report = [&]() -> absl::StatusOr<exporter::Report> {
     if (attempt.stopped()) return absl::CancelledError("publishing was stopped");
     result = MakeResult(attempt, inputs, factorization, evaluation);
-    return MakeReport(attempt, inputs, factorization, result);
+    return MakeReport(attempt, inputs, factorization, healing, evaluation, result);
   };
   const auto published = exporter::WriteArtifact(inputs.checkpoint, request, layer_source, report);
   if (!published.ok()) return WithPublishReason(published.status());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "base/log.h"
@@ -32,6 +33,15 @@ class Pipeline {
     LF_ASSIGN_OR_RETURN(const Factorization factorization,
                         InPhase(Phase::kFactorizing, Exists(RanksPath(attempt_.work)),
                                 [&] { return FactorizeLayers(attempt_, inputs); }));
+    std::optional<Healing> healing;
+    if (attempt_.spec.healing) {
+      LF_ASSIGN_OR_RETURN(healing,
+                          InPhase(Phase::kFineTuning, Exists(HealingStatePath(attempt_.work)), [&] {
+                            absl::StatusOr<Healing> result = HealLayers(attempt_, inputs);
+                            if (result.ok()) tokens_ = result->tokens;
+                            return result;
+                          }));
+    }
     LF_ASSIGN_OR_RETURN(const Evaluation evaluation,
                         InPhase(Phase::kEvaluating, Exists(WindowsPath(attempt_.work, "base")),
                                 [&]() -> absl::StatusOr<Evaluation> {
@@ -42,7 +52,7 @@ class Pipeline {
                                 }));
     LF_ASSIGN_OR_RETURN(const ResultEvent result,
                         InPhase(Phase::kPublishing, attempt_.work.state().publishing, [&] {
-                          return Publish(attempt_, inputs, factorization, evaluation);
+                          return Publish(attempt_, inputs, factorization, healing, evaluation);
                         }));
     attempt_.events.Result(result);
     // The job is done whether or not its scratch files can be removed.
@@ -104,9 +114,12 @@ class Pipeline {
     const double bytes = double(inputs.checkpoint.total_bytes());
     // Forward, and with the Fisher information back with a second forward.
     const double passes = attempt_.spec.factorization.loss_aware ? 4 : 1;
-    return {150 * bytes, 2 * passes * calibrated * std::max(parameters - head, head),
+    return {150 * bytes,
+            2 * passes * calibrated * std::max(parameters - head, head),
             double(config.num_layers) * 2 * m * m * (100 * m + 20 * double(config.hidden_size)),
-            2 * evaluated * parameters, 600 * bytes};
+            10 * double(inputs.training.sequences() * inputs.training.length) * parameters,
+            2 * evaluated * parameters,
+            600 * bytes};
   }
 
   Attempt attempt_;

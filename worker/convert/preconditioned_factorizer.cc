@@ -27,7 +27,7 @@ class PreconditionedFactorizer : public LayerFactorizer {
   PreconditionedFactorizer(const Attempt& attempt, const Inputs& inputs)
       : attempt_(attempt), inputs_(inputs) {}
 
-  absl::StatusOr<RankProfile> Allocate() override {
+  absl::StatusOr<RankProfile> Allocate(double budget) override {
     const int64_t layers = inputs_.checkpoint.config().num_layers;
     factorize::Spectra key;
     factorize::Spectra value;
@@ -44,9 +44,9 @@ class PreconditionedFactorizer : public LayerFactorizer {
     }
     const FactorizationSpec& spec = attempt_.spec.factorization;
     LF_ASSIGN_OR_RETURN(const std::vector<int64_t> key_ranks,
-                        AllocateRanks(*spec.allocation, attempt_.spec.kv_budget, key));
+                        AllocateRanks(*spec.allocation, budget, key));
     LF_ASSIGN_OR_RETURN(const std::vector<int64_t> value_ranks,
-                        AllocateRanks(*spec.allocation, attempt_.spec.kv_budget, value));
+                        AllocateRanks(*spec.allocation, budget, value));
     RankProfile ranks;
     for (int64_t l = 0; l < layers; ++l) {
       ranks.push_back({.key = key_ranks[l], .value = value_ranks[l]});

@@ -43,7 +43,7 @@ class ProgressMeter {
 
   const Clock& clock_;
   EventWriter& events_;
-  PhaseCosts costs_ = {1, 1, 1, 1, 1};
+  PhaseCosts costs_ = {1, 1, 1, 0, 1, 1};
   Phase phase_ = Phase::kFetching;
   absl::Duration phase_start_;
   absl::Duration last_sent_ = -absl::InfiniteDuration();

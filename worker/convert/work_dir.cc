@@ -108,14 +108,14 @@ absl::Status WorkDir::Adopt(absl::string_view job_digest) {
     fresh.source_digest = state_.source_digest;
     state_ = fresh;
   }
-  for (const auto& folder : {calibrate(), factorize(), evaluate()}) {
+  for (const auto& folder : {calibrate(), factorize(), finetune(), evaluate()}) {
     LF_RETURN_IF_ERROR(CreateDirectories(folder));
   }
   return SaveState();
 }
 
 absl::Status WorkDir::RemoveScratch() const {
-  for (const auto& folder : {calibrate(), factorize(), evaluate()}) {
+  for (const auto& folder : {calibrate(), factorize(), finetune(), evaluate()}) {
     LF_RETURN_IF_ERROR(RemoveTree(folder));
   }
   return absl::OkStatus();

@@ -43,6 +43,7 @@ class WorkDir {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path calibrate() const { return path_ / "calibrate"; }
   std::filesystem::path factorize() const { return path_ / "factorize"; }
+  std::filesystem::path finetune() const { return path_ / "finetune"; }
   std::filesystem::path evaluate() const { return path_ / "evaluate"; }
 
   WorkState& state() { return state_; }

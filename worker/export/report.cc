@@ -30,9 +30,11 @@ absl::StatusOr<Json> PerplexityToJson(const Report& report) {
                      report.perplexity_base.has_value() ? "converted" : "base", " is missing"));
   }
   if (!report.perplexity_base.has_value()) return Json(nullptr);
-  return Json{{"base", *report.perplexity_base},
-              {"converted", *report.perplexity_converted},
-              {"ratio", *report.perplexity_converted / *report.perplexity_base}};
+  Json json = {{"base", *report.perplexity_base},
+               {"converted", *report.perplexity_converted},
+               {"ratio", *report.perplexity_converted / *report.perplexity_base}};
+  if (report.perplexity_factorized) json["factorized"] = *report.perplexity_factorized;
+  return json;
 }
 
 Json LayersToJson(const std::vector<ReportLayer>& layers) {
@@ -59,7 +61,40 @@ Json PredictionToJson(const ReportPrediction& prediction) {
                           static_cast<double>(prediction.curve.back().values_per_token)},
          {"loss", point.loss}});
   }
-  return {{"loss", prediction.loss}, {"curve", std::move(curve)}};
+  Json measured = Json::array();
+  for (const ReportPrediction::Measured& point : prediction.measured) {
+    measured.push_back(
+        {{"values_per_token", point.values_per_token},
+         {"kv_ratio", static_cast<double>(point.values_per_token) /
+                          static_cast<double>(prediction.curve.back().values_per_token)},
+         {"loss", point.loss}});
+  }
+  return {
+      {"loss", prediction.loss}, {"curve", std::move(curve)}, {"measured", std::move(measured)}};
+}
+
+Json HealingToJson(const ReportHealing& healing) {
+  Json history = Json::array();
+  for (const ReportHealing::Step& step : healing.history) {
+    history.push_back({{"step", step.step},
+                       {"loss", step.loss},
+                       {"learning_rate", step.learning_rate},
+                       {"gradient_norm", step.gradient_norm}});
+  }
+  Json measurements = Json::array();
+  for (const ReportHealing::Measurement& measured : healing.measurements) {
+    measurements.push_back({{"step", measured.step},
+                            {"divergence", measured.divergence},
+                            {"perplexity", measured.perplexity}});
+  }
+  return {{"tokens", healing.tokens},
+          {"steps", healing.steps},
+          {"steps_planned", healing.steps_planned},
+          {"best_step", healing.best_step},
+          {"ended_early", healing.ended_early},
+          {"sequences_held_back", healing.sequences_held_back},
+          {"history", std::move(history)},
+          {"measurements", std::move(measurements)}};
 }
 
 Json CalibrationToJson(const ReportCalibration& calibration) {
@@ -123,6 +158,7 @@ absl::StatusOr<Json> ReportToJson(const Report& report) {
                {"versions", report.versions},
                {"warnings", report.warnings}};
   if (report.prediction) json["prediction"] = PredictionToJson(*report.prediction);
+  if (report.healing) json["healing"] = HealingToJson(*report.healing);
   json["parameters"]["base"] = report.source.parameters;
   LF_RETURN_IF_ERROR(CheckFinite(json, ""));
   return json;

@@ -27,7 +27,7 @@ struct ReportLayer {
 
 // Wall time of one phase over all attempts of the job.
 struct ReportPhase {
-  std::string name;  // "fetching", "calibrating", "factorizing", "evaluating", "publishing"
+  std::string name;  // "fetching", "calibrating", "factorizing", …
   double seconds = 0;
   double tokens_per_second = 0;  // 0 where a phase processes no tokens
 };
@@ -66,17 +66,47 @@ struct ReportPrediction {
     int64_t values_per_token = 0;  // cached, over all layers
     double loss = 0;               // nats a token
   };
+  struct Measured {
+    int64_t values_per_token = 0;
+    double loss = 0;  // log of the perplexity ratio on the evaluation text, nats a token
+  };
   double loss = 0;  // of the ranks chosen
   std::vector<Point> curve;
+  std::vector<Measured> measured;  // without healing
+};
+
+// How healing went; docs/report.md.
+struct ReportHealing {
+  struct Step {
+    int64_t step = 0;
+    double loss = 0;  // nats a token
+    double learning_rate = 0;
+    double gradient_norm = 0;
+  };
+  struct Measurement {
+    int64_t step = 0;
+    double divergence = 0;  // nats a token
+    double perplexity = 0;
+  };
+  int64_t tokens = 0;
+  int64_t steps = 0;
+  int64_t steps_planned = 0;
+  int64_t best_step = 0;
+  std::string ended_early;  // why; empty when all steps were made
+  int64_t sequences_held_back = 0;
+  std::vector<Step> history;
+  std::vector<Measurement> measurements;
 };
 
 struct Report {
-  std::optional<double> perplexity_base;  // absent: no evaluation was made
+  std::optional<double> perplexity_base;        // absent: no evaluation was made
+  std::optional<double> perplexity_factorized;  // before healing; absent without
   std::optional<double> perplexity_converted;
   int64_t kv_bytes_per_token_base = 0;  // over all layers
   int64_t kv_bytes_per_token_converted = 0;
   std::vector<ReportLayer> layers;
   std::optional<ReportPrediction> prediction;  // absent: the method predicts nothing
+  std::optional<ReportHealing> healing;        // absent: none was asked for
   std::vector<ReportPhase> phases;
   int64_t peak_rss_bytes = 0;
   int64_t parameters_converted = 0;

@@ -56,6 +56,33 @@ TEST(JobSpecTest, ReadsWhatItWrites) {
   EXPECT_EQ(JobSpecToJson(*again), written);
 }
 
+TEST(JobSpecTest, HealingSearchAndGateAreReadAndWritten) {
+  Json json = Smallest();
+  json["healing"] = Json::object();
+  const auto defaults = ParseJobSpec(WriteJson(json));
+  ASSERT_TRUE(defaults.ok()) << defaults.status();
+  ASSERT_TRUE(defaults->healing.has_value());
+  EXPECT_EQ(defaults->healing->tokens, kDefaultHealingTokens);
+  EXPECT_EQ(defaults->healing->learning_rate, kDefaultHealingLearningRate);
+  json["healing"] = {{"tokens", "4096"},    {"sequenceLength", 64},
+                     {"batchSequences", 3}, {"learningRate", 1e-3},
+                     {"warmupSteps", 0},    {"weightDecay", 0.5},
+                     {"evaluateEvery", 7},  {"corpora", {{{"uri", "/h.txt"}, {"weight", 2}}}}};
+  json["budget"] = {{"maxPerplexityRatio", 1.1}};
+  json["evaluation"] = {{"qualityGate", 1.2}};
+  const auto spec = ParseJobSpec(WriteJson(json));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->healing->tokens, 4096);
+  EXPECT_EQ(spec->healing->warmup_steps, 0);
+  EXPECT_EQ(spec->healing->corpora[0].weight, 2);
+  EXPECT_EQ(spec->max_perplexity_ratio, 1.1);
+  EXPECT_EQ(spec->quality_gate, 1.2);
+  const Json written = JobSpecToJson(*spec);
+  const auto again = ParseJobSpec(WriteJson(written));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(JobSpecToJson(*again), written);
+}
+
 TEST(JobSpecTest, DefaultsDependOnThePreconditioner) {
   Json json = Smallest();
   const auto fisher = ParseJobSpec(WriteJson(json));
@@ -122,6 +149,21 @@ TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
       {R"({"factorization":{"rankMultiple":8,"allocation":"RANK_ALLOCATION_CARE"}})",
        "\"rankMultiple\" is 8, expected 1"},
       {R"({"factorization":{"sinkWeight":1.5}})", "\"sinkWeight\" is 1.5"},
+      {R"({"budget":{"maxPerplexityRatio":1}})",
+       "\"maxPerplexityRatio\" is 1, expected more than 1"},
+      {R"({"budget":{"maxPerplexityRatio":1.1,"kvBudget":0.5}})",
+       "\"kvBudget\" is 0.5, expected none"},
+      {R"({"budget":{"maxPerplexityRatio":1.1},
+           "factorization":{"preconditioner":"PRECONDITIONER_IDENTITY"}})",
+       "maxPerplexityRatio needs PRECONDITIONER_FISHER"},
+      {R"({"evaluation":{"qualityGate":0.9}})",
+       "\"qualityGate\" is 0.9, expected a perplexity ratio"},
+      {R"({"healing":{"tokens":-5}})", "\"tokens\" is -5"},
+      {R"({"healing":{"sequenceLength":1}})", "\"sequenceLength\" is 1, expected at least 2"},
+      {R"({"healing":{"learningRate":1.5}})", "\"learningRate\" is 1.5"},
+      {R"({"healing":{"weightDecay":-1}})", "\"weightDecay\" is -1"},
+      {R"({"healing":{"corpora":[{"uri":""}]}})", "corpora[0]"},
+      {R"({"healing":{"steps":1}})", "unknown key \"steps\""},
       {R"({"dtype":"DATA_TYPE_FLOAT16"})", "float16 is for output only"},
       {R"({"threads":-2})", "\"threads\" is -2"},
   };

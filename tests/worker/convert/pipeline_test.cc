@@ -1,16 +1,12 @@
 #include "worker/convert/pipeline.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-
-#include "absl/strings/str_split.h"
 #include "base/sha256.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/kv_budget.h"
-#include "tests/worker/convert/tiny_job.h"
+#include "tests/worker/convert/run_job.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/evaluate_command.h"
 #include "worker/convert/work_dir.h"
@@ -23,69 +19,6 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-// Every look at the monotonic clock takes a second, so that no progress event is
-// left out; every look at the wall clock is one event.
-class StepClock : public Clock {
- public:
-  explicit StepClock(std::function<void()> on_event = nullptr) : on_event_(std::move(on_event)) {}
-  absl::Time Now() const override {
-    if (on_event_) on_event_();
-    return absl::UnixEpoch();
-  }
-  absl::Duration Monotonic() const override { return absl::Seconds(++seconds_); }
-  void SleepFor(absl::Duration) override {}
-
- private:
-  std::function<void()> on_event_;
-  mutable int64_t seconds_ = 0;
-};
-
-struct Outcome {
-  absl::Status status;
-  std::vector<Json> events;
-};
-
-// Runs an attempt; asks it to stop at its event number `stop_at` (0: never).
-Outcome RunJob(const TinyJob& job, int stop_at = 0) {
-  const fs::path path = job.root / "events.jsonl";
-  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  StopToken stop;
-  int count = 0;
-  const StepClock clock([&] {
-    if (++count == stop_at) stop.Request();
-  });
-  EventWriter events(fd.get(), clock);
-  Outcome outcome;
-  const absl::StatusOr<JobSpec> spec = ParseJobSpec(WriteJson(job.spec));
-  outcome.status =
-      spec.ok() ? RunConversion(*spec, {job.work(), job.root / "statistics"}, events, stop, clock)
-                : spec.status();
-  for (const absl::string_view line :
-       absl::StrSplit(ReadFile(path).value(), '\n', absl::SkipEmpty())) {
-    outcome.events.push_back(ParseJson(line).value());
-  }
-  return outcome;
-}
-
-// The bytes of an artifact that do not hold times.
-std::string ArtifactDigest(const fs::path& out) {
-  std::string all;
-  for (const char* name : {"model.safetensors", "config.json", "tokenizer.json"}) {
-    const auto digest = Sha256File(out / name);
-    EXPECT_TRUE(digest.ok()) << digest.status();
-    all += *digest;
-  }
-  return all;
-}
-
-std::vector<std::string> Phases(const Outcome& outcome, const char* kind) {
-  std::vector<std::string> phases;
-  for (const Json& event : outcome.events) {
-    if (event.contains(kind)) phases.push_back(event[kind]["phase"]);
-  }
-  return phases;
-}
 
 TEST(PipelineTest, ConvertsEndToEnd) {
   const TinyJob job("end_to_end");

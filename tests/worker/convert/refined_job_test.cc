@@ -1,0 +1,189 @@
+// Jobs that look for a budget, heal, or have a quality gate.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/worker/convert/run_job.h"
+#include "worker/convert/error_reason.h"
+
+namespace latentforge::convert {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+Json ReportOf(const TinyJob& job) {
+  return ParseJson(ReadFile(job.out() / "report.json").value()).value();
+}
+
+TinyJob HealedJob(const std::string& name) {
+  TinyJob job(name, {.scale = 0.5});
+  job.spec["healing"] = {{"tokens", "640"},
+                         {"sequenceLength", 32},
+                         {"batchSequences", 2},
+                         {"learningRate", 0.004},
+                         {"evaluateEvery", 3}};
+  return job;
+}
+
+TEST(HealingJobTest, HealsAndReports) {
+  const TinyJob job = HealedJob("healing");
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_THAT(Phases(outcome, "phaseFinished"),
+              ElementsAre("PHASE_FETCHING", "PHASE_CALIBRATING", "PHASE_FACTORIZING",
+                          "PHASE_FINE_TUNING", "PHASE_EVALUATING", "PHASE_PUBLISHING"));
+  int steps = 0;
+  for (const Json& event : outcome.events) {
+    if (event.contains("healing") && !event["healing"].contains("divergence")) ++steps;
+  }
+  EXPECT_EQ(steps, 10);
+  const Json healing = ReportOf(job)["healing"];
+  EXPECT_EQ(healing["tokens"], 640);
+  EXPECT_EQ(healing["steps"], 10);
+  EXPECT_EQ(healing["history"].size(), 10u);
+  // Before the first step, after 3, 6, 9 and the last one.
+  ASSERT_EQ(healing["measurements"].size(), 5u);
+  const double before = healing["measurements"][0]["divergence"];
+  const double after = healing["measurements"][4]["divergence"];
+  EXPECT_LT(after, before);
+  EXPECT_TRUE(ReportOf(job)["perplexity"].contains("factorized"));
+  // Not what the same job gives without healing.
+  TinyJob plain("healing_not", {.scale = 0.5});
+  ASSERT_TRUE(RunJob(plain).status.ok());
+  EXPECT_EQ(ReportOf(plain)["perplexity"]["converted"], ReportOf(job)["perplexity"]["factorized"]);
+  EXPECT_NE(ArtifactDigest(plain.out()), ArtifactDigest(job.out()));
+}
+
+TEST(HealingJobTest, StopsAnywhereAndGoesOnWithTheSameBytes) {
+  const TinyJob whole = HealedJob("healing_whole");
+  const Outcome reference = RunJob(whole);
+  ASSERT_TRUE(reference.status.ok()) << reference.status;
+  const std::string expected = ArtifactDigest(whole.out());
+  int at = 0;
+  for (const Json& event : reference.events) {
+    ++at;
+    if (!event.contains("healing")) continue;
+    const TinyJob job = HealedJob("healing_stop");
+    ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status)) << at;
+    const Outcome second = RunJob(job);
+    ASSERT_TRUE(second.status.ok()) << second.status;
+    EXPECT_EQ(ArtifactDigest(job.out()), expected) << "stopped at event " << at;
+    EXPECT_EQ(ReportOf(job)["healing"]["history"], ReportOf(whole)["healing"]["history"]);
+  }
+}
+
+TEST(HealingJobTest, AStateThatDoesNotFitIsRemovedAndTheNextAttemptStartsAgain) {
+  const TinyJob job = HealedJob("healing_damaged");
+  const Outcome reference = RunJob(HealedJob("healing_count"));
+  int at = 0, steps = 0;
+  for (const Json& event : reference.events) {
+    ++at;
+    if (event.contains("healing") && ++steps == 6) break;
+  }
+  ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status));
+  const fs::path state = job.work() / "finetune" / "state.safetensors";
+  ASSERT_TRUE(fs::exists(state));
+  fs::copy_file(job.work() / "factorize" / "layer.0.safetensors", state,
+                fs::copy_options::overwrite_existing);
+  const Outcome damaged = RunJob(job);
+  EXPECT_EQ(DescribeError(damaged.status).reason, "CHECKPOINT_CORRUPT") << damaged.status;
+  EXPECT_TRUE(DescribeError(damaged.status).retryable);
+  EXPECT_FALSE(fs::exists(state));
+  EXPECT_TRUE(RunJob(job).status.ok());
+}
+
+TEST(HealingJobTest, NeedsEnoughText) {
+  TinyJob job = HealedJob("healing_short");
+  ASSERT_TRUE(WriteFileAtomic(job.root / "heal.txt", RandomText(63, 3)).ok());
+  job.spec["healing"]["corpora"] = {{{"uri", (job.root / "heal.txt").string()}}};
+  const Outcome outcome = RunJob(job);
+  EXPECT_EQ(DescribeError(outcome.status).reason, "TOO_FEW_TOKENS");
+  EXPECT_THAT(outcome.status.message(), HasSubstr("heal.txt has 63 tokens"));
+}
+
+// Of a random model on a random text, which a conversion may make better or worse.
+TinyJob GatedJob(const std::string& name, uint64_t text_seed) {
+  TinyJob job(name);
+  EXPECT_TRUE(WriteFileAtomic(job.root / "eval.txt", RandomText(200, text_seed)).ok());
+  job.spec["budget"]["kvBudget"] = 0.1;
+  job.spec["factorization"] = {{"preconditioner", "PRECONDITIONER_IDENTITY"}};
+  return job;
+}
+
+TEST(QualityGateTest, FailsTheJobAndKeepsTheReport) {
+  uint64_t seed = 1;
+  double ratio = 0;
+  for (; ratio <= 1 && seed < 20; ++seed) {
+    const TinyJob job = GatedJob("gate_none", seed + 1);
+    ASSERT_TRUE(RunJob(job).status.ok());
+    ratio = ReportOf(job)["perplexity"]["ratio"];
+  }
+  ASSERT_GT(ratio, 1);
+  TinyJob loose = GatedJob("gate_loose", seed);
+  loose.spec["evaluation"]["qualityGate"] = ratio;
+  EXPECT_TRUE(RunJob(loose).status.ok());
+
+  TinyJob job = GatedJob("gate", seed);
+  job.spec["evaluation"]["qualityGate"] = 1;
+  const Outcome outcome = RunJob(job);
+  const ErrorInfo error = DescribeError(outcome.status);
+  EXPECT_EQ(error.reason, "QUALITY_GATE_FAILED");
+  EXPECT_FALSE(error.retryable);
+  EXPECT_THAT(std::string(outcome.status.message()), HasSubstr("expected at most 1;"));
+  EXPECT_THAT(job.Outputs(), ElementsAre("out.report.json"));
+  const Json report = ParseJson(ReadFile(job.root / "out.report.json").value()).value();
+  EXPECT_EQ(report["perplexity"]["ratio"].get<double>(), ratio);
+}
+
+TinyJob SearchJob(const std::string& name, double ratio) {
+  TinyJob job(name, {.num_layers = 3, .scale = 0.5});
+  job.spec["budget"] = {{"maxPerplexityRatio", ratio}};
+  return job;
+}
+
+TEST(BudgetSearchJobTest, KeepsTheRatioAndReportsWhatItMeasured) {
+  const TinyJob job = SearchJob("search", 1.02);
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  const Json report = ReportOf(job);
+  EXPECT_LE(report["perplexity"]["ratio"].get<double>(), 1.02);
+  EXPECT_LT(report["kv_cache"]["ratio"].get<double>(), 1);
+  const Json& measured = report["prediction"]["measured"];
+  ASSERT_GE(measured.size(), 2u);
+  bool found = false;
+  for (const Json& point : measured) {
+    // Measured once in the search and once at the end.
+    if (point["kv_ratio"] == report["kv_cache"]["ratio"]) {
+      found = true;
+      EXPECT_DOUBLE_EQ(point["loss"], std::log(report["perplexity"]["ratio"].get<double>()));
+    } else if (point["kv_ratio"] < report["kv_cache"]["ratio"]) {
+      EXPECT_GT(point["loss"].get<double>(), std::log(1.02));
+    }
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST(BudgetSearchJobTest, StopsAnywhereAndGoesOnWithTheSameBytes) {
+  const TinyJob whole = SearchJob("search_whole", 1.02);
+  const Outcome reference = RunJob(whole);
+  ASSERT_TRUE(reference.status.ok()) << reference.status;
+  const std::string expected = ArtifactDigest(whole.out());
+  const int events = int(reference.events.size());
+  for (int at = 20; at <= events; at += 3) {
+    const TinyJob job = SearchJob("search_stop", 1.02);
+    const Outcome first = RunJob(job, at);
+    if (!absl::IsCancelled(first.status)) continue;
+    EXPECT_THAT(job.Outputs(), IsEmpty());
+    const Outcome second = RunJob(job);
+    ASSERT_TRUE(second.status.ok()) << second.status;
+    EXPECT_EQ(ArtifactDigest(job.out()), expected) << "stopped at event " << at;
+  }
+}
+
+}  // namespace
+}  // namespace latentforge::convert

@@ -1,0 +1,125 @@
+#include "worker/convert/phase_search.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/status_macros.h"
+#include "checkpoint/kv_budget.h"
+#include "worker/convert/phase_files.h"
+#include "worker/factorize/budget_search.h"
+
+namespace latentforge::convert {
+namespace {
+
+using factorize::BudgetSearch;
+
+// What earlier attempts measured; empty when the file is absent or not as it was written.
+std::vector<BudgetSearch::Measurement> LoadMeasured(const std::filesystem::path& path) {
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) return {};
+  const absl::StatusOr<Json> json = ParseJson(*text);
+  if (!json.ok() || !json->is_array()) return {};
+  std::vector<BudgetSearch::Measurement> measured;
+  for (const Json& entry : *json) {
+    if (!entry.is_object() || !entry.contains("values") || !entry.contains("loss") ||
+        !entry["values"].is_number_integer() || !entry["loss"].is_number()) {
+      return {};
+    }
+    measured.push_back({entry["values"].get<int64_t>(), entry["loss"].get<double>()});
+  }
+  return measured;
+}
+
+absl::Status SaveMeasured(const std::filesystem::path& path, const BudgetSearch& search) {
+  Json json = Json::array();
+  for (const BudgetSearch::Measurement& measured : search.measurements()) {
+    json.push_back({{"values", measured.values}, {"loss", measured.loss}});
+  }
+  return WriteFileAtomic(path, WriteJson(json, 2) + "\n");
+}
+
+// Every measurement takes a part of what is left of the phase.
+double ShareAfter(size_t measurements) { return 1 - std::pow(0.75, double(measurements + 1)); }
+
+// One search; borrows everything.
+class Search {
+ public:
+  Search(Attempt& attempt, const Inputs& inputs, LayerFactorizer& factorizer)
+      : attempt_(attempt),
+        inputs_(inputs),
+        factorizer_(factorizer),
+        whole_(checkpoint::KvValuesPerToken(inputs.checkpoint.config())) {}
+
+  absl::StatusOr<FoundBudget> Run() {
+    LF_ASSIGN_OR_RETURN(auto curve, factorizer_.Curve());
+    BudgetSearch search(std::move(curve), std::log(attempt_.spec.max_perplexity_ratio));
+    for (const auto& measured : LoadMeasured(SearchPath(attempt_.work))) search.Add(measured);
+    while (const std::optional<int64_t> values = search.Next()) {
+      LF_ASSIGN_OR_RETURN(const double loss, Measure(*values, search.measurements().size()));
+      search.Add({*values, loss});
+      LF_RETURN_IF_ERROR(SaveMeasured(SearchPath(attempt_.work), search));
+      attempt_.events.Info(absl::StrFormat(
+          "%.1f %% of the cache: perplexity ratio %.4f, %s %g", 100 * Budget(*values),
+          std::exp(loss), loss <= std::log(attempt_.spec.max_perplexity_ratio) ? "within" : "above",
+          attempt_.spec.max_perplexity_ratio));
+    }
+    // A candidate's may be left from an attempt that was killed.
+    std::error_code error;
+    if (!std::filesystem::exists(RanksPath(attempt_.work), error))
+      LF_RETURN_IF_ERROR(DropFactors());
+    FoundBudget found{.kv_budget = Budget(search.Best())};
+    for (const auto& measured : search.measurements()) {
+      found.measured.emplace_back(measured.values, measured.loss);
+    }
+    return found;
+  }
+
+ private:
+  double Budget(int64_t values) const { return double(values) / double(whole_); }
+
+  // The log of the perplexity ratio.
+  absl::StatusOr<double> Measure(int64_t values, size_t index) {
+    LF_RETURN_IF_ERROR(DropFactors());
+    LF_ASSIGN_OR_RETURN(const factorize::RankProfile ranks, factorizer_.Allocate(Budget(values)));
+    LF_RETURN_IF_ERROR(FactorizeAll(attempt_, factorizer_, ranks));
+    MeasureRequest request{.kind = PerplexityKind::kBase,
+                           .name = "base",
+                           .end = ShareAfter(index) / 2,
+                           .announce = index == 0};
+    LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult base,
+                        MeasurePerplexity(attempt_, inputs_, request));
+    request = {.kind = PerplexityKind::kConverted,
+               .name = absl::StrCat("candidate-", values),
+               .begin = index == 0 ? request.end : ShareAfter(index - 1),
+               .end = ShareAfter(index),
+               .announce = false};
+    LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult candidate,
+                        MeasurePerplexity(attempt_, inputs_, request));
+    LF_RETURN_IF_ERROR(DropFactors());
+    return std::log(candidate.perplexity / base.perplexity);
+  }
+
+  // Of one candidate, so that they are not taken for the next one's.
+  absl::Status DropFactors() {
+    LF_RETURN_IF_ERROR(RemoveTree(attempt_.work.factorize()));
+    return CreateDirectories(attempt_.work.factorize());
+  }
+
+  Attempt& attempt_;
+  const Inputs& inputs_;
+  LayerFactorizer& factorizer_;
+  int64_t whole_;
+};
+
+}  // namespace
+
+absl::StatusOr<FoundBudget> SearchBudget(Attempt& attempt, const Inputs& inputs,
+                                         LayerFactorizer& factorizer) {
+  return Search(attempt, inputs, factorizer).Run();
+}
+
+}  // namespace latentforge::convert
