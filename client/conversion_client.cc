@@ -13,6 +13,12 @@
 namespace latentforge::client {
 namespace {
 
+// The server was not there, or stopped while the call was under way.
+bool IsAway(const grpc::Status& status) {
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+         status.error_code() == grpc::StatusCode::CANCELLED;
+}
+
 void SetDeadline(absl::Duration timeout, grpc::ClientContext* context) {
   context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
 }
@@ -38,6 +44,10 @@ ConversionClient::ConversionClient(std::shared_ptr<grpc::Channel> channel, std::
 
 absl::Status ConversionClient::Explain(const grpc::Status& status) const {
   absl::Status result = FromRpcStatus(status);
+  // Nobody here cancelled: a server that stops ends its last calls like this.
+  if (absl::IsCancelled(result)) {
+    result = absl::UnavailableError(absl::StrCat("the server ended the call: ", result.message()));
+  }
   const bool away = absl::IsUnavailable(result) || absl::IsDeadlineExceeded(result);
   if (!away || !ReasonOf(result).empty()) return result;
   result = Annotate(result, absl::StrCat("server ", address_, " did not answer"));
@@ -56,8 +66,7 @@ absl::StatusOr<Response> ConversionClient::Call(
     Response response;
     const grpc::Status status = call(&context, &response);
     if (status.ok()) return response;
-    if (repeat == Repeat::kNo || status.error_code() != grpc::StatusCode::UNAVAILABLE ||
-        attempt >= options_.max_tries) {
+    if (repeat == Repeat::kNo || !IsAway(status) || attempt >= options_.max_tries) {
       return Explain(status);
     }
     clock_.SleepFor(backoff);

@@ -107,6 +107,24 @@ TEST_F(ClientTest, AWatchResumesBehindTheLastEvent) {
   EXPECT_EQ(asked[2].from_sequence(), 3);
 }
 
+TEST_F(ClientTest, ACallThatAStoppingServerCancelsIsRepeated) {
+  const grpc::Status cancelled(grpc::StatusCode::CANCELLED, "CANCELLED");
+  service_.AddWatch({{SnapshotOf(v1::JOB_STATE_RUNNING, 1)}, cancelled});
+  service_.AddWatch({{StateEvent(v1::JOB_STATE_SUCCEEDED, 2)}, grpc::Status::OK});
+  SilentView view;
+  const absl::StatusOr<FollowResult> result = FollowJob(client_, clock_, "jobs/1", view, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->job.status().state(), v1::JOB_STATE_SUCCEEDED);
+
+  service_.AddStatus(cancelled);
+  EXPECT_TRUE(client_.GetJob("jobs/1").ok());
+  // Exit status 9, not that of Ctrl-C.
+  service_.AddStatus(cancelled);
+  const absl::Status status = client_.CreateJob({}).status();
+  EXPECT_EQ(ExitCodeOf(status), kExitUnavailable) << status;
+  EXPECT_EQ(ReasonOf(status), "SERVER_UNREACHABLE");
+}
+
 TEST_F(ClientTest, AWatchGivesUpOnAServerThatNeverAnswered) {
   for (int i = 0; i < 200; ++i) service_.AddWatch({{}, kAway});
   SilentView view;

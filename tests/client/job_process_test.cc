@@ -52,11 +52,12 @@ class JobTest : public testing::Test {
     StartServer();
   }
 
-  void StartServer() {
-    auto server = ChildProcess::Start(
-        {{Program("latentforge-server"), "--listen", address_, "--database", folder_ / "db",
-          "--ready-file", folder_ / "ready", "--drain-delay", "0s"},
-         folder_ / "server.log"});
+  void StartServer(const std::vector<std::string>& more = {}) {
+    std::vector<std::string> command = {Program("latentforge-server"), "--listen", address_,
+                                        "--database", folder_ / "db", "--ready-file",
+                                        folder_ / "ready", "--drain-delay", "0s"};
+    command.insert(command.end(), more.begin(), more.end());
+    auto server = ChildProcess::Start({command, folder_ / "server.log"});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = std::move(*server);
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -147,16 +148,19 @@ TEST_F(JobTest, CtrlCStopsWatchingNotTheJob) {
   EXPECT_EQ(Run({"job", "list", "--state", "queued", "-o", "name"}).output, job + "\n");
 }
 
-TEST_F(JobTest, AWatchSurvivesARestartOfTheServer) {
+TEST_F(JobTest, AWatchSurvivesRestartsOfTheServer) {
   const std::string job(absl::StripSuffix(Submit().output, "\n"));
   const auto watch =
       Start({"job", "watch", job, "--from-sequence", "0", "-o", "jsonl", "--server", address_});
   char first = 0;
   ASSERT_EQ(read(watch->output_fd(), &first, 1), 1);
-  server_->Signal(SIGKILL);
-  server_.reset();
-  fs::remove(folder_ / "ready");
-  StartServer();
+  // Without a grace the last calls are cut off rather than answered.
+  for (const int signal : {SIGKILL, SIGTERM, SIGTERM}) {
+    server_->Signal(signal);
+    server_->Wait();
+    fs::remove(folder_ / "ready");
+    StartServer({"--drain-grace", "0s"});
+  }
   EXPECT_EQ(Run({"job", "cancel", job}).how, "exit code 0");
   const Ending ending = Finish(*watch);
   EXPECT_EQ(ending.how, "exit code 5") << ending.messages;
