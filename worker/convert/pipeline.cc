@@ -72,6 +72,7 @@ class Pipeline {
 
   absl::StatusOr<int64_t> CountTokens(absl::StatusOr<int64_t> tokens) {
     if (tokens.ok()) tokens_ = *tokens;
+    if (tokens_ == 0) attempt_.progress.Skip();  // statistics were there
     return tokens;
   }
 

@@ -16,7 +16,8 @@ constexpr double kSmallestShare = 0.01;
 void ProgressMeter::Begin(Phase phase) {
   phase_ = phase;
   phase_start_ = clock_.Monotonic();
-  if (phase != Phase::kFetching && !mark_) mark_ = Mark{phase_start_, OverallShare(0)};
+  // The speed of one phase says little about the next.
+  mark_ = Mark{phase_start_, OverallShare(0)};
   Send(0, 0, PhaseName(phase));
 }
 
@@ -26,6 +27,11 @@ void ProgressMeter::End(Phase phase) {
 }
 
 void ProgressMeter::Resume(double share) { mark_ = Mark{clock_.Monotonic(), OverallShare(share)}; }
+
+void ProgressMeter::Skip() {
+  costs_[static_cast<size_t>(phase_)] = 0;
+  mark_ = Mark{clock_.Monotonic(), OverallShare(0)};
+}
 
 void ProgressMeter::Update(double share, double tokens, std::string detail) {
   const absl::Duration now = clock_.Monotonic();
@@ -46,12 +52,13 @@ void ProgressMeter::Send(double share, double tokens_per_second, std::string det
   last_sent_ = clock_.Monotonic();
   const double overall = OverallShare(share);
   double eta = -1;
-  if (mark_ && overall - mark_->share > kSmallestShare) {
-    const double seconds = absl::ToDoubleSeconds(last_sent_ - mark_->time);
-    eta = seconds * (1 - overall) / (overall - mark_->share);
+  if (overall - mark_.share > kSmallestShare) {
+    const double seconds = absl::ToDoubleSeconds(last_sent_ - mark_.time);
+    eta = seconds * (1 - overall) / (overall - mark_.share);
   }
+  shown_ = std::max(shown_, 100 * overall);
   events_.Progress({.phase = phase_,
-                    .percent = 100 * overall,
+                    .percent = shown_,
                     .phase_percent = 100 * share,
                     .eta_seconds = eta,
                     .tokens_per_second = tokens_per_second,

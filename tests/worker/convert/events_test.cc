@@ -18,6 +18,14 @@
 namespace latentforge::convert {
 namespace {
 
+PhaseCosts CostsOf(double fetching, double calibrating, double evaluating) {
+  PhaseCosts costs = {};
+  costs[static_cast<size_t>(Phase::kFetching)] = fetching;
+  costs[static_cast<size_t>(Phase::kCalibrating)] = calibrating;
+  costs[static_cast<size_t>(Phase::kEvaluating)] = evaluating;
+  return costs;
+}
+
 class ManualClock : public Clock {
  public:
   absl::Time Now() const override {
@@ -120,6 +128,50 @@ TEST_F(EventsTest, WorkOfEarlierAttemptsIsNoMeasureOfSpeed) {
   clock_.SleepFor(absl::Seconds(10));
   meter.Update(0.9, 10, "");
   EXPECT_NEAR(Drain().back()["progress"]["etaSeconds"].get<double>(), 10, 1e-9);
+}
+
+TEST_F(EventsTest, PercentageNeverFallsAndTheEtaIsThatOfTheRunningPhase) {
+  ProgressMeter meter(clock_, *events_);
+  meter.Begin(Phase::kFetching);
+  clock_.SleepFor(absl::Seconds(10));
+  meter.Update(0.9, 0, "");  // costs are unknown: nothing counts yet
+  meter.End(Phase::kFetching);
+  meter.SetCosts(CostsOf(1, 59, 40));
+  meter.Begin(Phase::kCalibrating);
+  clock_.SleepFor(absl::Seconds(59));
+  meter.Update(1, 0, "");
+  meter.End(Phase::kCalibrating);
+  meter.Begin(Phase::kEvaluating);
+  clock_.SleepFor(absl::Milliseconds(1600));
+  meter.Update(0.01, 0, "");  // too little to tell
+  clock_.SleepFor(absl::Milliseconds(6400));
+  meter.Update(0.05, 0, "");  // five times as slow as calibration
+  std::vector<double> percents;
+  std::vector<double> etas;
+  for (const Json& event : Drain()) {
+    percents.push_back(event["progress"]["percent"].get<double>());
+    etas.push_back(event["progress"]["etaSeconds"].get<double>());
+  }
+  const std::vector<double> expected = {0, 0, 0, 1, 60, 60, 60, 60.4, 62};
+  const std::vector<double> expected_etas = {-1, -1, -1, -1, 40, 40, -1, -1, 152};
+  EXPECT_THAT(percents, testing::Pointwise(testing::DoubleNear(1e-9), expected));
+  EXPECT_THAT(etas, testing::Pointwise(testing::DoubleNear(1e-9), expected_etas));
+}
+
+TEST_F(EventsTest, WhatNeedNotBeDoneCostsNothing) {
+  ProgressMeter meter(clock_, *events_);
+  meter.SetCosts(CostsOf(1, 95, 4));
+  meter.Begin(Phase::kCalibrating);
+  meter.Skip();
+  meter.End(Phase::kCalibrating);
+  meter.Begin(Phase::kEvaluating);
+  clock_.SleepFor(absl::Seconds(2));
+  meter.Update(0.5, 0, "");
+  const std::vector<Json> events = Drain();
+  EXPECT_EQ(events[1]["progress"]["percent"], 20.0);
+  EXPECT_EQ(events[1]["progress"]["etaSeconds"], -1.0);
+  EXPECT_EQ(events.back()["progress"]["percent"], 60.0);
+  EXPECT_NEAR(events.back()["progress"]["etaSeconds"].get<double>(), 2, 1e-9);
 }
 
 TEST(ErrorReasonTest, FirstReasonWinsAndSurvivesAnnotation) {
