@@ -2,6 +2,7 @@
 
 #include "base/status_macros.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/context_warning.h"
 #include "checkpoint/kv_budget.h"
 #include "worker/calibrate/corpus.h"
 #include "worker/convert/attempt.h"
@@ -58,11 +59,19 @@ absl::StatusOr<Json> Evaluate(const EvaluateRequest& request, EventWriter* event
                              {StatusCode::kPermissionDenied, "SOURCE_NOT_READABLE"}});
   }
   LF_ASSIGN_OR_RETURN(const evaluate::TokenWindows windows, LoadWindows(request));
+  const std::string warning =
+      checkpoint::ContextWarning(source->config(), "windows", request.window_length);
+  if (events != nullptr && !warning.empty()) events->Warning(warning);
 
   const absl::Duration start = clock.Monotonic();
   std::optional<ProgressMeter> progress;
   if (events != nullptr) progress.emplace(clock, *events);
-  if (progress) progress->Begin(Phase::kEvaluating);
+  if (progress) {
+    PhaseCosts costs = {};
+    costs[static_cast<size_t>(Phase::kEvaluating)] = 1;  // there is no other phase
+    progress->SetCosts(costs);
+    progress->Begin(Phase::kEvaluating);
+  }
   size_t reported = 0;
   options.stop = [&] { return stop.requested(); };
   options.progress = [&](const evaluate::PerplexityProgress& now) {
@@ -77,6 +86,7 @@ absl::StatusOr<Json> Evaluate(const EvaluateRequest& request, EventWriter* event
   if (!result.ok()) {
     return WithReasonByCode(result.status(), {{StatusCode::kDataLoss, "NUMERICAL_FAILURE"}});
   }
+  if (progress) progress->End(Phase::kEvaluating);
   const double seconds = absl::ToDoubleSeconds(clock.Monotonic() - start);
   const checkpoint::ModelConfig& config = source->config();
   return Json{{"model", request.model.string()},

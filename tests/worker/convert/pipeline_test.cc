@@ -75,6 +75,44 @@ TEST(PipelineTest, ConvertsEndToEnd) {
   EXPECT_THAT(job.Outputs(), ElementsAre("out"));
 }
 
+TEST(PipelineTest, AnEvaluationRunsFromNothingToAllAndWarnsOfLongWindows) {
+  const TinyJob job("evaluate_alone", {.max_position_embeddings = 16});
+  const EvaluateRequest request{.model = job.root / "model",
+                                .text = job.root / "eval.txt",
+                                .windows = 3,
+                                .window_length = 32,
+                                .dtype = "float32",
+                                .device = "cpu",
+                                .threads = 1};
+  const fs::path path = job.root / "events.jsonl";
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  const StepClock clock;
+  EventWriter writer(fd.get(), clock);
+  ASSERT_TRUE(Evaluate(request, &writer, StopToken(), clock).ok());
+  const std::vector<Json> events = ReadEvents(path);
+  EXPECT_EQ(events[0]["log"]["text"],
+            "windows of 32 tokens are longer than the model's context of 16");
+  EXPECT_EQ(events[1]["progress"]["percent"], 0.0);
+  EXPECT_EQ(events.back()["progress"]["percent"], 100.0);
+}
+
+TEST(PipelineTest, ThePercentageRisesFromNothingToAllAlsoWithoutACalibration) {
+  TinyJob job("percentage");
+  for (const char* out : {"out", "out_2"}) {
+    job.spec["output"]["uri"] = (job.root / out).string();
+    const Outcome outcome = RunJob(job);
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+    double last = 0;
+    for (const Json& event : outcome.events) {
+      if (!event.contains("progress")) continue;
+      const double percent = event["progress"]["percent"].get<double>();
+      EXPECT_GE(percent, last) << WriteJson(event);
+      last = percent;
+    }
+    EXPECT_EQ(last, 100);
+  }
+}
+
 TEST(PipelineTest, TheSameJobGivesTheSameBytes) {
   const TinyJob first("same_bytes_1");
   const TinyJob second("same_bytes_2");

@@ -34,6 +34,15 @@ class StepClock : public Clock {
   mutable int64_t seconds_ = 0;
 };
 
+inline std::vector<Json> ReadEvents(const std::filesystem::path& path) {
+  std::vector<Json> events;
+  for (const absl::string_view line :
+       absl::StrSplit(ReadFile(path).value(), '\n', absl::SkipEmpty())) {
+    events.push_back(ParseJson(line).value());
+  }
+  return events;
+}
+
 struct Outcome {
   absl::Status status;
   std::vector<Json> events;
@@ -54,10 +63,7 @@ inline Outcome RunJob(const TinyJob& job, int stop_at = 0) {
   outcome.status =
       spec.ok() ? RunConversion(*spec, {job.work(), job.root / "statistics"}, events, stop, clock)
                 : spec.status();
-  for (const absl::string_view line :
-       absl::StrSplit(ReadFile(path).value(), '\n', absl::SkipEmpty())) {
-    outcome.events.push_back(ParseJson(line).value());
-  }
+  outcome.events = ReadEvents(path);
   return outcome;
 }
 
