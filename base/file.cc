@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 
@@ -225,7 +226,10 @@ absl::StatusOr<fs::path> ResolveBeneath(const fs::path& path, const std::vector<
     if (!error && IsBeneath(resolved, resolved_root)) return resolved;
   }
   return absl::PermissionDeniedError(
-      absl::StrCat("path ", path.string(), " is outside the allowed roots"));
+      absl::StrCat("path ", path.string(), " is outside the allowed roots ",
+                   absl::StrJoin(roots, ", ", [](std::string* out, const fs::path& root) {
+                     absl::StrAppend(out, root.string());
+                   })));
 }
 
 }  // namespace latentforge

@@ -51,6 +51,10 @@ absl::StatusOr<fs::path> ResolveInFolder(const fs::path& dir, absl::string_view 
   std::error_code error;
   const fs::path real_dir = fs::canonical(dir, error);
   if (error) return ErrnoStatus(error.value(), "opening folder", dir);
+  if (!fs::is_directory(real_dir, error)) {
+    return absl::NotFoundError(
+        absl::StrCat(dir.string(), " is a file, expected the folder of a checkpoint"));
+  }
   const fs::path real = fs::canonical(path, error);
   if (error) return ErrnoStatus(error.value(), "opening", path);
   const fs::path blobs = CacheBlobs(real_dir);

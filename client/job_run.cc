@@ -7,6 +7,7 @@
 #include "client/error.h"
 #include "client/field_text.h"
 #include "client/output.h"
+#include "client/text_format.h"
 
 namespace latentforge::client {
 namespace {
@@ -63,6 +64,9 @@ absl::Status RunSubmit(const SubmitOptions& options, const CommandContext& conte
   const std::string address = ServerAddress(options.server, context);
   ConversionClient client(OpenChannel(address), address, context.clock);
   LF_ASSIGN_OR_RETURN(const v1::CreateJobResponse response, client.CreateJob(request));
+  for (const std::string& warning : response.estimate().warnings()) {
+    context.terminal.Write(absl::StrCat("warning: ", Printable(warning), "\n"));
+  }
   if (options.validate_only) {
     LF_ASSIGN_OR_RETURN(const std::string text, RenderEstimate(response, format));
     return PrintOutput(text);

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/context_warning.h"
 #include "checkpoint/estimate.h"
 #include "checkpoint/kv_budget.h"
 #include "checkpoint/tokenizer_file.h"
@@ -90,6 +91,21 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   proto.set_kv_bytes_per_token_base(estimate.kv_bytes_per_token_base);
   proto.set_kv_bytes_per_token_converted(estimate.kv_bytes_per_token_converted);
   return proto;
+}
+
+void AddWarning(const std::string& warning, v1::Estimate& estimate) {
+  if (!warning.empty()) estimate.add_warnings(warning);
+}
+
+// What a worker would warn of, before hours of work.
+void AddWarnings(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
+                 v1::Estimate& estimate) {
+  AddWarning(checkpoint::ContextWarning(config, "calibration sequences",
+                                        spec.calibration().sequence_length()),
+             estimate);
+  AddWarning(
+      checkpoint::ContextWarning(config, "evaluation windows", spec.evaluation().window_length()),
+      estimate);
 }
 
 bool IsDangling(const fs::path& path) {
@@ -215,8 +231,8 @@ std::optional<checkpoint::ModelConfig> FileSpecChecker::CheckSource(v1::JobSpec&
     return std::nullopt;
   }
   if (opened->config().latent.has_value()) {
-    findings.Add("UNSUPPORTED_ARCHITECTURE", kField,
-                 absl::StrCat(dir->string(), " is already a latentforge checkpoint"));
+    findings.Add("ALREADY_CONVERTED", kField,
+                 absl::StrCat(dir->string(), " is already converted by latentforge"));
     return std::nullopt;
   }
   // Beside other findings: the rest of the checkpoint is fine.
@@ -298,6 +314,7 @@ absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) cons
     return findings.ToStatus();
   }
   checked.estimate = *std::move(estimate);
+  AddWarnings(checked.spec, *config, checked.estimate);
   checked.needs_cuda = absl::StartsWith(checked.spec.device(), "cuda");
   return checked;
 }

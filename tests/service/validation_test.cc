@@ -237,10 +237,39 @@ TEST_F(ValidationTest, NothingOutsideTheRootsIsTouched) {
     spec.mutable_calibration()->mutable_corpora(0)->set_uri(uri);
     const absl::Status status = checker.Check(spec).status();
     EXPECT_EQ(ReasonOf(status), "PATH_NOT_ALLOWED") << uri << ": " << status;
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("allowed roots " + fs::canonical(dir_.path()).string()));
   }
   v1::JobSpec spec = Spec();
   spec.mutable_output()->set_uri((outside.path() / "out").string());
   EXPECT_EQ(ReasonOf(checker.Check(spec).status()), "PATH_NOT_ALLOWED");
+}
+
+TEST_F(ValidationTest, TextsLongerThanTheContextAreWarnedOf) {
+  v1::JobSpec spec = Spec();
+  EXPECT_THAT(Check(spec)->estimate.warnings(), testing::IsEmpty());
+  spec.mutable_calibration()->set_sequence_length(512);
+  spec.mutable_evaluation()->set_window_length(1024);
+  EXPECT_THAT(Check(spec)->estimate.warnings(),
+              testing::ElementsAre(
+                  "calibration sequences of 512 tokens are longer than the model's context of 256",
+                  "evaluation windows of 1024 tokens are longer than the model's context of 256"));
+}
+
+TEST_F(ValidationTest, AnArtifactIsNoSource) {
+  const auto written = checkpoint::WriteTinyCheckpoint(
+      dir_.path() / "artifact", {.ranks = {{.k = 4, .v = 4}, {.k = 4, .v = 4}}});
+  ASSERT_TRUE(written.ok()) << written;
+  v1::JobSpec spec = Spec();
+  spec.mutable_source()->set_uri((dir_.path() / "artifact").string());
+  ExpectRefused(spec, "ALREADY_CONVERTED", {"artifact is already converted"});
+}
+
+TEST_F(ValidationTest, AFileIsNoModel) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_source()->set_uri((dir_.path() / "model" / "config.json").string());
+  ExpectRefused(spec, "SOURCE_NOT_READABLE",
+                {"config.json is a file, expected the folder of a checkpoint"});
 }
 
 TEST_F(ValidationTest, RankProfilesMustFitModelAndBudget) {
