@@ -71,7 +71,9 @@ std::vector<WorkerRegistry::Presence> WorkerRegistry::List(absl::Time now) {
   std::erase_if(workers_,
                 [&](const auto& entry) { return now - entry.second.last_seen > forget_after_; });
   std::vector<Presence> present;
-  for (const auto& [name, presence] : workers_) present.push_back(presence);
+  for (const auto& [name, presence] : workers_) {
+    if (!presence.left) present.push_back(presence);
+  }
   return present;
 }
 

@@ -309,8 +309,11 @@ TEST_F(WorkerNameTest, AWorkerThatWaitsIsAlive) {
 
 TEST_F(WorkerNameTest, AWorkerThatHungUpOrGaveItsLeaseBackLeavesItsName) {
   EXPECT_FALSE(AcquireAs("first", absl::Seconds(30)).ok());
+  EXPECT_EQ(scheduler_->ListWorkers({})->workers_size(), 1);
   EXPECT_TRUE(scheduler_->Abandon(ticket_));
+  EXPECT_EQ(scheduler_->ListWorkers({})->workers_size(), 0);
   EXPECT_TRUE(AcquireAs("second").ok());
+  EXPECT_EQ(scheduler_->ListWorkers({})->workers_size(), 1);
 
   CreateJob();
   const auto grant = AcquireAs("second");
