@@ -28,39 +28,62 @@ absl::StatusOr<bool> Take(const WatchUpdate& update, const FollowOptions& option
   LF_ASSIGN_OR_RETURN(const JobTracker::Change change, tracker->Apply(update.message));
   if (change == JobTracker::Change::kNothing) return false;
   if (options.on_message) options.on_message(update.message);
-  view->Show(tracker->job(),
+  // What the snapshot includes is told by the events that follow, where they do.
+  if (change == JobTracker::Change::kSnapshot && tracker->replaying()) return false;
+  view->Show(tracker->shown(),
              change == JobTracker::Change::kEvent ? &update.message.event() : nullptr);
   return tracker->ended();
 }
 
-const char* NextStepOf(v1::ErrorClass error_class) {
+absl::StatusCode CodeOf(const v1::ConversionError& error) {
+  if (error.reason() == "JOB_DEADLINE") return absl::StatusCode::kDeadlineExceeded;
+  switch (error.error_class()) {
+    case v1::ERROR_CLASS_USER:
+      return absl::StatusCode::kInvalidArgument;
+    case v1::ERROR_CLASS_RESOURCE:
+      return absl::StatusCode::kResourceExhausted;
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
+
+std::string NextStepAfter(v1::ErrorClass error_class, absl::string_view again) {
   switch (error_class) {
     case v1::ERROR_CLASS_USER:
-      return "correct what the message names and submit again";
+      return absl::StrCat("correct what the message names and ", again);
     case v1::ERROR_CLASS_RESOURCE:
-      return "free the resource that the message names, or use another machine, and submit again";
+      return absl::StrCat("free the resource that the message names and ", again);
     default:
-      return "submit again; if it fails again, look into the worker's log";
+      return absl::StrCat(again, "; if it fails again, look into the worker's log");
+  }
+}
+
+absl::Status Outcome(const v1::Job& job, absl::string_view subject, absl::string_view again) {
+  const v1::ConversionError& error = job.status().error();
+  switch (job.status().state()) {
+    case v1::JOB_STATE_FAILED: {
+      absl::Status status(CodeOf(error),
+                          absl::StrCat(subject, " failed: ", Printable(error.message())));
+      status = WithReason(status, error.reason());
+      if (NextStepOf(status).empty()) {
+        status = WithNextStep(status, NextStepAfter(error.error_class(), again));
+      }
+      return WithExitCode(status, kExitJobFailed);
+    }
+    case v1::JOB_STATE_CANCELLED:
+      return WithExitCode(absl::CancelledError(absl::StrCat(subject, " was cancelled")),
+                          kExitJobCancelled);
+    default:
+      return absl::OkStatus();
   }
 }
 
 }  // namespace
 
-absl::Status JobOutcome(const v1::Job& job) {
-  const v1::ConversionError& error = job.status().error();
-  switch (job.status().state()) {
-    case v1::JOB_STATE_FAILED: {
-      absl::Status status =
-          absl::InternalError(absl::StrCat(job.name(), " failed: ", Printable(error.message())));
-      status = WithNextStep(WithReason(status, error.reason()), NextStepOf(error.error_class()));
-      return WithExitCode(status, kExitJobFailed);
-    }
-    case v1::JOB_STATE_CANCELLED:
-      return WithExitCode(absl::CancelledError(absl::StrCat(job.name(), " was cancelled")),
-                          kExitJobCancelled);
-    default:
-      return absl::OkStatus();
-  }
+absl::Status JobOutcome(const v1::Job& job) { return Outcome(job, job.name(), "submit again"); }
+
+absl::Status ConversionOutcome(const v1::Job& job) {
+  return Outcome(job, "the conversion", "run the same command again");
 }
 
 absl::StatusOr<FollowResult> FollowJob(ConversionClient& client, Clock& clock,

@@ -39,6 +39,9 @@ struct FollowResult {
 // next step and exit status 3 (FAILED) or 5 (CANCELLED). OK for other states.
 absl::Status JobOutcome(const v1::Job& job);
 
+// The same for the one job of `latentforge convert`, whose name nobody knows.
+absl::Status ConversionOutcome(const v1::Job& job);
+
 // The error that ended the watch, where one did.
 absl::StatusOr<FollowResult> FollowJob(ConversionClient& client, Clock& clock,
                                        const std::string& job, ProgressView& view,

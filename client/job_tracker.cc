@@ -3,49 +3,33 @@
 #include "absl/strings/str_cat.h"
 
 namespace latentforge::client {
+namespace {
 
-bool IsTerminal(v1::JobState state) {
-  return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED ||
-         state == v1::JOB_STATE_CANCELLED;
-}
-
-absl::StatusOr<JobTracker::Change> JobTracker::Apply(const v1::WatchJobResponse& message) {
-  switch (message.message_case()) {
-    case v1::WatchJobResponse::kSnapshot: {
-      const v1::JobSnapshot& snapshot = message.snapshot();
-      // A resumed watch repeats the snapshot; the missed events follow, so only
-      // the first one moves the sequence.
-      if (has_snapshot_) return Change::kNothing;
-      job_ = snapshot.job();
-      snapshot_sequence_ = snapshot.sequence();
-      sequence_ = after_.value_or(snapshot_sequence_);
-      has_snapshot_ = true;
-      return Change::kSnapshot;
-    }
-    case v1::WatchJobResponse::kEvent: {
-      const v1::JobEvent& event = message.event();
-      if (event.sequence() <= sequence_) return Change::kNothing;
-      if (event.sequence() != sequence_ + 1) {
-        return absl::DataLossError(absl::StrCat("watch of ", job_.name(), ": event ",
-                                                event.sequence(), " came after event ", sequence_));
-      }
-      sequence_ = event.sequence();
-      if (sequence_ > snapshot_sequence_) ApplyEvent(event);
-      return Change::kEvent;
-    }
-    default:
-      return Change::kNothing;
+void ApplyState(const v1::StateChanged& change, v1::JobStatus& status) {
+  status.set_state(change.state());
+  if (change.attempt() > 0) status.set_attempt(change.attempt());
+  if (!change.worker().empty()) status.set_worker(change.worker());
+  if (change.state() == v1::JOB_STATE_RUNNING) {  // an attempt begins
+    status.clear_phase();
+    status.clear_percent();
+    status.set_eta_seconds(-1);
+    status.clear_tokens_per_second();
+    status.clear_detail();
   }
+  if (change.max_attempts() > 0) status.set_max_attempts(change.max_attempts());
+  status.clear_error();
+  if (change.has_error()) *status.mutable_error() = change.error();
+  if (change.has_result()) *status.mutable_result() = change.result();
 }
 
-void JobTracker::ApplyEvent(const v1::JobEvent& event) {
-  v1::JobStatus& status = *job_.mutable_status();
-  job_.set_last_sequence(event.sequence());
-  *job_.mutable_update_time() = event.time();
+void ApplyEvent(const v1::JobEvent& event, v1::Job& job) {
+  v1::JobStatus& status = *job.mutable_status();
+  job.set_last_sequence(event.sequence());
+  *job.mutable_update_time() = event.time();
   switch (event.kind_case()) {
     case v1::JobEvent::kStateChanged:
-      ApplyState(event.state_changed());
-      if (IsTerminal(job_.status().state())) *job_.mutable_end_time() = event.time();
+      ApplyState(event.state_changed(), status);
+      if (IsTerminal(status.state())) *job.mutable_end_time() = event.time();
       break;
     case v1::JobEvent::kPhaseStarted:
       status.set_phase(event.phase_started().phase());
@@ -73,13 +57,43 @@ void JobTracker::ApplyEvent(const v1::JobEvent& event) {
   }
 }
 
-void JobTracker::ApplyState(const v1::StateChanged& change) {
-  v1::JobStatus& status = *job_.mutable_status();
-  status.set_state(change.state());
-  if (change.attempt() > 0) status.set_attempt(change.attempt());
-  if (!change.worker().empty()) status.set_worker(change.worker());
-  if (change.has_error()) *status.mutable_error() = change.error();
-  if (change.has_result()) *status.mutable_result() = change.result();
+}  // namespace
+
+bool IsTerminal(v1::JobState state) {
+  return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED ||
+         state == v1::JOB_STATE_CANCELLED;
+}
+
+absl::StatusOr<JobTracker::Change> JobTracker::Apply(const v1::WatchJobResponse& message) {
+  switch (message.message_case()) {
+    case v1::WatchJobResponse::kSnapshot: {
+      const v1::JobSnapshot& snapshot = message.snapshot();
+      // A resumed watch repeats the snapshot; the missed events follow, so only
+      // the first one moves the sequence.
+      if (has_snapshot_) return Change::kNothing;
+      job_ = snapshot.job();
+      snapshot_sequence_ = snapshot.sequence();
+      sequence_ = after_.value_or(snapshot_sequence_);
+      has_snapshot_ = true;
+      replayed_ = job_;
+      replayed_.clear_status();
+      replayed_.mutable_status()->set_max_attempts(job_.status().max_attempts());
+      return Change::kSnapshot;
+    }
+    case v1::WatchJobResponse::kEvent: {
+      const v1::JobEvent& event = message.event();
+      if (event.sequence() <= sequence_) return Change::kNothing;
+      if (event.sequence() != sequence_ + 1) {
+        return absl::DataLossError(absl::StrCat("watch of ", job_.name(), ": event ",
+                                                event.sequence(), " came after event ", sequence_));
+      }
+      sequence_ = event.sequence();
+      ApplyEvent(event, sequence_ > snapshot_sequence_ ? job_ : replayed_);
+      return Change::kEvent;
+    }
+    default:
+      return Change::kNothing;
+  }
 }
 
 }  // namespace latentforge::client

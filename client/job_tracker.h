@@ -27,6 +27,10 @@ class JobTracker {
 
   const v1::Job& job() const { return job_; }
   bool has_snapshot() const { return has_snapshot_; }
+  // Events that the snapshot includes are still to come.
+  bool replaying() const { return sequence_ < snapshot_sequence_; }
+  // The job as the events so far tell it; while replaying it is behind job().
+  const v1::Job& shown() const { return replaying() ? replayed_ : job_; }
   // The job has ended and every event of it was seen.
   bool ended() const {
     return IsTerminal(job_.status().state()) && sequence_ >= snapshot_sequence_;
@@ -35,11 +39,9 @@ class JobTracker {
   int64_t sequence() const { return sequence_; }
 
  private:
-  void ApplyEvent(const v1::JobEvent& event);
-  void ApplyState(const v1::StateChanged& change);
-
   const std::optional<int64_t> after_;
   v1::Job job_;
+  v1::Job replayed_;
   bool has_snapshot_ = false;
   int64_t sequence_ = 0;
   int64_t snapshot_sequence_ = 0;

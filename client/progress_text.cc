@@ -72,7 +72,8 @@ std::string StateLine(const v1::StateChanged& change, int max_attempts) {
     if (!change.worker().empty()) absl::StrAppend(&line, " on ", Printable(change.worker()));
     if (change.attempt() > 1) absl::StrAppend(&line, ", attempt ", change.attempt());
   }
-  if (change.has_error()) {
+  // What ends the job ends the command too, with this error.
+  if (change.state() == v1::JOB_STATE_QUEUED && change.has_error()) {
     absl::StrAppend(&line, ": ", Printable(change.error().message()), " [",
                     Printable(change.error().reason()), "]");
   }
@@ -130,8 +131,11 @@ std::vector<std::string> BuildFrame(const v1::Job& job, const FrameStyle& style)
 
 std::string ProgressLine(const v1::Job& job) {
   const v1::JobStatus& status = job.status();
-  std::vector<std::string> parts = {
-      absl::StrFormat("%s %.0f %%", Activity(status), std::clamp(status.percent(), 0.0, 100.0))};
+  std::vector<std::string> parts = {Activity(status)};
+  // Nothing is done before a worker has it.
+  if (status.percent() > 0 || status.phase() != v1::PHASE_UNSPECIFIED) {
+    parts[0] += absl::StrFormat(" %.0f %%", std::clamp(status.percent(), 0.0, 100.0));
+  }
   const std::string speed = Speed(status.tokens_per_second());
   if (!speed.empty()) parts.push_back(speed);
   if (status.eta_seconds() > 0) {
@@ -167,7 +171,9 @@ std::string EventLine(const v1::JobEvent& event, int max_attempts) {
     case v1::JobEvent::kHealing:
       return HealingLine(event.healing());
     case v1::JobEvent::kLog:
-      if (event.log().severity() == v1::LogLine::SEVERITY_INFO) return "";
+      if (event.log().severity() == v1::LogLine::SEVERITY_INFO) {
+        return Printable(event.log().text());
+      }
       return absl::StrCat(
           event.log().severity() == v1::LogLine::SEVERITY_ERROR ? "error: " : "warning: ",
           Printable(event.log().text()));

@@ -27,7 +27,7 @@ std::vector<std::string> BuildFrame(const v1::Job& job, const FrameStyle& style)
 std::string ProgressLine(const v1::Job& job);
 
 // The line that an event leaves in the record: changes of state, ends of phases,
-// resumed phases, final perplexities, warnings. Empty for other events.
+// resumed phases, final perplexities, messages. Empty for other events.
 // `max_attempts` is the job's.
 std::string EventLine(const v1::JobEvent& event, int max_attempts);
 

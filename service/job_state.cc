@@ -132,6 +132,7 @@ class Decider {
     LF_RETURN_IF_ERROR(CheckLease(release.lease));
     record().completed_epoch = record().lease_epoch;
     record().counted_attempts -= 1;
+    status().set_max_attempts(status().max_attempts() + 1);
     NoteAttempt(AttemptOutcome::kReleased);
     if (state() == v1::JOB_STATE_CANCELLING) {
       ChangeState(v1::JOB_STATE_CANCELLED);
@@ -179,6 +180,8 @@ class Decider {
   }
 
   absl::Status operator()(const command::Cancel&) {
+    // Why an earlier attempt failed is not why the job ends.
+    if (!IsTerminal(state())) status().clear_error();
     if (state() == v1::JOB_STATE_QUEUED) ChangeState(v1::JOB_STATE_CANCELLED);
     if (state() == v1::JOB_STATE_RUNNING) ChangeState(v1::JOB_STATE_CANCELLING);
     return absl::OkStatus();
@@ -233,11 +236,13 @@ class Decider {
     NoteAttempt(outcome, error.reason());
     const bool again = error.retryable() && !IsHopeless(error) &&
                        error.error_class() != v1::ERROR_CLASS_USER &&
-                       record().counted_attempts < status().max_attempts();
-    *status().mutable_error() = std::move(error);
+                       status().attempt() < status().max_attempts();
     if (cancelling) {
       ChangeState(v1::JOB_STATE_CANCELLED);
-    } else if (again) {
+      return;
+    }
+    *status().mutable_error() = std::move(error);
+    if (again) {
       record().claimable_time = now_ + (backoff ? Backoff() : absl::ZeroDuration());
       ChangeState(v1::JOB_STATE_QUEUED);
     } else {
@@ -277,6 +282,7 @@ class Decider {
     change.set_state(state);
     change.set_attempt(status.attempt());
     change.set_worker(status.worker());
+    change.set_max_attempts(status.max_attempts());
     if (status.has_error()) *change.mutable_error() = status.error();
     if (status.has_result()) *change.mutable_result() = status.result();
   }

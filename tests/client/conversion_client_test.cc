@@ -178,6 +178,24 @@ TEST(JobOutcomeTest, EndsBecomeExitCodes) {
   EXPECT_EQ(ReasonOf(failed), "SCRATCH_FULL");
 }
 
+TEST(JobOutcomeTest, SaysWhatToDoInWordsOfTheCommand) {
+  v1::Job job;
+  job.set_name("jobs/1");
+  job.mutable_status()->set_state(v1::JOB_STATE_FAILED);
+  v1::ConversionError& error = *job.mutable_status()->mutable_error();
+  error.set_message("no luck");
+  error.set_reason("SOME_NEW_REASON");
+  error.set_error_class(v1::ERROR_CLASS_USER);
+  EXPECT_THAT(NextStepOf(JobOutcome(job)), HasSubstr("submit again"));
+  EXPECT_EQ(JobOutcome(job).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ConversionOutcome(job).message(), "the conversion failed: no luck");
+  EXPECT_THAT(NextStepOf(ConversionOutcome(job)), HasSubstr("run the same command again"));
+  error.set_reason("JOB_DEADLINE");
+  error.set_error_class(v1::ERROR_CLASS_RESOURCE);
+  EXPECT_THAT(NextStepOf(JobOutcome(job)), HasSubstr("raise --deadline"));
+  EXPECT_EQ(JobOutcome(job).code(), absl::StatusCode::kDeadlineExceeded);
+}
+
 TEST(HealthTest, EncodesAndDecodesTheTwoMessages) {
   EXPECT_EQ(EncodeHealthRequest(""), "");
   EXPECT_EQ(EncodeHealthRequest("ab"),

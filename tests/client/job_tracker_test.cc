@@ -41,5 +41,39 @@ TEST(JobTrackerTest, ReplaysHistoryOfAnEndedJobBeforeItEnds) {
   EXPECT_TRUE(tracker.ended());
 }
 
+TEST(JobTrackerTest, ShowsTheJobAsItWasWhileItReplays) {
+  JobTracker tracker(0);
+  v1::WatchJobResponse snapshot = SnapshotOf(v1::JOB_STATE_RUNNING, 3);
+  snapshot.mutable_snapshot()->mutable_job()->mutable_status()->set_percent(80);
+  snapshot.mutable_snapshot()->mutable_job()->mutable_status()->set_max_attempts(3);
+  ASSERT_TRUE(tracker.Apply(snapshot).ok());
+  EXPECT_TRUE(tracker.replaying());
+  ASSERT_TRUE(tracker.Apply(StateEvent(v1::JOB_STATE_RUNNING, 1)).ok());
+  EXPECT_EQ(tracker.shown().status().percent(), 0);
+  EXPECT_EQ(tracker.shown().status().max_attempts(), 3);
+  ASSERT_TRUE(tracker.Apply(PercentEvent(40, 2)).ok());
+  EXPECT_EQ(tracker.shown().status().percent(), 40);
+  EXPECT_EQ(tracker.job().status().percent(), 80);
+  ASSERT_TRUE(tracker.Apply(PercentEvent(79, 3)).ok());
+  EXPECT_FALSE(tracker.replaying());
+  EXPECT_EQ(tracker.shown().status().percent(), 80);
+}
+
+TEST(JobTrackerTest, ANewAttemptBeginsAtNothing) {
+  JobTracker tracker;
+  ASSERT_TRUE(tracker.Apply(SnapshotOf(v1::JOB_STATE_RUNNING, 1)).ok());
+  ASSERT_TRUE(tracker.Apply(PercentEvent(40, 2)).ok());
+  v1::WatchJobResponse queued = StateEvent(v1::JOB_STATE_QUEUED, 3);
+  queued.mutable_event()->mutable_state_changed()->mutable_error()->set_reason("WORKER_LOST");
+  ASSERT_TRUE(tracker.Apply(queued).ok());
+  v1::WatchJobResponse running = StateEvent(v1::JOB_STATE_RUNNING, 4);
+  running.mutable_event()->mutable_state_changed()->set_max_attempts(4);
+  ASSERT_TRUE(tracker.Apply(running).ok());
+  EXPECT_EQ(tracker.job().status().percent(), 0);
+  EXPECT_EQ(tracker.job().status().phase(), v1::PHASE_UNSPECIFIED);
+  EXPECT_EQ(tracker.job().status().max_attempts(), 4);
+  EXPECT_FALSE(tracker.job().status().has_error());
+}
+
 }  // namespace
 }  // namespace latentforge::client

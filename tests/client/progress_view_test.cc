@@ -168,11 +168,11 @@ TEST(PlainViewTest, PrintsChangesAtOnceAndProgressSeldom) {
               ElementsAre(line, line, line, "calibrating done in 12.3 s, 2,345 tokens/s\n"));
 }
 
-TEST(EventLineTest, WarningsAndFailuresAreKeptInformationIsNot) {
+TEST(EventLineTest, MessagesAndFailuresAreKept) {
   v1::JobEvent event;
   event.mutable_log()->set_text("held back 5 %\n");
   event.mutable_log()->set_severity(v1::LogLine::SEVERITY_INFO);
-  EXPECT_EQ(EventLine(event, 3), "");
+  EXPECT_EQ(EventLine(event, 3), "held back 5 %?");
   event.mutable_log()->set_severity(v1::LogLine::SEVERITY_WARNING);
   EXPECT_EQ(EventLine(event, 3), "warning: held back 5 %?");
   event.mutable_state_changed()->set_state(v1::JOB_STATE_QUEUED);
@@ -181,6 +181,15 @@ TEST(EventLineTest, WarningsAndFailuresAreKeptInformationIsNot) {
   event.mutable_state_changed()->mutable_error()->set_reason("WORKER_LOST");
   EXPECT_EQ(EventLine(event, 3),
             "attempt 1 of 3 failed, trying again: the worker died [WORKER_LOST]");
+  // The command's error says why.
+  event.mutable_state_changed()->set_state(v1::JOB_STATE_FAILED);
+  EXPECT_EQ(EventLine(event, 3), "failed");
+}
+
+TEST(ProgressLineTest, AJobThatNobodyHasTakenHasNoShare) {
+  v1::Job job;
+  job.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(ProgressLine(job), "queued");
 }
 
 TEST(MakeProgressViewTest, AnimatesOnlyOnATerminal) {

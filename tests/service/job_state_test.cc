@@ -237,6 +237,38 @@ TEST(JobStateTest, LeaseExpiryCountsAndReleaseDoesNot) {
   EXPECT_EQ(expired.attempt->outcome, AttemptOutcome::kLeaseExpired);
 }
 
+TEST(JobStateTest, AnAttemptThatWasGivenBackMakesRoomForAnother) {
+  JobRecord record = InState(R, /*max_attempts=*/3);
+  const Transition released = MustDecide(record, command::Release{kLease});
+  EXPECT_EQ(released.next.job.status().max_attempts(), 4);
+  EXPECT_EQ(released.events[0].state_changed().max_attempts(), 4);
+  record = released.next;
+  for (int attempt = 2; attempt <= 4; ++attempt) {
+    record = MustDecide(record, command::Claim{"w", kLease30}, record.claimable_time).next;
+    EXPECT_EQ(record.job.status().attempt(), attempt);
+    record =
+        MustDecide(record, command::Fail{{attempt, attempt}, Error(v1::ERROR_CLASS_SYSTEM, true)},
+                   record.claimable_time)
+            .next;
+    EXPECT_EQ(record.job.status().state(), attempt < 4 ? Q : F);
+  }
+}
+
+TEST(JobStateTest, ACancelledJobHasNoErrorOfAnEarlierAttempt) {
+  JobRecord record =
+      MustDecide(InState(R), command::Fail{kLease, Error(v1::ERROR_CLASS_SYSTEM, true)}).next;
+  ASSERT_TRUE(record.job.status().has_error());
+  EXPECT_FALSE(MustDecide(record, command::Cancel{}).next.job.status().has_error());
+  record = MustDecide(record, command::Claim{"w", kLease30}, record.claimable_time).next;
+  record = MustDecide(record, command::Cancel{}).next;
+  ASSERT_EQ(record.job.status().state(), C);
+  const Transition lost = MustDecide(record, command::ExpireLease{}, kNow + absl::Hours(1));
+  EXPECT_EQ(lost.next.job.status().state(), X);
+  EXPECT_FALSE(lost.next.job.status().has_error());
+  EXPECT_FALSE(lost.events[0].state_changed().has_error());
+  EXPECT_EQ(lost.attempt->reason, "WORKER_LOST");  // kept with the attempt
+}
+
 TEST(JobStateTest, FailedAttemptWaitsLongerEachTime) {
   const StatePolicy policy = {.retry_backoff = absl::Seconds(10)};
   JobRecord record = Queued(10);
