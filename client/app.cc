@@ -16,11 +16,12 @@
 #include "base/version.h"
 #include "client/commands/convert.h"
 #include "client/commands/flag_checks.h"
+#include "client/commands/help.h"
 #include "client/commands/info.h"
 #include "client/commands/job.h"
 #include "client/error.h"
 #include "client/exit_code.h"
-#include "client/output.h"
+#include "client/program_name.h"
 #include "client/suggest.h"
 
 namespace latentforge::client {
@@ -46,18 +47,6 @@ std::vector<std::string> FlagNames(const CLI::App& command) {
   return names;
 }
 
-std::vector<std::string> CommandNames(const CLI::App& command) {
-  std::vector<std::string> names;
-  for (const CLI::App* child : command.get_subcommands({})) names.push_back(child->get_name());
-  return names;
-}
-
-// "latentforge job" of the command `job`.
-std::string CommandPath(const CLI::App& command) {
-  if (command.get_parent() == nullptr) return command.get_name();
-  return absl::StrCat(CommandPath(*command.get_parent()), " ", command.get_name());
-}
-
 absl::Status UsageError(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App* command = Deepest(app);
   // Our checks go on after the name of the flag: "--seed: is ...".
@@ -78,8 +67,17 @@ absl::Status UsageError(const CLI::App& app, const CLI::ParseError& error) {
                       absl::StrCat(CommandPath(*command), " --help"));
 }
 
-void Report(const absl::Status& status, bool json, Terminal& terminal) {
-  terminal.Write(json ? RenderErrorJson(status) : RenderErrorText(status));
+void Report(const absl::Status& status, bool json, const CommandContext& context) {
+  const absl::Status complete =
+      WithNextStep(status, WithProgram(NextStepOf(status), context.program));
+  context.terminal.Write(json ? RenderErrorJson(complete) : RenderErrorText(complete));
+}
+
+// A wrong flag that only the command itself could see.
+absl::Status WithHelp(const absl::Status& status, const CLI::App& app) {
+  const bool usage = ExitCodeOf(status) == kExitUsage && ReasonOf(status).empty();
+  if (!usage || !NextStepOf(status).empty()) return status;
+  return WithNextStep(status, absl::StrCat(CommandPath(*Deepest(app)), " --help"));
 }
 
 // Also for arguments that do not parse.
@@ -100,15 +98,9 @@ bool WantsJson(const std::vector<std::string>& arguments) {
 class HelpFormatter : public CLI::Formatter {
  public:
   std::string make_subcommand(const CLI::App* command) const override {
-    std::string summary = command->get_description();
-    if (const size_t gap = summary.rfind("\n\n"); gap != std::string::npos) {
-      summary.erase(0, gap + 2);
-    }
-    summary = summary.substr(0, summary.find_first_of(".:;"));
-    std::replace(summary.begin(), summary.end(), '\n', ' ');
     return absl::StrCat("  ", command->get_name(),
                         std::string(14 - std::min<size_t>(12, command->get_name().size()), ' '),
-                        summary, "\n");
+                        Summary(*command), "\n");
   }
 };
 
@@ -126,6 +118,7 @@ int RunApp(int argc, const char* const* argv, const CommandContext& context) {
   AddEvaluateCommand(&app, context, &selection);
   AddJobCommands(&app, context, &selection);
   AddInfoCommands(&app, context, &selection);
+  AddHelpCommand(&app, &selection);
   RefuseEmptyTexts(&app);
   // CLI11 reports by exception; this is the one place that meets it.
   try {
@@ -134,11 +127,12 @@ int RunApp(int argc, const char* const* argv, const CommandContext& context) {
     return app.exit(asked);
   } catch (const CLI::ParseError& error) {
     const absl::Status status = UsageError(app, error);
-    Report(status, json, context.terminal);
+    Report(status, json, context);
     return ExitCodeOf(status);
   }
-  const absl::Status status = selection.command ? selection.command() : absl::OkStatus();
-  if (!status.ok()) Report(status, json, context.terminal);
+  const absl::Status status =
+      WithHelp(selection.command ? selection.command() : absl::OkStatus(), app);
+  if (!status.ok()) Report(status, json, context);
   return ExitCodeOf(status);
 }
 

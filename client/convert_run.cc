@@ -64,7 +64,7 @@ absl::StatusOr<v1::Job> Submit(ConversionClient& client, const JobDraft& draft,
 }
 
 absl::Status PrintResult(const v1::ConversionResult& result, OutputFormat format,
-                         const JobDraft& draft) {
+                         const JobDraft& draft, const std::string& program) {
   if (format == OutputFormat::kName) {
     return PrintOutput(absl::StrCat(PathText(result.artifact_uri()), "\n"));
   }
@@ -75,12 +75,12 @@ absl::Status PrintResult(const v1::ConversionResult& result, OutputFormat format
     return PrintOutput(
         absl::StrCat(WriteJson(report, format == OutputFormat::kJson ? 2 : -1), "\n"));
   }
-  const std::string& text_uri = draft.spec.evaluation().corpus().uri().empty()
-                                    ? draft.spec.calibration().corpora(0).uri()
-                                    : draft.spec.evaluation().corpus().uri();
-  return PrintOutput(absl::StrCat(ResultTable(result), "\nnext: latentforge evaluate ",
-                                  ShellWord(PathText(result.artifact_uri())), " --text ",
-                                  ShellWord(PathText(text_uri)), "\n"));
+  // The text that was measured already; the calibration text would flatter.
+  const std::string& measured = draft.spec.evaluation().corpus().uri();
+  const std::string text = measured.empty() ? "OTHER.txt" : ShellWord(PathText(measured));
+  return PrintOutput(absl::StrCat(ResultTable(result, draft.spec), "\nnext: ", program,
+                                  " evaluate ", ShellWord(PathText(result.artifact_uri())),
+                                  " --text ", text, "\n"));
 }
 
 // Follows the job; after the first Ctrl-C asks for cancellation and follows on.
@@ -129,6 +129,12 @@ absl::Status CheckLocalDevice(const std::string& device) {
       "leave --device out, or submit to a server with a GPU worker: latentforge job submit");
 }
 
+// With the reason that a submitted job would be refused for.
+absl::Status InputStatus(const absl::Status& status) {
+  const bool model = absl::StartsWith(status.message(), "MODEL");
+  return WithReason(status, model ? "SOURCE_NOT_READABLE" : "CORPUS_NOT_READABLE");
+}
+
 absl::Status Interruption() {
   return WithExitCode(absl::CancelledError("interrupted; the conversion was cancelled"),
                       kExitInterrupted);
@@ -142,11 +148,12 @@ absl::StatusOr<std::filesystem::path> StateRoot(const ConvertOptions& options,
 }
 
 // The work folder is of use as long as a rerun could continue in it, or somebody
-// has to look into the logs.
+// has to look into the logs. Another deadline is another specification, and folder.
 bool WorkIsDone(const v1::Job& job) {
   const v1::JobStatus& status = job.status();
   return status.state() != v1::JOB_STATE_FAILED ||
-         status.error().error_class() == v1::ERROR_CLASS_USER;
+         status.error().error_class() == v1::ERROR_CLASS_USER ||
+         status.error().reason() == "JOB_DEADLINE";
 }
 
 // A private server that does not answer has died, as by a limit of the shell: how it
@@ -185,7 +192,7 @@ absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, const JobDraft& draft,
 absl::Status RunConvert(const ConvertOptions& options, const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.output));
   LF_ASSIGN_OR_RETURN(const JobDraft draft, BuildDraft(options.spec, context.files));
-  LF_RETURN_IF_ERROR(CheckLocalInputs(draft, context.files));
+  LF_RETURN_IF_ERROR(InputStatus(CheckLocalInputs(draft, context.files)));
   LF_RETURN_IF_ERROR(CheckLocalDevice(draft.spec.device()));
   LF_ASSIGN_OR_RETURN(const std::filesystem::path root, StateRoot(options, context));
   const std::string digest = SpecDigest(draft.spec);
@@ -206,12 +213,13 @@ absl::Status RunConvert(const ConvertOptions& options, const CommandContext& con
   if (remove) {
     LF_RETURN_IF_ERROR(folder.Remove());
   } else {
-    context.terminal.Write(absl::StrCat("kept: ", folder.path().string(), "\n"));
+    context.terminal.Write(absl::StrCat("kept: ", folder.path().string(),
+                                        " (logs; the same command goes on with what is there)\n"));
   }
   if (!job.ok()) return job.status();
   if (job->status().state() == v1::JOB_STATE_CANCELLED && Interrupted()) return Interruption();
-  LF_RETURN_IF_ERROR(JobOutcome(*job));
-  return PrintResult(job->status().result(), format, draft);
+  LF_RETURN_IF_ERROR(ConversionOutcome(*job));
+  return PrintResult(job->status().result(), format, draft, context.program);
 }
 
 }  // namespace latentforge::client

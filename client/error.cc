@@ -4,9 +4,11 @@
 #include <utility>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
+#include "client/advice.h"
 
 namespace latentforge::client {
 namespace {
@@ -34,7 +36,7 @@ std::optional<ExitCode> ExitCodeOfReason(absl::string_view reason) {
   return std::nullopt;
 }
 
-// For programs, where nobody gave one.
+// Where nobody gave one.
 std::string GeneralReason(const absl::Status& status) {
   switch (ExitCodeOf(status)) {
     case kExitUsage:
@@ -48,6 +50,18 @@ std::string GeneralReason(const absl::Status& status) {
     default:
       return absl::StatusCodeToString(status.code());
   }
+}
+
+std::string ReasonOrGeneral(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  return reason.empty() ? GeneralReason(status) : reason;
+}
+
+// "--kv-budget is 2, expected ...", "--out: /a exists and is not empty".
+std::string ViolationText(const FieldViolation& violation) {
+  const bool goes_on = absl::StartsWith(violation.description, "is ") ||
+                       absl::StartsWith(violation.description, "has ");
+  return absl::StrCat(FlagOfField(violation.field), goes_on ? " " : ": ", violation.description);
 }
 
 }  // namespace
@@ -81,7 +95,10 @@ int ExitCodeOf(const absl::Status& status) {
 
 std::string ReasonOf(const absl::Status& status) { return PayloadOf(status, kReasonUrl); }
 
-std::string NextStepOf(const absl::Status& status) { return PayloadOf(status, kNextStepUrl); }
+std::string NextStepOf(const absl::Status& status) {
+  const std::string next = PayloadOf(status, kNextStepUrl);
+  return next.empty() && !status.ok() ? AdviceOn(ReasonOrGeneral(status)) : next;
+}
 
 std::vector<FieldViolation> ViolationsOf(const absl::Status& status) {
   std::vector<FieldViolation> violations;
@@ -95,14 +112,18 @@ std::vector<FieldViolation> ViolationsOf(const absl::Status& status) {
   return violations;
 }
 
+// The server's message repeats the violations, under the names of the API.
 std::string RenderErrorText(const absl::Status& status) {
-  std::string text = absl::StrCat("error: ", status.message());
-  if (const std::string reason = ReasonOf(status); !reason.empty()) {
-    absl::StrAppend(&text, " [", reason, "]");
-  }
-  absl::StrAppend(&text, "\n");
-  for (const FieldViolation& violation : ViolationsOf(status)) {
-    absl::StrAppend(&text, "  ", violation.field, ": ", violation.description, "\n");
+  const std::vector<FieldViolation> violations = ViolationsOf(status);
+  const std::string message = violations.empty() ? std::string(status.message())
+                              : violations.size() == 1
+                                  ? ViolationText(violations[0])
+                                  : absl::StrCat(violations.size(), " settings are wrong");
+  std::string text = absl::StrCat("error: ", message, " [", ReasonOrGeneral(status), "]\n");
+  if (violations.size() > 1) {
+    for (const FieldViolation& violation : violations) {
+      absl::StrAppend(&text, "  ", ViolationText(violation), "\n");
+    }
   }
   if (const std::string next = NextStepOf(status); !next.empty()) {
     absl::StrAppend(&text, "next: ", next, "\n");
@@ -114,8 +135,7 @@ std::string RenderErrorJson(const absl::Status& status) {
   Json error = {{"code", absl::StatusCodeToString(status.code())},
                 {"message", std::string(status.message())},
                 {"exitCode", ExitCodeOf(status)}};
-  const std::string reason = ReasonOf(status);
-  error["reason"] = reason.empty() ? GeneralReason(status) : reason;
+  error["reason"] = ReasonOrGeneral(status);
   if (const std::string next = NextStepOf(status); !next.empty()) error["nextStep"] = next;
   Json violations = Json::array();
   for (const FieldViolation& violation : ViolationsOf(status)) {

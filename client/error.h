@@ -29,12 +29,14 @@ absl::Status WithExitCode(absl::Status status, ExitCode code);
 // The exit status of a command that ended like this.
 int ExitCodeOf(const absl::Status& status);
 
-// What an error carries; empty when it carries none.
+// What an error carries; empty when it carries none. The next step is the advice on
+// its reason (client/advice.h) where nobody gave one.
 std::string ReasonOf(const absl::Status& status);
 std::string NextStepOf(const absl::Status& status);
 std::vector<FieldViolation> ViolationsOf(const absl::Status& status);
 
-// For people: "error: MESSAGE [REASON]", one line a violation, the next step.
+// For people: "error: MESSAGE [REASON]", one line a violation under the name of its
+// flag, and the next step, by the reason where nobody gave one.
 std::string RenderErrorText(const absl::Status& status);
 
 // For programs, on one line: {"error":{"code","reason","message",

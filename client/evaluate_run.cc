@@ -34,16 +34,37 @@ std::optional<std::string> Number(const std::optional<int32_t>& value) {
   return value.has_value() ? std::optional<std::string>(absl::StrCat(*value)) : std::nullopt;
 }
 
-// The members of the measured object, one a line; nested ones stay JSON.
+std::string FigureText(const std::string& key, const Json& value) {
+  if (key == "seconds") return FormatSeconds(value.get<double>());
+  if (key == "peak_rss_bytes") return FormatBytes(value.get<int64_t>());
+  if (value.is_string()) return Printable(value.get<std::string>());
+  if (value.is_number_integer()) return FormatCount(value.get<int64_t>());
+  return value.is_number_float() ? FormatFigure(value.get<double>()) : Printable(WriteJson(value));
+}
+
+}  // namespace
+
 std::string FiguresTable(const Json& figures) {
+  static constexpr std::pair<const char*, const char*> kNames[] = {
+      {"perplexity", "perplexity"},
+      {"kv_bytes_per_token", "KV cache bytes a token"},
+      {"windows", "windows"},
+      {"window_length", "tokens in each"},
+      {"seconds", "time"},
+      {"tokens_per_second", "tokens/s"},
+      {"peak_rss_bytes", "peak memory"},
+      {"dtype", "computed in"},
+      {"device", "device"},
+      {"text", "measured on"},
+      {"model", "model"}};
   std::vector<std::vector<std::string>> rows;
-  for (const auto& [key, value] : figures.items()) {
-    rows.push_back({Printable(key), value.is_string()         ? Printable(value.get<std::string>())
-                                    : value.is_number_float() ? FormatFigure(value.get<double>())
-                                                              : Printable(WriteJson(value))});
+  for (const auto& [key, name] : kNames) {
+    if (figures.contains(key)) rows.push_back({name, FigureText(key, figures[key])});
   }
   return FormatTable({}, rows);
 }
+
+namespace {
 
 absl::Status PrintFigures(const std::string& text, OutputFormat format) {
   const absl::StatusOr<Json> figures = ParseJson(text);
@@ -83,10 +104,15 @@ std::vector<std::string> EvaluateCommandLine(const EvaluateOptions& options,
 
 absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.output));
+  if (format == OutputFormat::kName) {
+    return absl::InvalidArgumentError("-o is \"name\", expected table, json or jsonl");
+  }
   for (const auto& [flag, path] :
        {std::pair<const char*, std::string>{"MODEL", options.model}, {"--text", options.text}}) {
     if (!context.files.exists(context.files.current_folder / path)) {
-      return absl::NotFoundError(absl::StrCat(flag, " ", path, ": no such file or folder"));
+      return WithReason(
+          absl::NotFoundError(absl::StrCat(flag, " ", path, ": no such file or folder")),
+          flag[0] == 'M' ? "SOURCE_NOT_READABLE" : "CORPUS_NOT_READABLE");
     }
   }
   LF_ASSIGN_OR_RETURN(

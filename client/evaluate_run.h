@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "base/json.h"
 #include "client/commands/command.h"
 
 namespace latentforge::client {
@@ -27,6 +28,9 @@ struct EvaluateOptions {
 // The command line of the compute process.
 std::vector<std::string> EvaluateCommandLine(const EvaluateOptions& options,
                                              const std::filesystem::path& program);
+
+// What `latentforge-convert evaluate` measured, for people.
+std::string FiguresTable(const Json& figures);
 
 // Runs it, shows its events, prints what it measured. Cancelled after Ctrl-C.
 absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& context);

@@ -73,7 +73,7 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
   LF_RETURN_IF_ERROR(JobOutcome(result->job));
   if (events) return absl::OkStatus();
   if (format == OutputFormat::kTable)
-    return PrintOutput(ResultTable(result->job.status().result()));
+    return PrintOutput(ResultTable(result->job.status().result(), result->job.spec()));
   LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(result->job, format));
   return PrintOutput(text);
 }

@@ -67,7 +67,7 @@ std::string JobTable(const v1::Job& job) {
                                           Printable(status.error().reason()), "]")});
   }
   std::string table = FormatTable({}, rows);
-  if (status.has_result()) absl::StrAppend(&table, "\n", ResultTable(status.result()));
+  if (status.has_result()) absl::StrAppend(&table, "\n", ResultTable(status.result(), job.spec()));
   return table;
 }
 

@@ -24,6 +24,14 @@ std::string Share(int64_t after, int64_t before) {
                          100.0 * static_cast<double>(after) / static_cast<double>(before));
 }
 
+// The text on which perplexity was measured; empty when the specification names none.
+std::string EvaluationText(const v1::JobSpec& spec) {
+  if (const std::string& uri = spec.evaluation().corpus().uri(); !uri.empty()) return PathText(uri);
+  if (spec.calibration().corpora().empty()) return "";
+  return absl::StrCat("the end of ", PathText(spec.calibration().corpora(0).uri()),
+                      ", held back from calibration");
+}
+
 }  // namespace
 
 std::string PathText(const std::string& uri) {
@@ -38,7 +46,7 @@ std::string ShellWord(const std::string& text) {
   return absl::StrCat("'", absl::StrReplaceAll(text, {{"'", "'\\''"}}), "'");
 }
 
-std::string ResultTable(const v1::ConversionResult& result) {
+std::string ResultTable(const v1::ConversionResult& result, const v1::JobSpec& spec) {
   std::vector<std::vector<std::string>> rows;
   rows.push_back({"perplexity", FormatFigure(result.perplexity_base()),
                   FormatFigure(result.perplexity_converted()),
@@ -60,9 +68,14 @@ std::string ResultTable(const v1::ConversionResult& result) {
   phases.push_back({"total", FormatSeconds(total), ""});
   absl::StrAppend(&text, "\n", FormatTable({"phase", "time", "tokens/s"}, phases), "\n");
 
-  absl::StrAppend(&text, FormatTable({}, {{"peak memory", FormatBytes(result.peak_rss_bytes())},
-                                          {"artifact", PathText(result.artifact_uri())},
-                                          {"report", PathText(result.report_uri())}}));
+  std::vector<std::vector<std::string>> more = {
+      {"peak memory", FormatBytes(result.peak_rss_bytes())}};
+  if (const std::string measured = EvaluationText(spec); !measured.empty()) {
+    more.push_back({"measured on", measured});
+  }
+  more.push_back({"artifact", PathText(result.artifact_uri())});
+  more.push_back({"report", PathText(result.report_uri())});
+  absl::StrAppend(&text, FormatTable({}, more));
   return text;
 }
 

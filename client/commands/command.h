@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "base/clock.h"
@@ -16,6 +17,7 @@ struct CommandContext {
   Clock& clock;
   FileAccess files;
   GetEnvironment environment;
+  std::string program = "latentforge";  // how to call it (client/program_name.h)
 };
 
 // A command as its flags have set it up. The status becomes message and exit

@@ -9,9 +9,7 @@
 #include "client/commands/flag_checks.h"
 #include "client/commands/job.h"
 #include "client/evaluate_run.h"
-#include "client/exit_code.h"
 #include "client/info_run.h"
-#include "client/output.h"
 
 namespace latentforge::client {
 namespace {
@@ -28,7 +26,10 @@ void Choose(CLI::App* command, const std::shared_ptr<Options>& options,
 }
 
 void AddInspect(CLI::App* app, const CommandContext& context, Selection* selection) {
-  CLI::App* model = app->add_subcommand("model", "Looks at checkpoints on this machine");
+  CLI::App* model = app->add_subcommand("model", R"(Example:
+  latentforge model inspect ./SmolLM2-135M-Instruct
+
+Looks at checkpoints on this machine.)");
   model->require_subcommand(1);
   auto options = std::make_shared<InspectOptions>();
   CLI::App* command = model->add_subcommand("inspect", R"(Example:
@@ -42,10 +43,16 @@ budgets would make of it.)");
 }
 
 void AddWorkers(CLI::App* app, const CommandContext& context, Selection* selection) {
-  CLI::App* worker = app->add_subcommand("worker", "Looks at the workers of a server");
+  CLI::App* worker = app->add_subcommand("worker", R"(Example:
+  latentforge worker list
+
+Looks at the workers of a server.)");
   worker->require_subcommand(1);
   auto options = std::make_shared<ListWorkersOptions>();
-  CLI::App* command = worker->add_subcommand("list", "Lists the workers that were seen lately.");
+  CLI::App* command = worker->add_subcommand("list", R"(Example:
+  latentforge worker list --server localhost:8470
+
+Lists the workers that were seen lately.)");
   command->add_option("--page-size", options->page_size, "Most workers in a page (default: 50)")
       ->check(Integer(1, 1000));
   command->add_option("--page-token", options->page_token, "The page to show (default: the first)");
@@ -79,23 +86,6 @@ Shows the version of this program, and with --server or --ask-server of the serv
                     "Asks the server of $LATENTFORGE_SERVER, or the default one (default: off)");
   AddServerOptions(command, &options->server, kFormats);
   Choose(command, options, RunVersion, context, selection);
-}
-
-void AddHelp(CLI::App* app, Selection* selection) {
-  CLI::App* help = app->add_subcommand("help", "Shows help on a topic: exit-codes");
-  auto topic = std::make_shared<std::string>();
-  help->add_option("TOPIC", *topic, "A command, or exit-codes");
-  help->callback([topic, app, selection] {
-    selection->command = [topic, app]() -> absl::Status {
-      if (topic->empty()) return PrintOutput(app->help());
-      if (*topic == "exit-codes") return PrintOutput(ExitCodesHelp());
-      for (const CLI::App* command : app->get_subcommands({})) {
-        if (command->get_name() == *topic) return PrintOutput(command->help());
-      }
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", *topic, "\" is no topic, expected a command or exit-codes"));
-    };
-  });
 }
 
 }  // namespace
@@ -134,7 +124,6 @@ void AddInfoCommands(CLI::App* app, const CommandContext& context, Selection* se
   AddWorkers(app, context, selection);
   AddHealth(app, context, selection);
   AddVersion(app, context, selection);
-  AddHelp(app, selection);
 }
 
 }  // namespace latentforge::client

@@ -38,7 +38,8 @@ void AddSubmit(CLI::App* app, const CommandContext& context, Selection* selectio
 
 Submits a conversion to a server and prints the job's name.)");
   AddSpecOptions(command, &options->spec);
-  AddServerOptions(command, &options->server, "name for table, json or jsonl (default: table)");
+  AddServerOptions(command, &options->server,
+                   "table (the job's name alone), json or jsonl (default: table)");
   command->add_option("--request-id", options->request_id,
                       "Submitting twice with the same id makes one job (default: a new UUID)");
   command->add_flag("--validate-only", options->validate_only,
@@ -114,7 +115,10 @@ void AddServerOptions(CLI::App* app, ServerOptions* options, const std::string& 
 }
 
 void AddJobCommands(CLI::App* app, const CommandContext& context, Selection* selection) {
-  CLI::App* job = app->add_subcommand("job", "Submits and follows jobs on a server");
+  CLI::App* job = app->add_subcommand("job", R"(Example:
+  latentforge job list --state running
+
+Submits and follows jobs on a server.)");
   job->require_subcommand(1);
   AddSubmit(job, context, selection);
   AddOneJob(job, "get", "Shows one job.", RunGetJob, context, selection);

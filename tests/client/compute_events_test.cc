@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/evaluate_run.h"
 #include "client/progress_text.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -45,6 +46,19 @@ TEST(ComputeEventsTest, AFailureIsTheErrorEventOrTheEndOfTheLog) {
   refused.TakeLine(
       R"({"error":{"reason":"MALFORMED_CONFIG","message":"no","errorClass":"ERROR_CLASS_USER"}})");
   EXPECT_EQ(refused.Failure("exit code 1").code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(FiguresTableTest, IsForPeople) {
+  EXPECT_EQ(FiguresTable({{"perplexity", 23.576},
+                          {"peak_rss_bytes", 232816640},
+                          {"kv_bytes_per_token", 11520},
+                          {"seconds", 36.24},
+                          {"text", "a.txt"}}),
+            "perplexity              23.58\n"
+            "KV cache bytes a token  11,520\n"
+            "time                    36.2 s\n"
+            "peak memory             222.0 MiB\n"
+            "measured on             a.txt\n");
 }
 
 }  // namespace

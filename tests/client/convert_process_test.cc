@@ -139,7 +139,10 @@ TEST_F(ConvertTest, EndsWithTheTableAndLeavesNothingBehind) {
   const Ending ending = Finish(*Start("table"));
   EXPECT_EQ(ending.how, "exit code 0") << ending.progress;
   EXPECT_THAT(ending.output, HasSubstr("perplexity              10.00   11.00  1.100"));
-  EXPECT_THAT(ending.output, HasSubstr("next: latentforge evaluate "));
+  // No text was named: the calibration text would flatter.
+  EXPECT_THAT(ending.output, HasSubstr("held back from calibration\n"));
+  EXPECT_THAT(ending.output, HasSubstr("/latentforge evaluate "));
+  EXPECT_THAT(ending.output, HasSubstr(" --text OTHER.txt\n"));
   EXPECT_THAT(ending.progress, HasSubstr("calibrating done in 1.0 s, 9 tokens/s"));
   EXPECT_THAT(LeftInWork(), IsEmpty());
 }
@@ -230,7 +233,13 @@ TEST_F(ConvertTest, AFullDiskEndsTheOnlyMachinesJobAtOnce) {
                       success_));
   const Ending ending = Finish(*Start("table"));
   EXPECT_EQ(ending.how, "exit code 3") << ending.progress;
-  EXPECT_THAT(ending.progress, HasSubstr("disk of /out has 5 bytes free, expected at least 7"));
+  const std::string why = "disk of /out has 5 bytes free, expected at least 7";
+  EXPECT_THAT(ending.progress,
+              HasSubstr(absl::StrCat("\nfailed\nkept: ", (folder_ / "work").string())));
+  EXPECT_THAT(ending.progress, HasSubstr(absl::StrCat("error: the conversion failed: ", why,
+                                                      " [OUTPUT_DISK_FULL]\nnext: free disk")));
+  EXPECT_EQ(ending.progress.find(why), ending.progress.rfind(why));
+  EXPECT_THAT(ending.progress, Not(HasSubstr("jobs/")));
   EXPECT_THAT(ending.progress, Not(HasSubstr("trying again")));
 }
 

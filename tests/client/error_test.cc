@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "client/advice.h"
 #include "client/exit_code.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -42,10 +43,36 @@ absl::Status FullError() {
 
 TEST(ErrorTest, TextHasMessageReasonViolationsAndNextStep) {
   EXPECT_EQ(RenderErrorText(FullError()),
-            "error: kvBudget is 2, expected (0, 1] [INVALID_FIELD]\n"
-            "  spec.budget.kv_budget: is 2\n"
-            "  spec.device: is \"x\"\n"
+            "error: 2 settings are wrong [INVALID_FIELD]\n"
+            "  --kv-budget is 2\n"
+            "  --device is \"x\"\n"
             "next: correct it\n");
+}
+
+TEST(ErrorTest, OneViolationIsSaidOnceAndTheReasonGivesAdvice) {
+  absl::Status status = absl::InvalidArgumentError("spec.output.uri: /a is not empty");
+  status = WithViolations(status, {{"spec.output.uri", "/a is not empty"}});
+  EXPECT_EQ(RenderErrorText(WithReason(status, "OUTPUT_NOT_EMPTY")),
+            "error: --out: /a is not empty [OUTPUT_NOT_EMPTY]\n"
+            "next: choose another --out, or remove the folder; nothing is overwritten\n");
+}
+
+TEST(ErrorTest, EveryErrorHasAReason) {
+  EXPECT_EQ(RenderErrorText(absl::InvalidArgumentError("--x is 1")), "error: --x is 1 [USAGE]\n");
+  EXPECT_EQ(RenderErrorText(WithExitCode(absl::DeadlineExceededError("late"), kExitWaitTimedOut)),
+            "error: late [WAIT_TIMED_OUT]\n");
+  EXPECT_EQ(RenderErrorText(absl::NotFoundError("none")), "error: none [NOT_FOUND]\n");
+}
+
+TEST(AdviceTest, FieldsHaveTheNamesOfTheirFlags) {
+  EXPECT_EQ(FlagOfField("spec.source.uri"), "MODEL");
+  EXPECT_EQ(FlagOfField("spec.output.dtype"), "--output-dtype");
+  EXPECT_EQ(FlagOfField("spec.calibration.corpora[1].uri"), "--calibration");
+  EXPECT_EQ(FlagOfField("spec.calibration.corpora[1].text_field"), "--calibration-text-field");
+  EXPECT_EQ(FlagOfField("spec.calibration.sequence_length"), "--sequence-length");
+  EXPECT_EQ(FlagOfField("spec.evaluation.window_length"), "--window-length");
+  EXPECT_EQ(FlagOfField("spec.new_thing.x"), "new_thing.x");
+  EXPECT_EQ(FlagOfField("lease.job"), "lease.job");
 }
 
 TEST(ErrorTest, JsonIsOneObjectOnOneLine) {

@@ -53,9 +53,15 @@ class JobTest : public testing::Test {
   }
 
   void StartServer(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> command = {Program("latentforge-server"), "--listen", address_,
-                                        "--database", folder_ / "db", "--ready-file",
-                                        folder_ / "ready", "--drain-delay", "0s"};
+    std::vector<std::string> command = {Program("latentforge-server"),
+                                        "--listen",
+                                        address_,
+                                        "--database",
+                                        folder_ / "db",
+                                        "--ready-file",
+                                        folder_ / "ready",
+                                        "--drain-delay",
+                                        "0s"};
     command.insert(command.end(), more.begin(), more.end());
     auto server = ChildProcess::Start({command, folder_ / "server.log"});
     ASSERT_TRUE(server.ok()) << server.status();
@@ -116,7 +122,8 @@ TEST_F(JobTest, LifeOfAJobWithoutAWorker) {
   EXPECT_EQ(Run({"job", "list", "--state", "failed", "-o", "name"}).output, "");
   const Ending waited = Run({"job", "watch", job, "--timeout", "0s"});
   EXPECT_EQ(waited.how, "exit code 8");
-  EXPECT_THAT(waited.messages, HasSubstr(absl::StrCat("next: latentforge job watch ", job)));
+  EXPECT_THAT(waited.messages, HasSubstr("[WAIT_TIMED_OUT]\n"));
+  EXPECT_THAT(waited.messages, HasSubstr(absl::StrCat("latentforge job watch ", job)));
   EXPECT_EQ(Run({"job", "delete", job}).how, "exit code 7");  // it has not ended
   EXPECT_EQ(Run({"job", "cancel", job, "-o", "name"}).how, "exit code 0");
 
@@ -125,6 +132,9 @@ TEST_F(JobTest, LifeOfAJobWithoutAWorker) {
   EXPECT_THAT(history.output, StartsWith("{\"snapshot\":"));
   EXPECT_THAT(history.output, HasSubstr("{\"event\":{\"sequence\":\"1\""));
   EXPECT_THAT(history.output, HasSubstr("JOB_STATE_CANCELLED"));
+  const Ending lines = Run({"job", "watch", job, "--from-sequence", "0"});
+  EXPECT_THAT(lines.messages, StartsWith("queued\ncancelled\nerror: "));
+  EXPECT_THAT(lines.messages, HasSubstr("[JOB_CANCELLED]\n"));
   EXPECT_EQ(Run({"job", "delete", job}).how, "exit code 0");
   EXPECT_EQ(Run({"job", "get", job}).how, "exit code 6");
 }
@@ -133,7 +143,32 @@ TEST_F(JobTest, ValidateOnlySubmitsNothing) {
   const Ending valid = Submit({"--validate-only"});
   EXPECT_EQ(valid.how, "exit code 0") << valid.messages;
   EXPECT_THAT(valid.output, HasSubstr("peak memory"));
+  EXPECT_EQ(valid.messages, "");
+  const Ending long_windows = Submit({"--validate-only", "--window-length", "512"});
+  EXPECT_EQ(long_windows.how, "exit code 0");
+  EXPECT_THAT(long_windows.messages,
+              HasSubstr("warning: evaluation windows of 512 tokens are longer than the model's"));
   EXPECT_EQ(Run({"job", "list", "-o", "name"}).output, "");
+}
+
+TEST_F(JobTest, ErrorsSayWhatToDoUnderTheNamesOfTheFlags) {
+  fs::create_directories(folder_ / "out" / "x");
+  const Ending taken = Submit({"--request-id", "t"});
+  EXPECT_EQ(taken.messages, absl::StrCat("error: --out: ", (folder_ / "out").string(),
+                                         " exists and is not empty [OUTPUT_NOT_EMPTY]\n"
+                                         "next: choose another --out, or remove the folder; "
+                                         "nothing is overwritten\n"));
+  const Ending usage = Finish(*Start({"convert", "m", "--kv-budget", "0.5", "--out", "o"}));
+  EXPECT_THAT(usage.messages, HasSubstr("[USAGE]\n"));
+  // Not on PATH here: the command as it can be pasted.
+  EXPECT_THAT(usage.messages,
+              HasSubstr(absl::StrCat("next: ", Program("latentforge"), " convert --help\n")));
+  const Ending absent = Finish(*Start({"model", "inspect", folder_ / "none"}));
+  EXPECT_THAT(absent.messages, HasSubstr("[SOURCE_NOT_READABLE]\nnext: "));
+  const Ending text = Finish(*Start({"convert", folder_ / "model", "--kv-budget", "0.5",
+                                     "--calibration", "nosuch.txt", "--out", folder_ / "o"}));
+  EXPECT_EQ(text.how, "exit code 6");
+  EXPECT_THAT(text.messages, HasSubstr("[CORPUS_NOT_READABLE]\nnext: "));
 }
 
 TEST_F(JobTest, CtrlCStopsWatchingNotTheJob) {
@@ -191,8 +226,29 @@ TEST_F(JobTest, UsageErrorsSuggest) {
   EXPECT_EQ(flag.how, "exit code 2");
   EXPECT_THAT(flag.messages, HasSubstr("did you mean --kv-budget?"));
   EXPECT_THAT(Finish(*Start({"jbo"})).messages, HasSubstr("did you mean job?"));
-  EXPECT_THAT(Finish(*Start({"help", "exit-codes"})).output, HasSubstr("130  interrupted"));
   EXPECT_THAT(Finish(*Start({"convert", "--help"})).output, StartsWith("Example:\n"));
+}
+
+TEST_F(JobTest, HelpIsThatOfTheTopic) {
+  const auto help = [this](std::vector<std::string> topic) {
+    topic.insert(topic.begin(), "help");
+    return Finish(*Start(topic));
+  };
+  EXPECT_EQ(help({}).output, Finish(*Start({"--help"})).output);
+  EXPECT_THAT(help({}).output, HasSubstr("asks for the server's health (grpc.health.v1)\n"));
+  EXPECT_EQ(help({"job", "submit"}).output, Finish(*Start({"job", "submit", "--help"})).output);
+  EXPECT_THAT(help({"exit-codes"}).output, HasSubstr("130  interrupted"));
+  const Ending unknown = help({"convrt"});
+  EXPECT_EQ(unknown.how, "exit code 2");
+  EXPECT_THAT(unknown.messages, HasSubstr("did you mean convert?"));
+  EXPECT_THAT(help({"job", "submt"}).messages, HasSubstr("did you mean submit?"));
+}
+
+TEST_F(JobTest, AFormatThatACommandHasNotIsRefusedAtOnce) {
+  const Ending ending =
+      Finish(*Start({"evaluate", folder_ / "model", "--text", folder_ / "text.txt", "-o", "name"}));
+  EXPECT_EQ(ending.how, "exit code 2");
+  EXPECT_THAT(ending.messages, HasSubstr("-o is \"name\", expected table, json or jsonl"));
 }
 
 TEST_F(JobTest, UsageErrorsSayWhatWasSeenAndExpected) {

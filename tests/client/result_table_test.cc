@@ -1,6 +1,7 @@
 #include "client/result_table.h"
 
 #include "client/output.h"
+#include "client/program_name.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -26,7 +27,9 @@ TEST(ResultTableTest, ShowsEveryFigure) {
   v1::PhaseTiming* publishing = result.add_phases();
   publishing->set_phase(v1::PHASE_PUBLISHING);
   publishing->set_seconds(0.5);
-  EXPECT_EQ(ResultTable(result),
+  v1::JobSpec spec;
+  spec.mutable_calibration()->add_corpora()->set_uri("file:///texts/a.txt");
+  EXPECT_EQ(ResultTable(result, spec),
             "                        before  after   after / before\n"
             "perplexity              12.50   13.75   1.100\n"
             "KV cache bytes a token  46,080  23,040  50.0 %\n"
@@ -37,8 +40,11 @@ TEST(ResultTableTest, ShowsEveryFigure) {
             "total        62.0 s  \n"
             "\n"
             "peak memory  1.5 GiB\n"
+            "measured on  the end of /texts/a.txt, held back from calibration\n"
             "artifact     /models/a b\n"
             "report       /models/a b/report.json\n");
+  spec.mutable_evaluation()->mutable_corpus()->set_uri("file:///texts/b.txt");
+  EXPECT_THAT(ResultTable(result, spec), HasSubstr("\nmeasured on  /texts/b.txt\n"));
 }
 
 TEST(ResultTableTest, ShellWordsAreSafeToPaste) {
@@ -46,6 +52,17 @@ TEST(ResultTableTest, ShellWordsAreSafeToPaste) {
   EXPECT_EQ(ShellWord("a b"), "'a b'");
   EXPECT_EQ(ShellWord("it's $(x)"), "'it'\\''s $(x)'");
   EXPECT_EQ(ShellWord(""), "''");
+}
+
+TEST(ProgramNameTest, IsAPathWhereTheShellWouldNotFindIt) {
+  const auto same = [](const std::filesystem::path& a, const std::filesystem::path& b) {
+    return a == b;
+  };
+  EXPECT_EQ(NameToCall("latentforge", "/bin", same), "latentforge");
+  EXPECT_EQ(NameToCall("/opt/bin/latentforge", "/bin:/opt/bin", same), "latentforge");
+  EXPECT_EQ(NameToCall("build/my bin/latentforge", "/bin", same), "'build/my bin/latentforge'");
+  EXPECT_EQ(WithProgram("latentforge job list", "./latentforge"), "./latentforge job list");
+  EXPECT_EQ(WithProgram("free disk space", "./latentforge"), "free disk space");
 }
 
 v1::ListJobsResponse TwoJobs() {

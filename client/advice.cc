@@ -1,0 +1,127 @@
+#include "client/advice.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/strip.h"
+
+namespace latentforge::client {
+namespace {
+
+struct Row {
+  absl::string_view key;
+  absl::string_view value;
+};
+
+constexpr Row kAdvice[] = {
+    {"ALREADY_CONVERTED", "give the original checkpoint"},
+    {"BUDGET_OUT_OF_RANGE", "raise --kv-budget; latentforge model inspect MODEL shows budgets"},
+    {"CONCURRENT_TRANSITION", "repeat the command"},
+    {"CONVERSION_RUNNING", "wait for the other run, or stop it with Ctrl-C"},
+    {"CORPUS_NOT_READABLE", "name a text file that server and worker can read"},
+    {"DEVICE_UNAVAILABLE", "leave --device out, or name one that the worker has"},
+    {"GPU_OUT_OF_MEMORY", "use --device cpu, or shorter sequences: --sequence-length"},
+    {"JOB_CANCELLED", "submit it again if it is still wanted"},
+    {"JOB_DEADLINE", "raise --deadline, or make the job smaller: --calibration-sequences"},
+    {"JOB_NOT_ENDED", "latentforge job cancel JOB, and wait for its end"},
+    {"JOB_NOT_FOUND", "latentforge job list"},
+    {"MALFORMED_CHECKPOINT",
+     "download the checkpoint again; latentforge model inspect MODEL checks it"},
+    {"MALFORMED_CONFIG", "download config.json again"},
+    {"MALFORMED_CORPUS", "save the text as UTF-8; JSON lines need the field that holds the text"},
+    {"MALFORMED_SAFETENSORS", "download the weights again"},
+    {"MALFORMED_TOKENIZER", "download tokenizer.json again"},
+    {"OUTPUT_DISK_FULL", "free disk space, or choose another --out"},
+    {"OUTPUT_IN_USE", "choose another --out, or wait for the job that writes there"},
+    {"OUTPUT_NOT_EMPTY", "choose another --out, or remove the folder; nothing is overwritten"},
+    {"OUTPUT_NOT_WRITABLE", "choose a folder that the worker may write: --out"},
+    {"OUTPUT_OVERLAPS_SOURCE", "choose an --out apart from the model's folder"},
+    {"OUT_OF_MEMORY", "use shorter sequences (--sequence-length), or a machine with more memory"},
+    {"PATH_NOT_ALLOWED", "move the files there, or start the server with another --allowed-root"},
+    {"RANK_OUT_OF_RANGE", "latentforge model inspect MODEL shows widths and budgets"},
+    {"REQUEST_ID_REUSED", "use another --request-id for another job"},
+    {"SCRATCH_FULL",
+     "free disk space, or choose another folder: --work-dir, or the worker's --scratch"},
+    {"SCRATCH_NOT_WRITABLE", "give the worker a folder that it may write: --scratch"},
+    {"SCRATCH_UNUSABLE", "give the worker a folder that it may write: --scratch"},
+    {"SOURCE_CORRUPT", "download the weights again"},
+    {"SOURCE_NOT_READABLE", "name the folder that holds config.json and *.safetensors"},
+    {"STORE_BUSY", "repeat the command"},
+    {"STORE_CORRUPT", "restore the server's database from a back-up"},
+    {"STORE_FULL", "free disk space, delete jobs, or raise the server's --database-max-bytes"},
+    {"STORE_UNWRITABLE", "let the server write its --database"},
+    {"TOO_FEW_TOKENS",
+     "give more text, or ask for less: --calibration-sequences, --evaluate-windows"},
+    {"TOO_MANY_WATCHES", "close watches, or raise the server's --max-watches"},
+    {"UNSUPPORTED_ARCHITECTURE", "latentforge model inspect MODEL shows what was read"},
+    {"VERSION_MISMATCH", "install the same version of server and worker"},
+    {"WORKER_CRASHED", "look into the worker's log"},
+    {"WORKER_LOST", "look whether the worker was killed or its machine is away"},
+    {"WORKER_MISCONFIGURED", "look into the worker's log, and install it in full"},
+    {"WORKER_NAME_TAKEN", "start the worker with another --name"},
+};
+
+// Longer prefixes before shorter ones.
+constexpr Row kFlags[] = {
+    {"spec.source", "MODEL"},
+    {"spec.output.dtype", "--output-dtype"},
+    {"spec.output", "--out"},
+    {"spec.budget.kv_budget", "--kv-budget"},
+    {"spec.method", "--method"},
+    {"spec.factorization.preconditioner", "--preconditioner"},
+    {"spec.factorization.damping", "--damping"},
+    {"spec.factorization.alpha", "--alpha"},
+    {"spec.factorization.allocation", "--allocation"},
+    {"spec.factorization.latent", "--latent"},
+    {"spec.factorization.sink_weight", "--sink-weight"},
+    {"spec.factorization.rank_multiple", "--rank-multiple"},
+    {"spec.factorization.rank_profile", "--rank-profile"},
+    {"spec.calibration.corpora", "--calibration"},
+    {"spec.calibration.sequences", "--calibration-sequences"},
+    {"spec.calibration.sequence_length", "--sequence-length"},
+    {"spec.calibration.seed", "--seed"},
+    {"spec.calibration.labels", "--fisher-labels"},
+    {"spec.evaluation.corpus.text_field", "--evaluate-text-field"},
+    {"spec.evaluation.corpus", "--evaluate"},
+    {"spec.evaluation.windows", "--evaluate-windows"},
+    {"spec.evaluation.window_length", "--window-length"},
+    {"spec.dtype", "--dtype"},
+    {"spec.device", "--device"},
+    {"spec.threads", "--threads"},
+    {"spec.deadline", "--deadline"},
+    {"labels", "--label"},
+    {"filter.labels", "--label"},
+    {"filter.states", "--state"},
+    {"request_id", "--request-id"},
+    {"page_token", "--page-token"},
+    {"page_size", "--page-size"},
+    {"from_sequence", "--from-sequence"},
+    {"name", "JOB"},
+};
+
+// "a.b" begins "a.b", "a.b.c" and "a.b[0].c", but not "a.bc".
+bool Begins(absl::string_view prefix, absl::string_view field) {
+  if (!absl::StartsWith(field, prefix)) return false;
+  return field.size() == prefix.size() || field[prefix.size()] == '.' ||
+         field[prefix.size()] == '[';
+}
+
+}  // namespace
+
+std::string AdviceOn(absl::string_view reason) {
+  for (const Row& row : kAdvice) {
+    if (row.key == reason) return std::string(row.value);
+  }
+  return "";
+}
+
+std::string FlagOfField(absl::string_view field) {
+  for (const Row& row : kFlags) {
+    if (!Begins(row.key, field)) continue;
+    if (row.value == "--calibration" && absl::EndsWith(field, ".text_field")) {
+      return "--calibration-text-field";
+    }
+    return std::string(row.value);
+  }
+  return std::string(absl::StripPrefix(field, "spec."));
+}
+
+}  // namespace latentforge::client
