@@ -155,8 +155,12 @@ absl::Status ApplyValue(const std::vector<std::string>& path, const std::string&
     const int size = reflection.FieldSize(*message, field);
     int index = 0;
     if (!absl::SimpleAtoi(path[i + 1], &index) || index < 0 || index > size) {
+      const std::string there = size == 0
+                                    ? "0, which appends one"
+                                    : absl::StrCat(size - 1, ", or ", size, ", which appends one");
       return absl::InvalidArgumentError(absl::StrCat("index \"", path[i + 1], "\" of ", path[i],
-                                                     " is not a number from 0 to ", size));
+                                                     ": there are ", size, ", expected ",
+                                                     size == 0 ? "" : "0 to ", there));
     }
     if (i + 2 == path.size()) {
       return absl::InvalidArgumentError(

@@ -127,6 +127,15 @@ TEST(JobFileTest, ASecondDocumentIsRefused) {
   EXPECT_TRUE(MergeJobFile("---\nbudget: {kvBudget: 0.5}\n...\n---\n", "j", &draft).ok());
 }
 
+TEST(JobFileTest, AnIndexBehindTheLastAppends) {
+  JobDraft draft;
+  for (const char* setting : {"calibration.corpora.0.uri=a", "calibration.corpora.1.uri=b"}) {
+    ASSERT_TRUE(ApplySetting(setting, &draft).ok());
+  }
+  EXPECT_THAT(ApplySetting("calibration.corpora.5.weight=2", &draft).message(),
+              HasSubstr("there are 2, expected 0 to 1, or 2, which appends one"));
+}
+
 class BadSettingTest : public testing::TestWithParam<BadFile> {};
 
 TEST_P(BadSettingTest, NamesTheSetting) {
@@ -143,7 +152,8 @@ INSTANTIATE_TEST_SUITE_P(
                     BadFile{"bugdet.kvBudget=1", "did you mean budget?"},
                     BadFile{"budget.kvBudget=x", "kvBudget is \"x\""},
                     BadFile{"budget.kvBudget.x=1", "kvBudget has no field \"x\""},
-                    BadFile{"calibration.corpora.7.uri=x", "not a number from 0 to 0"},
+                    BadFile{"calibration.corpora.7.uri=x",
+                            "there are 0, expected 0, which appends one"},
                     BadFile{"calibration.corpora.0=x", "needs a field"},
                     BadFile{"budget=1", "not a mapping"}, BadFile{"labels=x", "labels.KEY=VALUE"}));
 
