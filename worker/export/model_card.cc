@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "base/json.h"
 #include "base/version.h"
 
@@ -32,6 +33,14 @@ std::string HeadYaml(absl::string_view base_model) {
                       "- latentforge\n- kv-cache-compression\n- low-rank\n---\n\n");
 }
 
+// A text by its name: where it lies is nobody's business. `text` is a URI, or "held
+// back from the end of URI".
+std::string TextName(absl::string_view text) {
+  const bool held_back = absl::ConsumePrefix(&text, "held back from the end of ");
+  const std::string name(text.substr(text.rfind('/') + 1));
+  return held_back ? absl::StrCat("the end of ", name, ", held back from calibration,") : name;
+}
+
 std::string FiguresTable(const Report& report) {
   const double ratio = static_cast<double>(report.kv_bytes_per_token_converted) /
                        static_cast<double>(report.kv_bytes_per_token_base);
@@ -47,8 +56,8 @@ std::string FiguresTable(const Report& report) {
                         report.parameters_converted);
   if (report.perplexity_base.has_value()) {
     absl::StrAppend(&table, "Perplexity over ", report.evaluation.windows, " windows of ",
-                    report.evaluation.window_length, " tokens of ", report.evaluation.text, " in ",
-                    report.evaluation.dtype, ". ");
+                    report.evaluation.window_length, " tokens of ",
+                    TextName(report.evaluation.text), " in ", report.evaluation.dtype, ". ");
   }
   absl::StrAppend(&table, "Ranks and errors of every layer are in `report.json`.\n\n");
   return table;

@@ -91,7 +91,11 @@ TEST(ModelCardTest, HasHeadAndFigures) {
   EXPECT_THAT(card, HasSubstr("| perplexity | 10.0000 | 12.0000 | 1.2000 |"));
   EXPECT_THAT(card, HasSubstr("| key-value cache, bytes per token | 400 | 100 | 0.2500 |"));
   EXPECT_THAT(card, HasSubstr("trust_remote_code=True"));
+  EXPECT_THAT(card, HasSubstr("8 windows of 2048 tokens of t.txt in bfloat16. "));
   Report report = Example();
+  report.evaluation.text = "held back from the end of file:///home/me/a.txt";
+  EXPECT_THAT(ModelCard(report, "m", true),
+              HasSubstr("tokens of the end of a.txt, held back from calibration, in bfloat16. "));
   report.perplexity_base.reset();
   report.perplexity_converted.reset();
   EXPECT_THAT(ModelCard(report, "m", true), Not(HasSubstr("perplexity |")));
