@@ -58,7 +58,9 @@ int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
   app.add_option("--slots", flags.slots, "Attempts that run at once")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
-  app.add_option("--scratch", flags.scratch, "Folder for files of running jobs");
+  app.add_option(
+      "--scratch", flags.scratch,
+      absl::StrCat("Folder for files of running jobs (default: ", DefaultScratch().string(), ")"));
   app.add_option("--statistics", flags.statistics,
                  "Folder of calibration statistics that later jobs use again, at most 4 GiB "
                  "(default: SCRATCH/statistics)");
