@@ -1,7 +1,8 @@
 """Checks rules of docs/architecture.md that the text of a source file shows.
 
 Include arrows between folders, which folders may see gRPC and LibTorch, `using
-namespace` in headers, exceptions, bare new and delete, file lengths, unfinished work.
+namespace` in headers, exceptions, bare new and delete, file lengths, unfinished work; and
+that docs/errors.md explains every reason that an error can have.
 """
 
 import pathlib
@@ -34,6 +35,14 @@ CATCH_FILES = ("worker/model/torch_guard.cc", "worker/convert/main.cc", "worker/
                "client/job_file.cc", "service/metrics.cc")
 MAX_LINES = 400
 MAX_TEST_LINES = 600
+
+# What looks like a reason of an error but is a name of something else.
+REASON = re.compile(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"')
+NO_REASON = re.compile(
+    r"(METHOD|PRECONDITIONER|RANK_ALLOCATION|LATENT_LAYOUT|FISHER_LABELS|DATA_TYPE|PHASE|PERPLEXITY_KIND|SEVERITY|ERROR_CLASS)_|"
+    r"F\d_|(LC|XDG|OMP|ONEDNN|LRU|GOMP)_|(NO_COLOR|NOT_FOUND|NOT_SERVING|SERVICE_UNKNOWN|LATENTFORGE_SERVER)$")
+REASONS_OF_METHODS = ("METHOD_NOT_SUPPORTED",)
+REASON_FILE = pathlib.Path("docs/errors.md")
 
 COMMENT_OR_STRING = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'', re.DOTALL)
@@ -92,14 +101,34 @@ def text_errors(path, text):
         yield "holds a note about unfinished work"
 
 
+def reasons_in(text):
+    return {name for name in REASON.findall(text)
+            if name in REASONS_OF_METHODS or not NO_REASON.match(name)}
+
+
+def reason_errors(sources):
+    """Reasons that the program gives and the documentation lacks, and the other way round."""
+    documented = set(re.findall(r"^\| `([A-Z_0-9]+)` \|", REASON_FILE.read_text(encoding="utf-8"), re.MULTILINE))
+    given = {}
+    for path, text in sources.items():
+        if not path.startswith(("tests/", "bench/")):
+            given |= {name: path for name in reasons_in(text)}
+    for name in sorted(set(given) - documented):
+        yield f"{given[name]}: gives the reason {name}, which {REASON_FILE} does not explain"
+    everything = "".join(text for path, text in sources.items() if not path.startswith("tests/"))
+    for name in sorted(documented):
+        if f'"{name}"' not in everything:
+            yield f"{REASON_FILE}: explains {name}, which nothing gives"
+
+
 def main():
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.h", "*.cc"],
         check=True, capture_output=True, text=True)
     paths = [path for path in listing.stdout.splitlines() if pathlib.Path(path).exists()]
-    errors = []
-    for path in paths:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
+    sources = {path: pathlib.Path(path).read_text(encoding="utf-8") for path in paths}
+    errors = list(reason_errors(sources))
+    for path, text in sources.items():
         for check in (include_errors, text_errors):
             errors += [f"{path}: {message}" for message in check(path, text)]
     print("\n".join(errors) if errors else f"{len(paths)} files keep the rules")
