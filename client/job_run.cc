@@ -16,7 +16,9 @@ absl::StatusOr<v1::JobFilter> Filter(const ListJobsOptions& options) {
   v1::JobFilter filter;
   for (const std::string& state : options.states) {
     const absl::StatusOr<int> value = ParseEnum(*v1::JobState_descriptor(), state);
-    if (!value.ok()) return Annotate(value.status(), "--state is");
+    if (!value.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("--state is ", value.status().message()));
+    }
     filter.add_states(static_cast<v1::JobState>(*value));
   }
   for (const std::string& label : options.labels) {

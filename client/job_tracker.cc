@@ -35,6 +35,7 @@ void ApplyEvent(const v1::JobEvent& event, v1::Job& job) {
       status.set_phase(event.phase_started().phase());
       status.clear_detail();
       status.clear_tokens_per_second();
+      status.set_eta_seconds(-1);  // that of the phase before
       break;
     case v1::JobEvent::kPhaseFinished:
       status.set_phase(event.phase_finished().phase());

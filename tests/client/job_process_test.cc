@@ -290,6 +290,8 @@ TEST_F(JobTest, UsageErrorsSayWhatWasSeenAndExpected) {
               HasSubstr("--from-sequence is \"-1\", expected an integer of at least 0"));
   EXPECT_THAT(Finish(*Start({"job", "list", "--page-size", "0"})).messages,
               HasSubstr("--page-size is \"0\", expected an integer from 1 to 1000"));
+  EXPECT_THAT(Finish(*Start({"job", "list", "--state", "quued"})).messages,
+              HasSubstr("--state is \"quued\", expected one of"));
   const std::string help = Finish(*Start({"convert", "--help"})).output;
   EXPECT_THAT(help, HasSubstr("kv-latent"));
   EXPECT_THAT(help, Not(HasSubstr("full-mla")));

@@ -63,10 +63,16 @@ TEST(JobTrackerTest, ANewAttemptBeginsAtNothing) {
   JobTracker tracker;
   ASSERT_TRUE(tracker.Apply(SnapshotOf(v1::JOB_STATE_RUNNING, 1)).ok());
   ASSERT_TRUE(tracker.Apply(PercentEvent(40, 2)).ok());
-  v1::WatchJobResponse queued = StateEvent(v1::JOB_STATE_QUEUED, 3);
+  v1::WatchJobResponse phase;
+  phase.mutable_event()->set_sequence(3);
+  phase.mutable_event()->mutable_phase_started()->set_phase(v1::PHASE_EVALUATING);
+  ASSERT_TRUE(tracker.Apply(phase).ok());
+  EXPECT_EQ(tracker.job().status().percent(), 40);
+  EXPECT_EQ(tracker.job().status().eta_seconds(), -1);
+  v1::WatchJobResponse queued = StateEvent(v1::JOB_STATE_QUEUED, 4);
   queued.mutable_event()->mutable_state_changed()->mutable_error()->set_reason("WORKER_LOST");
   ASSERT_TRUE(tracker.Apply(queued).ok());
-  v1::WatchJobResponse running = StateEvent(v1::JOB_STATE_RUNNING, 4);
+  v1::WatchJobResponse running = StateEvent(v1::JOB_STATE_RUNNING, 5);
   running.mutable_event()->mutable_state_changed()->set_max_attempts(4);
   ASSERT_TRUE(tracker.Apply(running).ok());
   EXPECT_EQ(tracker.job().status().percent(), 0);
