@@ -171,6 +171,32 @@ TEST_F(JobTest, ErrorsSayWhatToDoUnderTheNamesOfTheFlags) {
   EXPECT_THAT(text.messages, HasSubstr("[CORPUS_NOT_READABLE]\nnext: "));
 }
 
+TEST_F(JobTest, RepeatableFlagsTakeOneValueEachTime) {
+  std::ofstream(folder_ / "more.txt") << "Some more words.\n";
+  const Ending submitted =
+      Submit({"--calibration", folder_ / "more.txt", "--set", "calibration.seed=7", "--set",
+              "calibration.corpora.1.weight=3", "--label", "team=x", "--label", "size=small"});
+  ASSERT_EQ(submitted.how, "exit code 0") << submitted.messages;
+  const std::string job(absl::StripSuffix(submitted.output, "\n"));
+  const absl::StatusOr<Json> stored = ParseJson(Run({"job", "get", job, "-o", "json"}).output);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  const Json& calibration = (*stored)["spec"]["calibration"];
+  ASSERT_EQ(calibration["corpora"].size(), 2u);
+  EXPECT_EQ(calibration["corpora"][1]["weight"], 3);
+  EXPECT_EQ(calibration["seed"], "7");
+  EXPECT_EQ((*stored)["labels"].size(), 2u);
+  const auto list = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> arguments = {"job", "list", "-o", "name"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    return Run(arguments).output;
+  };
+  EXPECT_EQ(list({"--state", "queued", "--state", "running"}), submitted.output);
+  EXPECT_EQ(list({"--label", "team=x", "--label", "size=small"}), submitted.output);
+  EXPECT_EQ(list({"--label", "team=x", "--label", "size=large"}), "");
+  // A value that no flag precedes is not one more.
+  EXPECT_EQ(Run({"job", "list", "--state", "queued", "running"}).how, "exit code 2");
+}
+
 TEST_F(JobTest, CtrlCStopsWatchingNotTheJob) {
   const std::string job(absl::StripSuffix(Submit().output, "\n"));
   const auto watch = Start({"job", "watch", job, "--server", address_});
