@@ -268,9 +268,8 @@ class Sizes {
 int64_t PeakMemory(const ModelConfig& config, const EstimateSettings& settings, int64_t rank) {
   const Sizes sizes(config, settings);
   const int64_t tokenising = kTokenizerBytesPerToken * config.vocab_size + kTokenizedBytes;
-  const int64_t computing =
-      std::max({sizes.Calibration(), sizes.Factorisation(), sizes.Healing(config, rank),
-                sizes.Evaluation()});
+  const int64_t computing = std::max({sizes.Calibration(), sizes.Factorisation(),
+                                      sizes.Healing(config, rank), sizes.Evaluation()});
   return kProcessBytes + std::max(tokenising, kComputeBytes + computing);
 }
 

@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "base/version.h"
+#include "checkpoint/context_warning.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/calibrate/corpus.h"
 #include "worker/convert/attempt.h"
@@ -227,15 +228,14 @@ std::string SettingsDigest(const JobSpec& spec) {
   return Sha256Hex(WriteJson(settings));
 }
 
-absl::Status WarnAboutContext(Attempt& attempt, Inputs& inputs) {
-  const int64_t longest = std::max(attempt.spec.sequence_length, attempt.spec.window_length);
-  const int64_t trained = inputs.checkpoint.config().max_position_embeddings;
-  if (trained > 0 && longest > trained) {
-    inputs.warnings.push_back(absl::StrCat(
-        "sequences of ", longest, " tokens are longer than the model's context of ", trained));
-    attempt.events.Warning(inputs.warnings.back());
-  }
-  return absl::OkStatus();
+void WarnAboutContext(Attempt& attempt, Inputs& inputs) {
+  int64_t longest = std::max(attempt.spec.sequence_length, attempt.spec.window_length);
+  if (attempt.spec.healing) longest = std::max(longest, attempt.spec.healing->sequence_length);
+  std::string warning =
+      checkpoint::ContextWarning(inputs.checkpoint.config(), "sequences", longest);
+  if (warning.empty()) return;
+  attempt.events.Warning(warning);
+  inputs.warnings.push_back(std::move(warning));
 }
 
 }  // namespace
@@ -260,7 +260,7 @@ absl::StatusOr<Inputs> FetchInputs(Attempt& attempt) {
                 .settings_digest = SettingsDigest(spec)};
   std::string text_digests;
   LF_RETURN_IF_ERROR(LoadTexts(attempt, inputs, text_digests));
-  LF_RETURN_IF_ERROR(WarnAboutContext(attempt, inputs));
+  WarnAboutContext(attempt, inputs);
   LF_ASSIGN_OR_RETURN(inputs.source_digest, SourceDigest(attempt, inputs.checkpoint));
   inputs.job_digest = Sha256Hex(absl::StrCat(kVersion, "\n", inputs.settings_digest, "\n",
                                              inputs.source_digest, "\n", text_digests));

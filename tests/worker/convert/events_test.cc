@@ -102,7 +102,7 @@ TEST_F(EventsTest, AClosedReaderIsNoticed) {
 TEST_F(EventsTest, ProgressIsWeightedAndLimited) {
   ProgressMeter meter(clock_, *events_);
   meter.Begin(Phase::kFetching);
-  meter.SetCosts({10, 60, 10, 20, 0});
+  meter.SetCosts({10, 60, 10, 0, 20, 0});
   meter.Begin(Phase::kCalibrating);
   clock_.SleepFor(absl::Milliseconds(100));
   meter.Update(0.1, 10, "too early");
@@ -122,7 +122,7 @@ TEST_F(EventsTest, ProgressIsWeightedAndLimited) {
 
 TEST_F(EventsTest, WorkOfEarlierAttemptsIsNoMeasureOfSpeed) {
   ProgressMeter meter(clock_, *events_);
-  meter.SetCosts({0, 100, 0, 0, 0});
+  meter.SetCosts({0, 100, 0, 0, 0, 0});
   meter.Begin(Phase::kCalibrating);
   meter.Resume(0.8);
   clock_.SleepFor(absl::Seconds(10));
