@@ -68,6 +68,10 @@ void CheckTogether(const v1::FactorizationSpec& spec, Findings& findings) {
     findings.Add(kInvalidField, "spec.factorization.allocation",
                  absl::StrCat("is ", v1::RankAllocation_Name(spec.allocation()),
                               ", expected RANK_ALLOCATION_GLOBAL or _UNIFORM with a joint latent"));
+  if (!fisher && spec.has_sink_weight() && spec.sink_weight() != kDefaultSinkWeight)
+    findings.Add(
+        kInvalidField, "spec.factorization.sink_weight",
+        absl::StrCat("is ", spec.sink_weight(), ", expected none without PRECONDITIONER_FISHER"));
   if (spec.rank_multiple() > 1 && (care || spec.allocation() == v1::RANK_ALLOCATION_PROFILE))
     findings.Add(kInvalidField, "spec.factorization.rank_multiple",
                  absl::StrCat("is ", spec.rank_multiple(), ", expected 1 with ",
@@ -192,6 +196,11 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
     CheckCorpus(calibration.corpora(i), absl::StrCat("spec.calibration.corpora[", i, "]"),
                 findings);
   CheckRange(findings, "spec.calibration.sequences", calibration.sequences(), 0, kMaxSequences);
+  const bool fisher = spec.factorization().preconditioner() == v1::PRECONDITIONER_UNSPECIFIED ||
+                      spec.factorization().preconditioner() == v1::PRECONDITIONER_FISHER;
+  if (!fisher && calibration.labels() == v1::FISHER_LABELS_TEXT)
+    findings.Add(kInvalidField, "spec.calibration.labels",
+                 "is FISHER_LABELS_TEXT, expected none without PRECONDITIONER_FISHER");
   CheckEnum(findings, "spec.calibration.labels", calibration.labels(),
             v1::FisherLabels_IsValid(calibration.labels()));
   CheckRange(findings, "spec.calibration.sequence_length", calibration.sequence_length(), 0,

@@ -112,6 +112,50 @@ TEST(SpecFlagsTest, FlagsWinOverTheFileAndSettingsOverFlags) {
   EXPECT_EQ(draft->spec.threads(), 3);
 }
 
+TEST(SpecFlagsTest, AnyHealingFlagAsksForHealing) {
+  EXPECT_FALSE(BuildDraft(Minimal(), FakeFiles({}))->spec.has_healing());
+  SpecFlags flags = Minimal();
+  flags.heal = true;
+  const auto plain = BuildDraft(flags, FakeFiles({}));
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_TRUE(plain->spec.has_healing());
+  EXPECT_EQ(plain->spec.healing().tokens(), 0);
+  flags = Minimal();
+  flags.heal_tokens = 4096;
+  flags.heal_learning_rate = 1e-3;
+  flags.heal_text = {"h.txt:2", "/abs/i.txt"};
+  const auto draft = BuildDraft(flags, FakeFiles({}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  const v1::HealingSpec& healing = draft->spec.healing();
+  EXPECT_EQ(healing.tokens(), 4096);
+  EXPECT_EQ(healing.learning_rate(), 1e-3);
+  ASSERT_EQ(healing.corpora_size(), 2);
+  EXPECT_EQ(healing.corpora(0).uri(), "file:///data/h.txt");
+  EXPECT_EQ(healing.corpora(0).weight(), 2);
+  EXPECT_EQ(healing.corpora(1).uri(), "file:///abs/i.txt");
+  EXPECT_THAT(
+      std::string(CheckLocalInputs(*draft, FakeFiles({"/data/m", "/data/a.txt"})).message()),
+      HasSubstr("--heal-text /data/h.txt"));
+}
+
+TEST(SpecFlagsTest, ARatioTakesThePlaceOfABudget) {
+  SpecFlags flags = Minimal();
+  flags.kv_budget.reset();
+  flags.max_perplexity_ratio = 1.05;
+  flags.quality_gate = 1.1;
+  const auto draft = BuildDraft(flags, FakeFiles({}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_EQ(draft->spec.budget().max_perplexity_ratio(), 1.05);
+  EXPECT_EQ(draft->spec.budget().kv_budget(), 0);
+  EXPECT_EQ(draft->spec.evaluation().quality_gate(), 1.1);
+  // A flag replaces what the file says of the other.
+  flags.job_file = "job.yaml";
+  const auto merged =
+      BuildDraft(flags, FakeFiles({}, {{"job.yaml", "budget: {kvBudget: 0.25}\n"}}));
+  ASSERT_TRUE(merged.ok()) << merged.status();
+  EXPECT_EQ(merged->spec.budget().kv_budget(), 0);
+}
+
 TEST(SpecFlagsTest, RankProfileImpliesItsAllocation) {
   SpecFlags flags = Minimal();
   flags.rank_profile = "report.json";
@@ -156,32 +200,33 @@ TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
 
 TEST(WeightedFileTest, AnExistingFileWinsOverAWeight) {
   const FileAccess files = FakeFiles({"/data/a:2", "/data/a"});
-  EXPECT_EQ(ParseWeightedFile("a:2", files)->path, "a:2");
-  EXPECT_EQ(ParseWeightedFile("a:3", files)->path, "a");
-  EXPECT_EQ(ParseWeightedFile("a:3", files)->weight, 3);
-  EXPECT_EQ(ParseWeightedFile("a:2:0.5", files)->path, "a:2");
-  EXPECT_EQ(ParseWeightedFile("a:2:0.5", files)->weight, 0.5);
+  EXPECT_EQ(ParseWeightedFile("--calibration", "a:2", files)->path, "a:2");
+  EXPECT_EQ(ParseWeightedFile("--calibration", "a:3", files)->path, "a");
+  EXPECT_EQ(ParseWeightedFile("--calibration", "a:3", files)->weight, 3);
+  EXPECT_EQ(ParseWeightedFile("--calibration", "a:2:0.5", files)->path, "a:2");
+  EXPECT_EQ(ParseWeightedFile("--calibration", "a:2:0.5", files)->weight, 0.5);
 }
 
 TEST(WeightedFileTest, AColonWithoutANumberBelongsToTheName) {
   const FileAccess files = FakeFiles({"/data/a"});
-  EXPECT_EQ(ParseWeightedFile("file:/x", files)->path, "file:/x");
-  EXPECT_EQ(ParseWeightedFile("a:b.txt", FakeFiles({}))->path, "a:b.txt");
-  EXPECT_EQ(ParseWeightedFile("plain", files)->weight, 0);
+  EXPECT_EQ(ParseWeightedFile("--calibration", "file:/x", files)->path, "file:/x");
+  EXPECT_EQ(ParseWeightedFile("--calibration", "a:b.txt", FakeFiles({}))->path, "a:b.txt");
+  EXPECT_EQ(ParseWeightedFile("--calibration", "plain", files)->weight, 0);
 }
 
 TEST(WeightedFileTest, RefusesWrongWeights) {
   const FileAccess files = FakeFiles({"/data/a"});
   for (const char* text : {"a:0", "a:-1", "a:nan", "a:inf", "a:x", "a:"}) {
-    EXPECT_THAT(ParseWeightedFile(text, files).status().message(), HasSubstr("a positive number"))
+    EXPECT_THAT(ParseWeightedFile("--calibration", text, files).status().message(),
+                HasSubstr("a positive number"))
         << text;
   }
   for (const char* text : {":2", "a::2", ":"}) {
-    EXPECT_THAT(ParseWeightedFile(text, files).status().message(),
+    EXPECT_THAT(ParseWeightedFile("--calibration", text, files).status().message(),
                 HasSubstr("expected FILE or FILE:WEIGHT"))
         << text;
   }
-  EXPECT_FALSE(ParseWeightedFile("", files).ok());
+  EXPECT_FALSE(ParseWeightedFile("--calibration", "", files).ok());
 }
 
 TEST(LocalInputsTest, NamesTheFlagOfAMissingFile) {

@@ -345,6 +345,51 @@ TEST_F(ValidationTest, SettingsThatDoNotGoTogetherAreRefused) {
   ExpectRefused(sink, kInvalidField, {"sink_weight", "1.5"});
 }
 
+TEST_F(ValidationTest, APerplexityRatioStandsForABudget) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_budget()->set_max_perplexity_ratio(1.05);
+  ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"kv_budget", "none beside max_perplexity_ratio"});
+  spec.mutable_budget()->set_kv_budget(0);
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->estimate.kv_bytes_per_token_base(),
+            checked->estimate.kv_bytes_per_token_converted());
+  for (const double ratio : {1.0, -2.0, std::nan(""), HUGE_VAL}) {
+    spec.mutable_budget()->set_max_perplexity_ratio(ratio);
+    ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"max_perplexity_ratio"});
+  }
+  spec.mutable_budget()->set_max_perplexity_ratio(1.05);
+  spec.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_IDENTITY);
+  ExpectRefused(spec, kInvalidField, {"max_perplexity_ratio", "PRECONDITIONER_FISHER"});
+}
+
+TEST_F(ValidationTest, HealingGetsDefaultsAndCostsTimeAndMemory) {
+  v1::JobSpec spec = Spec();
+  const auto without = Check(spec);
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_FALSE(without->spec.has_healing());
+  spec.mutable_healing();
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->spec.healing().tokens(), kDefaultHealingTokens);
+  EXPECT_EQ(checked->spec.healing().batch_sequences(), kDefaultHealingBatch);
+  EXPECT_EQ(checked->spec.healing().learning_rate(), kDefaultHealingLearningRate);
+  EXPECT_EQ(checked->spec.healing().warmup_steps(), kDefaultHealingWarmupSteps);
+  EXPECT_GT(checked->estimate.seconds(), without->estimate.seconds());
+  spec.mutable_healing()->set_warmup_steps(0);
+  EXPECT_EQ(Check(spec)->spec.healing().warmup_steps(), 0);
+  spec.mutable_healing()->set_tokens(-1);
+  spec.mutable_healing()->set_sequence_length(1);
+  spec.mutable_healing()->set_learning_rate(2);
+  spec.mutable_healing()->add_corpora()->set_uri("file:///nowhere.txt");
+  spec.mutable_evaluation()->set_quality_gate(0.5);
+  const absl::Status status = Check(spec).status();
+  for (const char* field :
+       {"spec.healing.tokens", "spec.healing.sequence_length", "spec.healing.learning_rate",
+        "spec.healing.corpora[0]", "spec.evaluation.quality_gate"})
+    EXPECT_THAT(std::string(status.message()), HasSubstr(field));
+}
+
 TEST_F(ValidationTest, CudaJobsNeedCudaWorkers) {
   v1::JobSpec spec = Spec();
   spec.set_device("cuda:1");
