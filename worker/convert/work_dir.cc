@@ -70,7 +70,7 @@ absl::Status WorkDir::ReadState() {
     into.tokens = totals->IntOr("tokens", 0, INT64_MAX, 0).value_or(0);
   }
   state_ = state;
-  // Hidden states are not synced: they outlive a killed process, not a machine.
+  // Hidden states and gradients are not synced: they outlive a killed process, not a machine.
   if (get("boot_id") != boot_id_ || boot_id_.empty()) return DropUnsynced();
   return absl::OkStatus();
 }
@@ -79,7 +79,9 @@ absl::Status WorkDir::DropUnsynced() const {
   const auto names = ListDirectory(calibrate());
   if (!names.ok()) return absl::OkStatus();
   for (const std::string& name : *names) {
-    if (absl::StartsWith(name, "hidden.")) LF_RETURN_IF_ERROR(RemoveTree(calibrate() / name));
+    if (absl::StartsWith(name, "hidden.") || absl::StartsWith(name, "gradient.")) {
+      LF_RETURN_IF_ERROR(RemoveTree(calibrate() / name));
+    }
   }
   return absl::OkStatus();
 }

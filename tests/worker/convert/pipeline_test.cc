@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/match.h"
 #include "base/sha256.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/kv_budget.h"
@@ -155,15 +156,20 @@ TEST(PipelineTest, StopsAnywhereAndGoesOn) {
   EXPECT_GT(stopped, events / 2);
 }
 
-TEST(PipelineTest, FinishedLayersAreNotDoneAgain) {
-  const TinyJob job("resume");
+// The number of the first event of a whole job whose progress has this detail.
+int EventWithDetail(const std::vector<Json>& events, const char* detail) {
   int at = 0;
-  const std::vector<Json> events = RunJob(TinyJob("resume_count")).events;
   for (const Json& event : events) {
     ++at;
-    if (event.contains("progress") && event["progress"]["detail"] == "backward, layer 1 of 2")
-      break;
+    if (event.contains("progress") && event["progress"]["detail"] == detail) break;
   }
+  return at;
+}
+
+TEST(PipelineTest, FinishedLayersAreNotDoneAgain) {
+  const TinyJob job("resume");
+  const std::vector<Json> events = RunJob(TinyJob("resume_count")).events;
+  const int at = EventWithDetail(events, "backward, layer 1 of 2");
   ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status));
   EXPECT_TRUE(fs::exists(job.work() / "calibrate" / "loss.1.safetensors"));
   const auto before = fs::last_write_time(job.work() / "calibrate" / "loss.1.safetensors");
@@ -177,6 +183,31 @@ TEST(PipelineTest, FinishedLayersAreNotDoneAgain) {
   const Outcome second = RunJob(job, next - 4);
   EXPECT_EQ(fs::last_write_time(job.work() / "calibrate" / "loss.1.safetensors"), before);
   EXPECT_EQ(second.events[0]["phaseStarted"]["resumed"], true);
+}
+
+// A restart of the machine leaves unsynced files with their names and without their blocks.
+TEST(PipelineTest, FilesLostWithTheMachineAreMadeAgain) {
+  const TinyJob whole("restart_whole");
+  const Outcome reference = RunJob(whole);
+  ASSERT_TRUE(reference.status.ok()) << reference.status;
+  const TinyJob job("restart");
+  const int at = EventWithDetail(reference.events, "backward, layer 2 of 2");
+  ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status));
+  int spoilt = 0;
+  const std::vector<std::string> names = ListDirectory(job.work() / "calibrate").value();
+  for (const std::string& name : names) {
+    if (!absl::EndsWith(name, ".bin")) continue;
+    const fs::path path = job.work() / "calibrate" / name;
+    ASSERT_TRUE(WriteFileAtomic(path, std::string(fs::file_size(path), '\0')).ok());
+    ++spoilt;
+  }
+  EXPECT_GT(spoilt, 0);
+  Json state = ParseJson(ReadFile(job.work() / "state.json").value()).value();
+  state["boot_id"] = "another";
+  ASSERT_TRUE(WriteFileAtomic(job.work() / "state.json", WriteJson(state)).ok());
+  const Outcome second = RunJob(job);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_EQ(ArtifactDigest(job.out()), ArtifactDigest(whole.out()));
 }
 
 TEST(PipelineTest, AnAttemptThatDiedAfterTheRenameIsFoundPublished) {

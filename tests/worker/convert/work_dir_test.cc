@@ -54,19 +54,21 @@ TEST(WorkDirTest, DamagedAndForeignStatesCountAsNone) {
   }
 }
 
-TEST(WorkDirTest, HiddenStatesOfAnotherBootAreDropped) {
+TEST(WorkDirTest, UnsyncedFilesOfAnotherBootAreDropped) {
   const fs::path path = checkpoint::NewTestDirectory("work_boot");
   ASSERT_TRUE(CreateDirectories(path / "calibrate").ok());
-  ASSERT_TRUE(WriteFileAtomic(path / "calibrate" / "hidden.3.bin", "x").ok());
-  ASSERT_TRUE(WriteFileAtomic(path / "calibrate" / "stats.2.safetensors", "x").ok());
+  for (const char* name : {"hidden.3.bin", "hidden.4.bin.partial", "gradient.3.bin",
+                           "stats.2.safetensors", "loss.3.safetensors"}) {
+    ASSERT_TRUE(WriteFileAtomic(path / "calibrate" / name, "x").ok());
+  }
   ASSERT_TRUE(WriteFileAtomic(path / "state.json",
                               R"({"format_version":1,"job_digest":"d","boot_id":"another"})")
                   .ok());
   const auto work = WorkDir::Open(path);
   ASSERT_TRUE(work.ok()) << work.status();
   EXPECT_EQ(work->state().job_digest, "d");
-  EXPECT_FALSE(fs::exists(path / "calibrate" / "hidden.3.bin"));
-  EXPECT_TRUE(fs::exists(path / "calibrate" / "stats.2.safetensors"));
+  EXPECT_EQ(ListDirectory(path / "calibrate").value(),
+            (std::vector<std::string>{"loss.3.safetensors", "stats.2.safetensors"}));
 }
 
 TEST(TensorFileTest, StatisticsRoundTrip) {
