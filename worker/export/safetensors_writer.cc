@@ -23,8 +23,10 @@ std::string LittleEndian64(uint64_t value) {
 
 // Length, JSON text and padding.
 std::string HeaderText(const std::vector<TensorDeclaration>& tensors,
-                       const std::vector<int64_t>& sizes) {
-  std::string text = R"({"__metadata__":{"format":"pt"})";
+                       const std::vector<int64_t>& sizes,
+                       std::map<std::string, std::string> metadata) {
+  metadata["format"] = "pt";
+  std::string text = absl::StrCat(R"({"__metadata__":)", WriteJson(metadata));
   int64_t offset = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Json entry = {{"dtype", std::string(checkpoint::NameOf(tensors[i].dtype))},
@@ -58,7 +60,8 @@ absl::StatusOr<int64_t> DeclaredBytes(const TensorDeclaration& declaration) {
 }
 
 absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
-    const std::filesystem::path& path, std::vector<TensorDeclaration> tensors) {
+    const std::filesystem::path& path, std::vector<TensorDeclaration> tensors,
+    std::map<std::string, std::string> metadata) {
   absl::flat_hash_set<std::string> names;
   std::vector<int64_t> sizes;
   int64_t total = 0;
@@ -76,7 +79,7 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
   UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd.valid()) return ErrnoStatus(errno, "creating", path);
   SafetensorsWriter writer(path, std::move(fd));
-  const std::string header = HeaderText(tensors, sizes);
+  const std::string header = HeaderText(tensors, sizes, std::move(metadata));
   writer.tensors_ = std::move(tensors);
   writer.sizes_ = std::move(sizes);
   LF_RETURN_IF_ERROR(writer.Write(header));

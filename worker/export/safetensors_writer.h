@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,8 @@ struct TensorDeclaration {
 absl::StatusOr<int64_t> DeclaredBytes(const TensorDeclaration& declaration);
 
 // A safetensors file being written. Tensors lie in the declared order, without
-// gaps; the header is padded to a multiple of 8 bytes and carries the metadata
-// {"format":"pt"}. The same declarations and bytes give the same file. Movable;
+// gaps; the header is padded to a multiple of 8 bytes and carries metadata, at
+// least {"format":"pt"}. The same declarations and bytes give the same file. Movable;
 // not safe for concurrent use. The file is left behind, incomplete, when the
 // writer dies before Finish: the caller owns the folder.
 class SafetensorsWriter {
@@ -37,7 +38,8 @@ class SafetensorsWriter {
   // Creates `path`, which must not exist (AlreadyExists), and writes the header.
   // InvalidArgument on duplicate or empty names.
   static absl::StatusOr<SafetensorsWriter> Create(const std::filesystem::path& path,
-                                                  std::vector<TensorDeclaration> tensors);
+                                                  std::vector<TensorDeclaration> tensors,
+                                                  std::map<std::string, std::string> metadata = {});
 
   // Bytes of the tensor whose turn it is, little-endian; a tensor may come in several
   // pieces. FailedPrecondition when it is not the turn of `name` or the pieces exceed

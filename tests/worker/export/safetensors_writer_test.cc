@@ -54,6 +54,18 @@ TEST(SafetensorsWriterTest, OurReaderReadsWhatWasWritten) {
   EXPECT_EQ(file->FindEntry("a")->dtype, DType::kBF16);
 }
 
+TEST(SafetensorsWriterTest, MetadataIsKept) {
+  const fs::path path = NewTestDirectory("metadata") / "x.safetensors";
+  auto writer = SafetensorsWriter::Create(path, {{"a", DType::kF32, {1}}}, {{"key", "a \"b\" \\"}});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE(writer->Append("a", "0123").ok());
+  ASSERT_TRUE(writer->Finish().ok());
+  const auto file = SafetensorsFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->header().metadata,
+            (std::map<std::string, std::string>{{"format", "pt"}, {"key", "a \"b\" \\"}}));
+}
+
 TEST(SafetensorsWriterTest, EmptyTensorAtTheEndNeedsNoBytes) {
   const fs::path path = NewTestDirectory("empty") / "x.safetensors";
   auto writer = SafetensorsWriter::Create(path, {{"none", DType::kF32, {0}}});
