@@ -48,7 +48,7 @@ class LossAwareFactorizer : public LayerFactorizer {
 
   absl::StatusOr<NamedTensors> Factorize(int64_t layer, const LayerRanks& ranks) override {
     LF_ASSIGN_OR_RETURN(const factorize::LossStatistics statistics,
-                        LoadLossStatistics(LossStatisticsPath(attempt_.work, layer)));
+                        LoadLossStatistics(LossStatisticsPath(attempt_.work, layer), 2 * width_));
     LF_ASSIGN_OR_RETURN(const at::Tensor weight, Weight(layer));
     return model::CatchTorch(
         [&] {
@@ -118,7 +118,7 @@ class LossAwareFactorizer : public LayerFactorizer {
     for (int64_t layer = 0; layer < layers_; ++layer) {
       if (attempt_.stopped()) return absl::CancelledError("rank allocation was stopped");
       LF_ASSIGN_OR_RETURN(const factorize::LossStatistics statistics,
-                          LoadLossStatistics(LossStatisticsPath(attempt_.work, layer)));
+                          LoadLossStatistics(LossStatisticsPath(attempt_.work, layer), 2 * width_));
       LF_ASSIGN_OR_RETURN(const at::Tensor weight, Weight(layer));
       for (const LatentPart part : Parts()) {
         LF_ASSIGN_OR_RETURN(const LossDecomposition decomposition,

@@ -65,6 +65,12 @@ absl::StatusOr<int64_t> CollectMoments(Attempt& attempt, const Inputs& inputs, i
   return std::llround(work_done);
 }
 
+// What is wrong before it is saved is the computation's fault, not the file's.
+absl::Status CheckFresh(const factorize::LossStatistics& statistics, int64_t n) {
+  return WithReasonByCode(factorize::CheckLossStatistics(statistics, n),
+                          {{absl::StatusCode::kInternal, "NUMERICAL_FAILURE"}});
+}
+
 // Forward and back. Returns tokens, weighted by the share of the pass made here.
 absl::StatusOr<int64_t> CollectFisher(Attempt& attempt, const Inputs& inputs, int64_t finished) {
   const int64_t layers = inputs.checkpoint.config().num_layers;
@@ -78,6 +84,7 @@ absl::StatusOr<int64_t> CollectFisher(Attempt& attempt, const Inputs& inputs, in
   options.scratch = attempt.work.calibrate();
   if (finished > 0) options.finished_from = layers - finished;
   options.save = [&](int64_t layer, const factorize::LossStatistics& statistics) {
+    LF_RETURN_IF_ERROR(CheckFresh(statistics, 2 * inputs.checkpoint.config().kv_width()));
     return SaveLossStatistics(LossStatisticsPath(attempt.work, layer), statistics);
   };
   options.stop = [&] { return attempt.stopped(); };
@@ -88,6 +95,14 @@ absl::StatusOr<int64_t> CollectFisher(Attempt& attempt, const Inputs& inputs, in
   LF_RETURN_IF_ERROR(WithCalibrationReason(
       calibrate::RunFisherPass(inputs.checkpoint, inputs.sequences, options)));
   return std::llround(work_done);
+}
+
+// The job does not depend on what is kept for others.
+void KeepStatistics(Attempt& attempt, const StatisticsStore& store, const StatisticsId& id) {
+  if (const absl::Status kept = store.Keep(id, attempt.work); !kept.ok()) {
+    attempt.events.Warning(
+        absl::StrCat("statistics are not kept for later jobs: ", kept.message()));
+  }
 }
 
 }  // namespace
@@ -104,12 +119,18 @@ absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs
   const int64_t layers = inputs.checkpoint.config().num_layers;
   const int64_t finished = FinishedLayers(attempt, layers);
   if (finished > 0) attempt.progress.Resume(double(finished) / double(layers));
-  if (finished == layers) return 0;
-  if (!attempt.spec.factorization.loss_aware) return CollectMoments(attempt, inputs, finished);
+  if (!attempt.spec.factorization.loss_aware) {
+    return finished == layers ? 0 : CollectMoments(attempt, inputs, finished);
+  }
 
   const StatisticsStore store(attempt.statistics);
-  const std::string key = StatisticsKey(attempt.spec, inputs);
-  LF_ASSIGN_OR_RETURN(const bool restored, store.Restore(key, attempt.work, layers));
+  const StatisticsId id = StatisticsIdOf(attempt.spec, inputs);
+  if (finished == layers) {
+    // The attempt that finished them may have died before it kept them.
+    if (!store.Has(id.key)) KeepStatistics(attempt, store, id);
+    return 0;
+  }
+  LF_ASSIGN_OR_RETURN(const bool restored, store.Restore(id, attempt.work));
   if (restored) {
     attempt.events.Info(
         "an earlier job has calibrated this model on these tokens: "
@@ -117,12 +138,7 @@ absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs
     return 0;
   }
   LF_ASSIGN_OR_RETURN(const int64_t tokens, CollectFisher(attempt, inputs, finished));
-  // The job does not depend on what is kept for others.
-  if (const absl::Status kept = store.Keep(key, attempt.work, inputs.checkpoint.config());
-      !kept.ok()) {
-    attempt.events.Warning(
-        absl::StrCat("statistics are not kept for later jobs: ", kept.message()));
-  }
+  KeepStatistics(attempt, store, id);
   return tokens;
 }
 

@@ -1,18 +1,18 @@
 #include "worker/convert/statistics_store.h"
 
-#include <ATen/ATen.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <system_error>
-#include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sha256.h"
@@ -20,9 +20,6 @@
 #include "base/version.h"
 #include "worker/convert/phase_files.h"
 #include "worker/convert/tensor_file.h"
-#include "worker/export/safetensors_writer.h"
-#include "worker/export/tensor_cast.h"
-#include "worker/model/torch_guard.h"
 
 namespace latentforge::convert {
 namespace {
@@ -30,89 +27,72 @@ namespace {
 namespace fs = std::filesystem;
 using factorize::LossStatistics;
 
-using Moment = at::Tensor LossStatistics::*;
-constexpr std::array<std::pair<const char*, Moment>, 4> kMoments = {{
-    {"output", &LossStatistics::output},
-    {"output_first", &LossStatistics::output_first},
-    {"fisher", &LossStatistics::fisher},
-    {"fisher_first", &LossStatistics::fisher_first},
-}};
+constexpr absl::string_view kSuffix = ".safetensors";
+constexpr size_t kKeyLength = 64;
 
-// Symmetric [n, n] as its upper triangle, row by row, and back.
-at::Tensor Pack(const at::Tensor& matrix) {
-  const int64_t n = matrix.size(0);
-  const at::Tensor index = at::triu_indices(n, n);
-  return matrix.index({index[0], index[1]});
+// What one of our names begins with: a SHA-256 and the suffix.
+bool ConsumeKept(absl::string_view* name) {
+  const absl::string_view key = name->substr(0, kKeyLength);
+  const bool is_key =
+      key.size() == kKeyLength && std::all_of(key.begin(), key.end(), [](char c) {
+        return absl::ascii_isdigit(static_cast<unsigned char>(c)) || (c >= 'a' && c <= 'f');
+      });
+  if (!is_key) return false;
+  name->remove_prefix(kKeyLength);
+  return absl::ConsumePrefix(name, kSuffix);
 }
 
-at::Tensor Unpack(const at::Tensor& packed, int64_t n) {
-  const at::Tensor index = at::triu_indices(n, n);
-  at::Tensor matrix = at::empty({n, n}, packed.options());
-  matrix.index_put_({index[0], index[1]}, packed);
-  matrix.index_put_({index[1], index[0]}, packed);
-  return matrix;
+// KEY.safetensors
+bool IsKept(absl::string_view name) { return ConsumeKept(&name) && name.empty(); }
+
+// KEY.safetensors.PID.tmp
+bool IsTemporary(absl::string_view name) {
+  if (!ConsumeKept(&name) || !absl::ConsumePrefix(&name, ".") ||
+      !absl::ConsumeSuffix(&name, ".tmp")) {
+    return false;
+  }
+  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+    return absl::ascii_isdigit(static_cast<unsigned char>(c));
+  });
 }
 
-absl::StatusOr<LossStatistics> LayerOf(const TensorMap& tensors, int64_t layer) {
-  const auto find = [&](absl::string_view name) -> absl::StatusOr<at::Tensor> {
-    const auto found = tensors.find(absl::StrCat(layer, ".", name));
-    if (found == tensors.end()) {
-      return absl::DataLossError(absl::StrCat("lacks ", layer, ".", name));
+struct File {
+  fs::file_time_type used;
+  fs::path path;
+  int64_t bytes = 0;
+};
+
+// The regular files of `folder`, links aside, with such a name; none where it cannot be read.
+std::vector<File> FilesOf(const fs::path& folder, bool (*has_name)(absl::string_view)) {
+  std::vector<File> files;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    std::error_code gone;
+    if (!has_name(entry->path().filename().string()) ||
+        !fs::is_regular_file(entry->symlink_status(gone))) {
+      continue;
     }
-    return found->second;
-  };
-  LF_ASSIGN_OR_RETURN(const at::Tensor counts, find("counts"));
-  if (counts.scalar_type() != at::kDouble || counts.numel() != 3) {
-    return absl::DataLossError(absl::StrCat(layer, ".counts is not [3] in F64"));
+    const fs::file_time_type used = entry->last_write_time(gone);
+    const auto bytes = gone ? 0 : int64_t(entry->file_size(gone));
+    if (!gone) files.push_back({used, entry->path(), bytes});
   }
-  LossStatistics statistics;
-  statistics.tokens = int64_t(counts[0].item<double>());
-  statistics.sequences = int64_t(counts[1].item<double>());
-  const auto n = int64_t(counts[2].item<double>());
-  for (const auto& [name, moment] : kMoments) {
-    LF_ASSIGN_OR_RETURN(const at::Tensor packed, find(name));
-    if (packed.scalar_type() != at::kDouble || n < 1 || packed.numel() != n * (n + 1) / 2) {
-      return absl::DataLossError(absl::StrCat(layer, ".", name, " is no triangle of width ", n));
-    }
-    statistics.*moment = Unpack(packed, n);
-  }
-  LF_RETURN_IF_ERROR(factorize::CheckLossStatistics(statistics, n));
-  return statistics;
+  return files;
 }
 
-// One layer in memory at a time.
-absl::Status Write(const fs::path& path, const WorkDir& work,
-                   const checkpoint::ModelConfig& config) {
-  const int64_t n = 2 * config.kv_width();
-  std::vector<exporter::TensorDeclaration> declarations;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    declarations.push_back({absl::StrCat(layer, ".counts"), checkpoint::DType::kF64, {3}});
-    for (const auto& [name, moment] : kMoments) {
-      declarations.push_back(
-          {absl::StrCat(layer, ".", name), checkpoint::DType::kF64, {n * (n + 1) / 2}});
-    }
+// Removes a regular file; true when it is gone. The log says so either way.
+bool Remove(const fs::path& path, Severity severity, absl::string_view why) {
+  std::error_code error;
+  if (!fs::is_regular_file(fs::symlink_status(path, error))) {
+    Log(Severity::kWarning, "kept statistics are not a regular file and stay",
+        {{"file", path.string()}, {"reason", std::string(why)}});
+    return false;
   }
-  LF_ASSIGN_OR_RETURN(exporter::SafetensorsWriter writer,
-                      exporter::SafetensorsWriter::Create(path, declarations));
-  auto next = declarations.begin();
-  const auto append = [&](const at::Tensor& tensor) {
-    return writer.Append((next++)->name, exporter::BytesOf(tensor));
-  };
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    LF_ASSIGN_OR_RETURN(const LossStatistics statistics,
-                        LoadLossStatistics(LossStatisticsPath(work, layer)));
-    LF_RETURN_IF_ERROR(model::CatchTorch(
-        [&]() -> absl::Status {
-          LF_RETURN_IF_ERROR(append(at::tensor(
-              {double(statistics.tokens), double(statistics.sequences), double(n)}, at::kDouble)));
-          for (const auto& [name, moment] : kMoments) {
-            LF_RETURN_IF_ERROR(append(Pack(statistics.*moment)));
-          }
-          return absl::OkStatus();
-        },
-        "packing statistics"));
-  }
-  return writer.Finish().status();
+  fs::remove(path, error);
+  Log(error ? Severity::kWarning : severity,
+      error ? "kept statistics cannot be removed" : "kept statistics were removed",
+      {{"file", path.string()}, {"reason", error ? error.message() : std::string(why)}});
+  return !error;
 }
 
 }  // namespace
@@ -126,20 +106,38 @@ std::string StatisticsKey(const JobSpec& spec, const Inputs& inputs) {
       Sha256Hex({ids, inputs.sequences.ids.size() * sizeof(int32_t)})));
 }
 
-absl::StatusOr<bool> StatisticsStore::Restore(const std::string& key, const WorkDir& work,
-                                              int64_t layers) const {
+StatisticsId StatisticsIdOf(const JobSpec& spec, const Inputs& inputs) {
+  const checkpoint::ModelConfig& config = inputs.checkpoint.config();
+  return {StatisticsKey(spec, inputs), config.num_layers, 2 * config.kv_width()};
+}
+
+bool StatisticsStore::Has(const std::string& key) const {
+  std::error_code error;
+  return !folder_.empty() && fs::exists(fs::symlink_status(PathOf(key), error));
+}
+
+int64_t StatisticsStore::BytesToKeep(const StatisticsId& id) const {
+  const int64_t bytes = StatisticsFileBytes(id);
+  return folder_.empty() || Has(id.key) || bytes > limit_bytes_ ? 0 : bytes;
+}
+
+absl::StatusOr<bool> StatisticsStore::Restore(const StatisticsId& id, const WorkDir& work) const {
   if (folder_.empty()) return false;
-  const fs::path path = PathOf(key);
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    const absl::StatusOr<TensorMap> tensors = LoadTensors(path, absl::StrCat(layer, "."));
-    if (!tensors.ok()) return false;  // absent, or removed as damaged
-    const auto statistics = model::CatchTorch([&] { return LayerOf(*tensors, layer); }, key);
-    if (!statistics.ok()) {
-      Log(Severity::kWarning, "kept statistics are not usable",
-          {{"file", path.string()}, {"error", std::string(statistics.status().message())}});
-      LF_RETURN_IF_ERROR(RemoveTree(path));
-      return false;
+  const fs::path path = PathOf(id.key);
+  const auto unusable = [&](const absl::Status& status) {
+    if (absl::IsDataLoss(status)) {
+      Remove(path, Severity::kWarning, status.message());
+    } else if (!absl::IsNotFound(status)) {
+      Log(Severity::kWarning, "kept statistics cannot be read",
+          {{"file", path.string()}, {"error", std::string(status.message())}});
     }
+    return false;
+  };
+  const absl::StatusOr<StatisticsFile> file = StatisticsFile::Open(path, id);
+  if (!file.ok()) return unusable(file.status());
+  for (int64_t layer = 0; layer < id.layers; ++layer) {
+    const absl::StatusOr<LossStatistics> statistics = file->Layer(layer);
+    if (!statistics.ok()) return unusable(statistics.status());
     LF_RETURN_IF_ERROR(SaveLossStatistics(LossStatisticsPath(work, layer), *statistics));
   }
   std::error_code ignored;  // only the order of removal depends on it
@@ -147,15 +145,21 @@ absl::StatusOr<bool> StatisticsStore::Restore(const std::string& key, const Work
   return true;
 }
 
-absl::Status StatisticsStore::Keep(const std::string& key, const WorkDir& work,
-                                   const checkpoint::ModelConfig& config) const {
+absl::Status StatisticsStore::Keep(const StatisticsId& id, const WorkDir& work) const {
   if (folder_.empty()) return absl::OkStatus();
+  if (const int64_t bytes = StatisticsFileBytes(id); bytes > limit_bytes_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("they take ", bytes, " bytes, expected at most ", limit_bytes_));
+  }
   LF_RETURN_IF_ERROR(CreateDirectories(folder_));
-  const fs::path path = PathOf(key);
+  RemoveAbandoned();
+  const fs::path path = PathOf(id.key);
   // Of this process: another may keep the same statistics at the same time.
   const fs::path temporary = absl::StrCat(path.string(), ".", getpid(), ".tmp");
   LF_RETURN_IF_ERROR(RemoveTree(temporary));
-  const absl::Status written = Write(temporary, work, config);
+  const absl::Status written = WriteStatisticsFile(temporary, id, [&](int64_t layer) {
+    return LoadLossStatistics(LossStatisticsPath(work, layer), id.width);
+  });
   if (!written.ok() || std::rename(temporary.c_str(), path.c_str()) != 0) {
     const absl::Status renamed = ErrnoStatus(errno, "rename to", path);
     LF_RETURN_IF_ERROR(RemoveTree(temporary));
@@ -165,30 +169,23 @@ absl::Status StatisticsStore::Keep(const std::string& key, const WorkDir& work,
   return absl::OkStatus();
 }
 
-void StatisticsStore::RemoveOldest(const fs::path& keep) const {
-  struct File {
-    fs::file_time_type used;
-    fs::path path;
-    int64_t bytes;
-  };
+// Of processes that died while they wrote.
+void StatisticsStore::RemoveAbandoned() const {
   const auto abandoned = fs::file_time_type::clock::now() - std::chrono::hours(24);
-  std::vector<File> files;
-  int64_t total = 0;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_, error)) {
-    if (!entry.is_regular_file(error)) continue;
-    if (entry.path().extension() == ".tmp" && entry.last_write_time(error) < abandoned) {
-      fs::remove(entry.path(), error);  // of a process that died
-    }
-    if (entry.path().extension() != ".safetensors") continue;
-    files.push_back({entry.last_write_time(error), entry.path(), int64_t(entry.file_size(error))});
-    total += files.back().bytes;
+  for (const File& file : FilesOf(folder_, IsTemporary)) {
+    if (file.used < abandoned) Remove(file.path, Severity::kInfo, "left by a process that died");
   }
+}
+
+void StatisticsStore::RemoveOldest(const fs::path& keep) const {
+  std::vector<File> files = FilesOf(folder_, IsKept);
+  int64_t total = 0;
+  for (const File& file : files) total += file.bytes;
   std::sort(files.begin(), files.end(),
             [](const File& a, const File& b) { return a.used < b.used; });
   for (const File& file : files) {
     if (total <= limit_bytes_) return;
-    if (file.path == keep || !RemoveTree(file.path).ok()) continue;
+    if (file.path == keep || !Remove(file.path, Severity::kInfo, "unused for longest")) continue;
     total -= file.bytes;
   }
 }

@@ -2,11 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -50,12 +50,11 @@ absl::StatusOr<at::ScalarType> ScalarTypeOf(checkpoint::DType dtype) {
   }
 }
 
-absl::StatusOr<TensorMap> Load(const std::filesystem::path& path, absl::string_view prefix) {
+absl::StatusOr<TensorMap> Load(const std::filesystem::path& path) {
   LF_ASSIGN_OR_RETURN(const checkpoint::SafetensorsFile file,
                       checkpoint::SafetensorsFile::Open(path));
   TensorMap tensors;
   for (const checkpoint::TensorEntry& entry : file.header().tensors) {
-    if (!absl::StartsWith(entry.name, prefix)) continue;
     LF_ASSIGN_OR_RETURN(const checkpoint::TensorView view, file.Find(entry.name));
     const std::vector<int64_t> shape(entry.shape.begin(), entry.shape.end());
     LF_ASSIGN_OR_RETURN(const at::ScalarType type, ScalarTypeOf(entry.dtype));
@@ -64,6 +63,25 @@ absl::StatusOr<TensorMap> Load(const std::filesystem::path& path, absl::string_v
     tensors[entry.name] = tensor;
   }
   return tensors;
+}
+
+absl::Status RemoveDamaged(const std::filesystem::path& path, absl::string_view problem) {
+  LF_RETURN_IF_ERROR(RemoveTree(path));
+  return WithReason(absl::DataLossError(problem), "CHECKPOINT_CORRUPT");
+}
+
+// The count at `index` of a list of `size` fp64 counts; 0, which no file has, for anything
+// that is not a count.
+int64_t CountOf(const at::Tensor& counts, int64_t size, int64_t index) {
+  if (!counts.defined() || counts.dim() != 1 || counts.numel() != size) return 0;
+  const auto count = counts[index].item<double>();
+  return count >= 1 && count <= 0x1p53 ? int64_t(count) : 0;  // NaN: 0
+}
+
+bool AllFinite(const TensorMap& tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), [](const auto& entry) {
+    return !entry.second.defined() || at::isfinite(entry.second).all().template item<bool>();
+  });
 }
 
 }  // namespace
@@ -91,11 +109,15 @@ absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& 
   return SyncPath(path.parent_path());
 }
 
-absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path, absl::string_view prefix) {
-  absl::StatusOr<TensorMap> tensors = Load(path, prefix);
-  if (tensors.ok() || absl::IsNotFound(tensors.status())) return tensors;
-  LF_RETURN_IF_ERROR(RemoveTree(path));
-  return WithReason(absl::DataLossError(tensors.status().message()), "CHECKPOINT_CORRUPT");
+absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path) {
+  absl::StatusOr<TensorMap> tensors = Load(path);
+  const absl::Status& status = tensors.status();
+  if (absl::IsInvalidArgument(status) || absl::IsDataLoss(status)) {
+    return RemoveDamaged(path, status.message());
+  }
+  if (tensors.ok()) return tensors;
+  // Not a failure of the numbers in it.
+  return WithReasonByCode(status, {{absl::StatusCode::kInternal, "INTERNAL"}});
 }
 
 absl::Status SaveStatistics(const std::filesystem::path& path,
@@ -113,13 +135,17 @@ absl::Status SaveStatistics(const std::filesystem::path& path,
 
 absl::StatusOr<factorize::LayerStatistics> LoadStatistics(const std::filesystem::path& path) {
   LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));
+  const int64_t tokens = CountOf(tensors["tokens"], 1, 0);
+  if (tokens < 1 || !AllFinite(tensors)) {
+    return RemoveDamaged(path, absl::StrCat(path.string(),
+                                            ": expected finite statistics of at "
+                                            "least one token"));
+  }
   factorize::LayerStatistics statistics;
-  statistics.input = {.mean_abs = tensors["mean_abs"],
+  statistics.input = {.tokens = tokens,
+                      .mean_abs = tensors["mean_abs"],
                       .mean_square = tensors["mean_square"],
                       .covariance = tensors["covariance"]};
-  if (tensors["tokens"].defined()) {
-    statistics.input.tokens = int64_t(tensors["tokens"].item<double>());
-  }
   statistics.key = {.gram = tensors["key.gram"], .cross = tensors["key.cross"]};
   statistics.value = {.gram = tensors["value.gram"], .cross = tensors["value.cross"]};
   return statistics;
@@ -136,16 +162,17 @@ absl::Status SaveLossStatistics(const std::filesystem::path& path,
                             {"fisher_first", statistics.fisher_first}});
 }
 
-absl::StatusOr<factorize::LossStatistics> LoadLossStatistics(const std::filesystem::path& path) {
+absl::StatusOr<factorize::LossStatistics> LoadLossStatistics(const std::filesystem::path& path,
+                                                             int64_t n) {
   LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));
-  factorize::LossStatistics statistics{.output = tensors["output"],
+  factorize::LossStatistics statistics{.tokens = CountOf(tensors["counts"], 2, 0),
+                                       .sequences = CountOf(tensors["counts"], 2, 1),
+                                       .output = tensors["output"],
                                        .output_first = tensors["output_first"],
                                        .fisher = tensors["fisher"],
                                        .fisher_first = tensors["fisher_first"]};
-  const at::Tensor counts = tensors["counts"];
-  if (counts.defined() && counts.numel() == 2) {
-    statistics.tokens = int64_t(counts[0].item<double>());
-    statistics.sequences = int64_t(counts[1].item<double>());
+  if (const absl::Status checked = factorize::CheckLossStatistics(statistics, n); !checked.ok()) {
+    return RemoveDamaged(path, absl::StrCat(path.string(), ": ", checked.message()));
   }
   return statistics;
 }

@@ -24,18 +24,20 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 // name, syncs and renames: `path` is whole or absent. ResourceExhausted: disk full.
 absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors);
 
-// Every tensor of a file whose name begins with `prefix`, copied into memory. NotFound when it is
-// absent. A file that is not as SaveTensors wrote it is removed, so that the next attempt makes it
-// again, and gives DataLoss.
-absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path,
-                                      absl::string_view prefix = "");
+// Every tensor of a file, copied into memory. NotFound when it is absent. A file that is
+// not as SaveTensors wrote it is removed, so that the next attempt makes it again, and
+// gives DataLoss; one that cannot be read stays, with the error of reading.
+absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path);
 
-// The statistics of one layer.
+// The statistics of one layer. A file without counts, with values that are not finite or,
+// for LossStatistics, not as CheckLossStatistics(statistics, n) wants it counts as damaged:
+// LoadTensors.
 absl::Status SaveStatistics(const std::filesystem::path& path,
                             const factorize::LayerStatistics& statistics);
 absl::StatusOr<factorize::LayerStatistics> LoadStatistics(const std::filesystem::path& path);
 absl::Status SaveLossStatistics(const std::filesystem::path& path,
                                 const factorize::LossStatistics& statistics);
-absl::StatusOr<factorize::LossStatistics> LoadLossStatistics(const std::filesystem::path& path);
+absl::StatusOr<factorize::LossStatistics> LoadLossStatistics(const std::filesystem::path& path,
+                                                             int64_t n);
 
 }  // namespace latentforge::convert

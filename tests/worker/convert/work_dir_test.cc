@@ -1,7 +1,10 @@
 #include "worker/convert/work_dir.h"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <limits>
 
 #include "base/file.h"
 #include "tests/checkpoint/fixture.h"
@@ -100,6 +103,56 @@ TEST(TensorFileTest, DamagedFilesAreRemovedAndRetryable) {
   EXPECT_EQ(DescribeError(loaded.status()).reason, "CHECKPOINT_CORRUPT");
   EXPECT_TRUE(DescribeError(loaded.status()).retryable);
   EXPECT_FALSE(fs::exists(path));
+}
+
+TEST(TensorFileTest, FilesThatCannotBeReadStay) {
+  const fs::path path = checkpoint::NewTestDirectory("tensors_loop") / "layer.0.safetensors";
+  fs::create_symlink(path.filename(), path);
+  const absl::Status status = LoadTensors(path).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_EQ(DescribeError(status).reason, "INTERNAL");
+  EXPECT_TRUE(fs::is_symlink(path));
+}
+
+// Whole files whose content is not what was saved.
+TEST(TensorFileTest, WrongStatisticsAreRemovedAndRetryable) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  const fs::path path = checkpoint::NewTestDirectory("loss_bad") / "loss.3.safetensors";
+  const at::Tensor moment = at::eye(4, at::kDouble);
+  const auto load = [&](const at::Tensor& counts, const at::Tensor& fisher) {
+    EXPECT_TRUE(SaveTensors(path, {{"counts", counts},
+                                   {"output", moment},
+                                   {"output_first", moment},
+                                   {"fisher", fisher},
+                                   {"fisher_first", moment}})
+                    .ok());
+    return LoadLossStatistics(path, 4);
+  };
+  const at::Tensor counts = at::tensor({8.0, 2.0}, at::kDouble);
+  const auto good = load(counts, moment);
+  ASSERT_TRUE(good.ok()) << good.status();
+  EXPECT_EQ(good->tokens, 8);
+  const std::pair<at::Tensor, at::Tensor> wrong[] = {
+      {counts, at::full({4, 4}, kNan, at::kDouble)},
+      {counts, -moment},
+      {counts, at::eye(3, at::kDouble)},
+      {counts, moment.to(at::kFloat)},
+      {counts, at::Tensor()},
+      {at::tensor({kNan, 2.0}, at::kDouble), moment},
+      {at::tensor({1e300, 2.0}, at::kDouble), moment},
+      {at::tensor({8.0, -2.0}, at::kDouble), moment},
+      {at::tensor({8.0}, at::kDouble), moment}};
+  for (const auto& [bad_counts, fisher] : wrong) {
+    const absl::Status status = load(bad_counts, fisher).status();
+    EXPECT_EQ(DescribeError(status).reason, "CHECKPOINT_CORRUPT") << status;
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr("loss.3.safetensors"));
+    EXPECT_FALSE(fs::exists(path));
+  }
+  for (const double tokens : {kNan, 1e300, 0.0}) {
+    ASSERT_TRUE(SaveTensors(path, {{"tokens", at::full({1}, tokens, at::kDouble)}}).ok());
+    EXPECT_EQ(DescribeError(LoadStatistics(path).status()).reason, "CHECKPOINT_CORRUPT");
+    EXPECT_FALSE(fs::exists(path));
+  }
 }
 
 }  // namespace
