@@ -1,12 +1,16 @@
 #include "worker/convert/disk_space.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "checkpoint/dtype.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/statistics_store.h"
 #include "worker/factorize/preconditioner.h"
 
 namespace latentforge::convert {
@@ -15,12 +19,45 @@ namespace {
 // Headers, tokenizer, state and rounding.
 constexpr int64_t kSlackBytes = int64_t{32} << 20;
 
-absl::Status Check(const std::filesystem::path& folder, int64_t needed, const char* reason) {
-  std::filesystem::path existing = std::filesystem::absolute(folder);
+// The folder, or the nearest above it that is there.
+std::filesystem::path Existing(const std::filesystem::path& folder) {
   std::error_code error;
+  std::filesystem::path existing = std::filesystem::absolute(folder);
   while (!std::filesystem::exists(existing, error) && existing.has_relative_path()) {
     existing = existing.parent_path();
   }
+  return existing;
+}
+
+// What the files of a folder take on its disk.
+int64_t HeldBytes(const std::filesystem::path& folder) {
+  int64_t bytes = 0;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    struct stat status;
+    if (lstat(entry->path().c_str(), &status) == 0 && S_ISREG(status.st_mode)) {
+      bytes += int64_t(status.st_blocks) * 512;
+    }
+  }
+  return bytes;
+}
+
+// What is kept for later jobs on the disk of the scratch folder.
+int64_t KeptBytes(const Attempt& attempt, const Inputs& inputs) {
+  if (!attempt.spec.factorization.loss_aware || attempt.statistics.empty()) return 0;
+  struct stat scratch;
+  struct stat kept;
+  if (stat(Existing(attempt.work.path()).c_str(), &scratch) != 0 ||
+      stat(Existing(attempt.statistics).c_str(), &kept) != 0 || scratch.st_dev != kept.st_dev) {
+    return 0;
+  }
+  return StatisticsStore(attempt.statistics).BytesToKeep(StatisticsIdOf(attempt.spec, inputs));
+}
+
+absl::Status Check(const std::filesystem::path& folder, int64_t needed, const char* reason) {
+  const std::filesystem::path existing = Existing(folder);
+  std::error_code error;
   const std::filesystem::space_info space = std::filesystem::space(existing, error);
   if (error || space.available >= uint64_t(needed)) return absl::OkStatus();
   return WithReason(absl::ResourceExhaustedError(
@@ -31,12 +68,11 @@ absl::Status Check(const std::filesystem::path& folder, int64_t needed, const ch
 
 }  // namespace
 
-absl::Status CheckDiskSpace(const Attempt& attempt, const Inputs& inputs) {
+int64_t ScratchBytesNeeded(const Attempt& attempt, const Inputs& inputs) {
   const checkpoint::ModelConfig& config = inputs.checkpoint.config();
   const int64_t d = config.hidden_size;
   const int64_t m = config.kv_width();
   const int64_t layers = config.num_layers;
-  const int64_t left = layers - FinishedLayers(attempt, layers);
   const int64_t hidden = inputs.sequences.count * inputs.sequences.length * d *
                          int64_t(c10::elementSize(attempt.dtype));
   const FactorizationSpec& spec = attempt.spec.factorization;
@@ -48,10 +84,16 @@ absl::Status CheckDiskSpace(const Attempt& attempt, const Inputs& inputs) {
                                  : 8 * (2 * d + 2 * m * m + (needs.cross ? 2 * m * d : 0) +
                                         (needs.covariance ? d * d : 0));
   const int64_t factors = 4 * 2 * (m * m + m * d);
+  const int64_t passing = FinishedLayers(attempt, layers) < layers ? states * hidden : 0;
+  const int64_t in_all =
+      std::max(passing, KeptBytes(attempt, inputs)) + layers * (statistics + factors);
+  const int64_t held = HeldBytes(attempt.work.calibrate()) + HeldBytes(attempt.work.factorize());
+  return std::max<int64_t>(in_all - held, 0) + kSlackBytes;
+}
+
+absl::Status CheckDiskSpace(const Attempt& attempt, const Inputs& inputs) {
   LF_RETURN_IF_ERROR(
-      Check(attempt.work.path(),
-            (left > 0 ? states * hidden : 0) + left * statistics + layers * factors + kSlackBytes,
-            "SCRATCH_FULL"));
+      Check(attempt.work.path(), ScratchBytesNeeded(attempt, inputs), "SCRATCH_FULL"));
   const int64_t output = inputs.checkpoint.total_bytes() /
                          checkpoint::BytesOf(inputs.source_dtype) *
                          checkpoint::BytesOf(inputs.output_dtype);

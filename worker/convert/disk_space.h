@@ -6,6 +6,12 @@
 
 namespace latentforge::convert {
 
+// The most bytes that this attempt will add to the scratch folder at any time: hidden
+// states, statistics and factors, less what the files of calibration and factorisation
+// already take there; and statistics that are kept for later jobs, where their folder is on
+// the same disk: once they are written, hidden states are gone.
+int64_t ScratchBytesNeeded(const Attempt& attempt, const Inputs& inputs);
+
 // ResourceExhausted with reason SCRATCH_FULL or OUTPUT_DISK_FULL names the folder,
 // the bytes free and the bytes needed. What the scratch folder already holds is
 // not asked for again.

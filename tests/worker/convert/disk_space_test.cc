@@ -1,0 +1,81 @@
+#include "worker/convert/disk_space.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <optional>
+
+#include "base/clock.h"
+#include "base/unique_fd.h"
+#include "tests/worker/convert/tiny_job.h"
+#include "worker/convert/attempt.h"
+#include "worker/convert/phase_files.h"
+
+namespace latentforge::convert {
+namespace {
+
+// An attempt of a tiny job that has fetched its inputs.
+class DiskSpaceTest : public testing::Test {
+ protected:
+  DiskSpaceTest()
+      : job_("disk_space"),
+        spec_(ParseJobSpec(WriteJson(job_.spec)).value()),
+        work_(WorkDir::Open(job_.work()).value()),
+        sink_(open("/dev/null", O_WRONLY | O_CLOEXEC)),
+        events_(sink_.get(), RealClock()),
+        progress_(RealClock(), events_),
+        attempt_{.spec = spec_,
+                 .work = work_,
+                 .events = events_,
+                 .progress = progress_,
+                 .stop = stop_,
+                 .clock = RealClock(),
+                 .dtype = at::kFloat} {
+    absl::StatusOr<Inputs> inputs = FetchInputs(attempt_);
+    EXPECT_TRUE(inputs.ok()) << inputs.status();
+    inputs_.emplace(*std::move(inputs));
+  }
+
+  int64_t Needed() const { return ScratchBytesNeeded(attempt_, *inputs_); }
+
+  TinyJob job_;
+  JobSpec spec_;
+  WorkDir work_;
+  UniqueFd sink_;
+  EventWriter events_;
+  ProgressMeter progress_;
+  StopToken stop_;
+  Attempt attempt_;
+  std::optional<Inputs> inputs_;
+};
+
+TEST_F(DiskSpaceTest, WhatEarlierAttemptsLeftIsNotAskedForAgain) {
+  const int64_t before = Needed();
+  constexpr int64_t kHeld = 32 << 10;
+  const std::string bytes = RandomText(size_t{kHeld}, 3);
+  ASSERT_TRUE(WriteFileAtomic(work_.calibrate() / "hidden.1.bin", bytes).ok());
+  EXPECT_NEAR(double(before - Needed()), double(kHeld), 4096);
+  ASSERT_TRUE(WriteFileAtomic(work_.factorize() / "layer.0.safetensors", bytes).ok());
+  EXPECT_NEAR(double(before - Needed()), 2.0 * kHeld, 8192);
+  // More than a job writes never asks for less than some slack.
+  ASSERT_TRUE(
+      WriteFileAtomic(work_.calibrate() / "hidden.2.bin", RandomText(size_t{4} << 20, 4)).ok());
+  EXPECT_GT(Needed(), 0);
+}
+
+TEST_F(DiskSpaceTest, HiddenStatesAreNotNeededBehindCalibration) {
+  const int64_t before = Needed();
+  // 8 sequences of 32 tokens, four files of them (2 layers, and 2 gradients).
+  const int64_t hidden = 8 * 32 * inputs_->checkpoint.config().hidden_size * 4;
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    ASSERT_TRUE(WriteFileAtomic(LossStatisticsPath(work_, layer), "").ok());
+  }
+  EXPECT_EQ(before - Needed(), 4 * hidden);
+  // Statistics that are to be kept need room then, and only then.
+  attempt_.statistics = job_.root / "statistics";
+  const int64_t n = 2 * inputs_->checkpoint.config().kv_width();
+  EXPECT_GE(Needed(), before - 4 * hidden + 2 * 4 * 8 * n * (n + 1) / 2);
+}
+
+}  // namespace
+}  // namespace latentforge::convert
