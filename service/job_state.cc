@@ -131,8 +131,7 @@ class Decider {
     if (IsRepeat(release.lease)) return absl::OkStatus();
     LF_RETURN_IF_ERROR(CheckLease(release.lease));
     record().completed_epoch = record().lease_epoch;
-    record().counted_attempts -= 1;
-    status().set_max_attempts(status().max_attempts() + 1);
+    DoNotCount();
     NoteAttempt(AttemptOutcome::kReleased);
     if (state() == v1::JOB_STATE_CANCELLING) {
       ChangeState(v1::JOB_STATE_CANCELLED);
@@ -148,8 +147,9 @@ class Decider {
     return absl::OkStatus();
   }
 
-  absl::Status operator()(const command::ExpireLease&) {
+  absl::Status operator()(const command::ExpireLease& expire) {
     if (!HoldsLease(state()) || now_ < record().lease_expire_time) return absl::OkStatus();
+    if (expire.unheard && policy_.one_machine) DoNotCount();
     // No backoff: the lease itself was the wait.
     EndFailed(AttemptOutcome::kLeaseExpired,
               MakeConversionError("WORKER_LOST",
@@ -222,6 +222,12 @@ class Decider {
   void SetLease(absl::Duration duration) {
     record().lease_expire_time = now_ + duration;
     transition_.changed = true;
+  }
+
+  // The attempt that ends makes room for another.
+  void DoNotCount() {
+    record().counted_attempts -= 1;
+    status().set_max_attempts(status().max_attempts() + 1);
   }
 
   // The attempt ended without success: cancelled, queued again, or failed.

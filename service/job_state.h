@@ -57,7 +57,11 @@ struct Renew {
   absl::Duration lease_duration;
 };
 // Time ran out: no effect before lease_expire_time or deadline_time.
-struct ExpireLease {};
+struct ExpireLease {
+  // Nobody was heard under this lease since the server started. On one machine the
+  // attempt then ended with the server, and does not count.
+  bool unheard = false;
+};
 struct ExpireDeadline {};
 // A user asks for cancellation.
 struct Cancel {};
@@ -71,7 +75,7 @@ struct StatePolicy {
   // Pause before a failed attempt is repeated; doubles each time, at most 60 s.
   absl::Duration retry_backoff = absl::Seconds(1);
   // Every worker is on one machine: a full disk is not tried again, for no other
-  // worker has more room.
+  // worker has more room. And whatever kills the server kills the workers.
   bool one_machine = false;
   // A job keeps at most this many events that are not about state or phase.
   int64_t max_detail_events = 20'000;

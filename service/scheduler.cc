@@ -76,6 +76,8 @@ absl::Status Scheduler::RenewLeases() {
   LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(absl::InfiniteFuture()));
   for (const JobRecord& record : leased)
     LF_RETURN_IF_ERROR(engine_.Apply(record.id, command::Renew{options_.lease_duration}).status());
+  absl::MutexLock lock(&mutex_);
+  for (const JobRecord& record : leased) unheard_[record.id] = record.lease_epoch;
   return absl::OkStatus();
 }
 
@@ -212,6 +214,8 @@ absl::StatusOr<JobRecord> Scheduler::ApplyForWorker(const v1::Lease& lease, cons
     return record.status();
   }
   workers_.Touch(record->job.status().worker(), engine_.Now());
+  absl::MutexLock lock(&mutex_);
+  unheard_.erase(id);
   return record;
 }
 
@@ -279,12 +283,18 @@ absl::StatusOr<v1::ListWorkersResponse> Scheduler::ListWorkers(
   return response;
 }
 
+bool Scheduler::IsUnheard(const JobRecord& record) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = unheard_.find(record.id);
+  return found != unheard_.end() && found->second == record.lease_epoch;
+}
+
 absl::Status Scheduler::EndOverdue() {
   const absl::Time now = engine_.Now();
   absl::Status first_error;
   LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(now));
   for (const JobRecord& record : leased)
-    first_error.Update(engine_.Apply(record.id, command::ExpireLease{}).status());
+    first_error.Update(engine_.Apply(record.id, command::ExpireLease{IsUnheard(record)}).status());
   LF_ASSIGN_OR_RETURN(const auto late, engine_.store().DeadlinesBy(now));
   for (const JobRecord& record : late)
     first_error.Update(engine_.Apply(record.id, command::ExpireDeadline{}).status());

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <list>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -79,6 +80,7 @@ class Scheduler {
   void EndWaits();
   absl::StatusOr<JobRecord> ApplyForWorker(const v1::Lease& lease, const Command& command,
                                            absl::string_view operation);
+  bool IsUnheard(const JobRecord& record);
   absl::Status EndOverdue();
   absl::Status ServeWaiters();
   std::optional<Waiter> TakeWaiter(int64_t ticket);
@@ -93,6 +95,8 @@ class Scheduler {
   std::list<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);  // longest waiting first
   int64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  // Leases of a former server, by job, under which nobody was heard yet.
+  std::map<std::string, int64_t> unheard_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace latentforge::service

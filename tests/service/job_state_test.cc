@@ -269,6 +269,22 @@ TEST(JobStateTest, ACancelledJobHasNoErrorOfAnEarlierAttempt) {
   EXPECT_EQ(lost.attempt->reason, "WORKER_LOST");  // kept with the attempt
 }
 
+TEST(JobStateTest, OnOneMachineALeaseThatEndedWithTheServerDoesNotCount) {
+  const JobRecord record = InState(R, /*max_attempts=*/1);
+  const auto state = [&](bool unheard, bool one_machine) {
+    const auto decided = Decide(record, command::ExpireLease{unheard}, kNow + kLease30,
+                                {.one_machine = one_machine});
+    EXPECT_TRUE(decided.ok()) << decided.status();
+    EXPECT_EQ(decided->attempt->outcome, AttemptOutcome::kLeaseExpired);
+    EXPECT_EQ(decided->next.counted_attempts, unheard && one_machine ? 0 : 1);
+    EXPECT_EQ(decided->next.job.status().max_attempts(), unheard && one_machine ? 2 : 1);
+    return decided->next.job.status().state();
+  };
+  EXPECT_EQ(state(true, true), Q);
+  EXPECT_EQ(state(false, true), F);
+  EXPECT_EQ(state(true, false), F);
+}
+
 TEST(JobStateTest, FailedAttemptWaitsLongerEachTime) {
   const StatePolicy policy = {.retry_backoff = absl::Seconds(10)};
   JobRecord record = Queued(10);

@@ -73,8 +73,8 @@ class SchedulerFixture : public testing::Test {
     auto opened = SqliteStore::Open(dir_.path() / "jobs.db");
     EXPECT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
-    engine_ = std::make_unique<JobEngine>(JobEngine::Parts{*store_, hub_, observer_, clock_},
-                                          StatePolicy{});
+    engine_ =
+        std::make_unique<JobEngine>(JobEngine::Parts{*store_, hub_, observer_, clock_}, policy_);
     jobs_ =
         std::make_unique<Jobs>(*engine_, checker_, PageTokenCodec("key"),
                                JobsOptions{3, [this] { return absl::StrCat("j", ++last_id_); }});
@@ -162,6 +162,7 @@ class SchedulerFixture : public testing::Test {
 
   TempDir dir_;
   FakeClock clock_;
+  StatePolicy policy_;  // of the next Restart
   WatchHub hub_;
   CountingObserver observer_;
   FakeSpecChecker checker_;

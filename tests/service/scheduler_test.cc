@@ -134,6 +134,28 @@ TEST_F(SchedulerTest, ThreeLostLeasesFailTheJob) {
   EXPECT_EQ(GetJob(job).status().error().reason(), "WORKER_LOST");
 }
 
+TEST_F(SchedulerTest, OnOneMachineAttemptsThatEndWithTheServerDoNotCount) {
+  policy_.one_machine = true;
+  Restart();
+  const std::string job = CreateJob();
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(Acquire().has_lease()) << i;
+    Restart();  // server and worker were killed
+    clock_.Advance(absl::Seconds(30));
+    Tick();
+    ASSERT_EQ(StateOf(job), v1::JOB_STATE_QUEUED) << i;
+  }
+  // A worker that outlives the server and is lost later counts as ever.
+  for (int i = 0; i < 3; ++i) {
+    const v1::Lease lease = Acquire().lease();
+    Restart();
+    ASSERT_TRUE(Heartbeat(lease).ok());
+    clock_.Advance(absl::Seconds(30));
+    Tick();
+  }
+  EXPECT_EQ(StateOf(job), v1::JOB_STATE_FAILED);
+}
+
 TEST_F(SchedulerTest, ALeaseOfAnUnknownJobIsLost) {
   v1::Lease lease;
   lease.set_job("jobs/gone");
