@@ -53,10 +53,16 @@ class Merger {
 
   absl::Status Mapping(const YAML::Node& node, Message* message) const {
     LF_RETURN_IF_ERROR(CheckMapping(node, message->GetDescriptor()->name()));
+    std::set<const FieldDescriptor*> seen;
     for (const auto& entry : node) {
       const absl::StatusOr<const FieldDescriptor*> field =
           FindField(*message->GetDescriptor(), entry.first.Scalar());
       if (!field.ok()) return At(entry.first.Mark(), name_, field.status().message());
+      if (!seen.insert(*field).second) {
+        return At(entry.first.Mark(), name_,
+                  absl::StrCat("key \"", entry.first.Scalar(), "\" stands twice, as ",
+                               (*field)->name(), " and ", (*field)->json_name()));
+      }
       LF_RETURN_IF_ERROR(Field(**field, entry.second, message));
     }
     return absl::OkStatus();

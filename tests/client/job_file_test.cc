@@ -90,6 +90,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"calibration: {corpora: {uri: x}}", "corpora is not a list"},
         BadFile{"calibration: {corpora: [x]}", "CorpusSpec is not a mapping"},
         BadFile{"device: cpu\ndevice: cuda\n", "job.yaml:2:1: key \"device\" stands twice"},
+        BadFile{"factorization:\n  sink_weight: 0.5\n  sinkWeight: 0.1\n",
+                "job.yaml:3:3: key \"sinkWeight\" stands twice, as sink_weight and sinkWeight"},
         BadFile{"deadline: soon", "deadline is: \"soon\", expected a time span"},
         BadFile{"deadline: -5s", "expected a time span"},
         BadFile{"labels: [a]", "labels is not a mapping"}, BadFile{"a: [", "job.yaml:"},
