@@ -277,10 +277,12 @@ int64_t PeakMemory(const ModelConfig& config, const EstimateSettings& settings, 
 
 absl::StatusOr<Estimate> EstimateConversion(const ModelConfig& config,
                                             const EstimateSettings& settings) {
-  LF_ASSIGN_OR_RETURN(const RankTotals totals, RankTotalsForBudget(config, settings.kv_budget));
-  int64_t values = totals.k + totals.v;
+  int64_t values = 0;
   if (settings.joint) {
     LF_ASSIGN_OR_RETURN(values, JointRankTotalForBudget(config, settings.kv_budget));
+  } else {
+    LF_ASSIGN_OR_RETURN(const RankTotals totals, RankTotalsForBudget(config, settings.kv_budget));
+    values = totals.k + totals.v;
   }
   const int64_t shares = config.num_layers * (settings.joint ? 1 : 2);
   const int64_t rank = (values + shares - 1) / shares;

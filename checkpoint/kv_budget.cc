@@ -1,6 +1,8 @@
 #include "checkpoint/kv_budget.h"
 
+#include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -20,14 +22,17 @@ int64_t LargestShare(double budget, int64_t total) {
   return count;
 }
 
+absl::Status CheckBudget(double budget) {
+  if (budget > 0 && budget <= 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("KV budget is ", budget, ", expected a number above 0 and at most 1"));
+}
+
 // The share of `width` values per layer, where every layer needs at least
 // `smallest` of them.
 absl::StatusOr<int64_t> TotalForBudget(const ModelConfig& config, double budget, int64_t width,
                                        int64_t smallest) {
-  if (!(budget > 0 && budget <= 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("KV budget is ", budget, ", expected a number above 0 and at most 1"));
-  }
+  LF_RETURN_IF_ERROR(CheckBudget(budget));
   const int64_t total = LargestShare(budget, width * config.num_layers);
   if (total < smallest * config.num_layers) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -64,6 +69,30 @@ absl::StatusOr<RankTotals> RankTotalsForBudget(const ModelConfig& config, double
 
 absl::StatusOr<int64_t> JointRankTotalForBudget(const ModelConfig& config, double budget) {
   return TotalForBudget(config, budget, 2 * config.kv_width(), 1);
+}
+
+absl::Status CheckRanksFit(const ModelConfig& config, double budget, const RankRules& rules) {
+  LF_RETURN_IF_ERROR(CheckBudget(budget));
+  if (rules.multiple < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rank multiple is ", rules.multiple, ", expected at least 1"));
+  }
+  const int64_t width = config.kv_width() * (rules.joint ? 2 : 1);
+  const int64_t latents = rules.uniform ? 1 : config.num_layers * (rules.joint ? 1 : 2);
+  const int64_t least = std::min(rules.multiple, width);
+  const int64_t values = LargestShare(budget, latents * width);
+  if (values >= latents * least) return absl::OkStatus();
+  const std::string each =
+      rules.uniform ? "each latent" : absl::StrCat(latents, " latents together");
+  std::string problem = absl::StrCat("KV budget is ", budget, ", which leaves ", each, " ", values,
+                                     " of ", latents * width, " values a token, expected at least ",
+                                     latents * least, ", a budget of at least ",
+                                     static_cast<double>(least) / static_cast<double>(width));
+  if (rules.multiple > 1 && values >= latents) {
+    absl::StrAppend(&problem, ", or a rank multiple of at most ", values / latents, " (it is ",
+                    rules.multiple, ")");
+  }
+  return absl::OutOfRangeError(problem);
 }
 
 double SmallestBudget(const ModelConfig& config) {

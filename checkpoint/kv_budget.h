@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "checkpoint/dtype.h"
 #include "checkpoint/model_config.h"
@@ -33,6 +34,19 @@ absl::StatusOr<RankTotals> RankTotalsForBudget(const ModelConfig& config, double
 
 // The largest total of joint ranks; errors as above.
 absl::StatusOr<int64_t> JointRankTotalForBudget(const ModelConfig& config, double budget);
+
+// How a rank allocation divides a budget.
+struct RankRules {
+  bool joint = false;    // one latent a layer instead of one for K and one for V
+  bool uniform = false;  // the same rank in every latent
+  int64_t multiple = 1;  // ranks are multiples of this or the latent's full width
+};
+
+// OK when `budget` leaves every latent its least rank: `multiple`, or the full width of a
+// narrower one. OutOfRange names the budget, what it leaves, the least that every latent
+// needs, and the budget and the multiple that would do; InvalidArgument when budget is not
+// in (0, 1] or multiple below 1.
+absl::Status CheckRanksFit(const ModelConfig& config, double budget, const RankRules& rules);
 
 // The smallest budget that gives every layer rank 1 for K and for V.
 double SmallestBudget(const ModelConfig& config);

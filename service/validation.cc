@@ -186,6 +186,13 @@ void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& co
   const bool joint =
       spec.factorization().latent() == v1::LATENT_LAYOUT_JOINT ||
       (spec.factorization().latent() == v1::LATENT_LAYOUT_UNSPECIFIED && layers[0].rank_kv() > 0);
+  const v1::Preconditioner preconditioner = spec.factorization().preconditioner();
+  if (joint && spec.factorization().latent() != v1::LATENT_LAYOUT_JOINT &&
+      preconditioner != v1::PRECONDITIONER_UNSPECIFIED &&
+      preconditioner != v1::PRECONDITIONER_FISHER)
+    findings.Add("INVALID_FIELD", absl::StrCat(kField, "[0].rank_kv"),
+                 absl::StrCat("is ", layers[0].rank_kv(), ", expected rank_k and rank_v with ",
+                              v1::Preconditioner_Name(preconditioner)));
   double total = 0;
   for (int i = 0; i < layers.size(); ++i) {
     const v1::LayerRank& layer = layers[i];
@@ -202,6 +209,23 @@ void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& co
   if (budget > 0 && share > budget * (1 + 1e-12))
     findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
                  absl::StrCat("is ", budget, ", the rank profile needs ", share));
+}
+
+void CheckRanksFit(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
+                   Findings& findings) {
+  const v1::FactorizationSpec& factorization = spec.factorization();
+  const double budget = spec.budget().kv_budget();
+  if (factorization.allocation() == v1::RANK_ALLOCATION_PROFILE || budget == 0) return;
+  const absl::Status fits = checkpoint::CheckRanksFit(
+      config, budget,
+      {.joint = factorization.latent() == v1::LATENT_LAYOUT_JOINT,
+       .uniform = factorization.allocation() != v1::RANK_ALLOCATION_GLOBAL,
+       .multiple = factorization.rank_multiple()});
+  if (fits.ok()) return;
+  if (factorization.rank_multiple() > 1)
+    findings.Add("RANK_OUT_OF_RANGE", "spec.factorization.rank_multiple", fits.message());
+  else
+    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget", fits.message());
 }
 
 std::optional<fs::path> FileSpecChecker::Resolve(const std::string& uri, absl::string_view field,
@@ -307,6 +331,8 @@ absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) cons
   if (config.has_value()) CheckRankProfile(resolved, *config, findings);
   LF_RETURN_IF_ERROR(findings.ToStatus());
   checked.spec = WithDefaults(resolved, config->max_position_embeddings);
+  CheckRanksFit(checked.spec, *config, findings);
+  LF_RETURN_IF_ERROR(findings.ToStatus());
   absl::StatusOr<v1::Estimate> estimate = EstimateOf(checked.spec, *config);
   if (!estimate.ok()) {
     findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget", estimate.status().message());

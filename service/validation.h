@@ -39,4 +39,9 @@ class FileSpecChecker final : public SpecChecker {
 void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
                       Findings& findings);
 
+// A finding where the budget of a specification with defaults leaves a latent less than its
+// least rank: one rank multiple. None for a rank profile.
+void CheckRanksFit(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
+                   Findings& findings);
+
 }  // namespace latentforge::service

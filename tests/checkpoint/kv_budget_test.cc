@@ -69,5 +69,37 @@ TEST(KvBudgetTest, RefusesBudgetsOutsideTheRangeAndBelowRankOne) {
   EXPECT_EQ(*JointRankTotalForBudget(SmolLm2(), SmallestBudget(SmolLm2()) / 2), 30);
 }
 
+TEST(KvBudgetTest, EveryLatentNeedsItsLeastRank) {
+  // 30 layers of 192 keys and 192 values.
+  struct Case {
+    RankRules rules;
+    double fits;    // the smallest budget, or one a little above it
+    double misses;  // a little below
+  };
+  const Case cases[] = {
+      {{}, 1.0 / 192, 0.0052},
+      {{.joint = true}, 1.0 / 384, 0.0026},
+      {{.multiple = 64}, 1.0 / 3, 0.3333},
+      {{.joint = true, .multiple = 64}, 1.0 / 6, 0.1666},
+      {{.uniform = true}, 1.0 / 192, 0.0052},
+      {{.joint = true, .uniform = true, .multiple = 100}, 100.0 / 384, 0.26},
+      // Narrower than one multiple: the full width is the least.
+      {{.multiple = 500}, 1, 0.999},
+  };
+  for (const Case& c : cases) {
+    const absl::Status fits = CheckRanksFit(SmolLm2(), c.fits, c.rules);
+    EXPECT_TRUE(fits.ok()) << fits;
+    const absl::Status misses = CheckRanksFit(SmolLm2(), c.misses, c.rules);
+    EXPECT_TRUE(absl::IsOutOfRange(misses)) << c.misses << ": " << misses;
+  }
+  const absl::Status status = CheckRanksFit(SmolLm2(), 0.125, {.joint = true, .multiple = 64});
+  EXPECT_EQ(status.message(),
+            "KV budget is 0.125, which leaves 30 latents together 1440 of 11520 values a token, "
+            "expected at least 1920, a budget of at least 0.166667, or a rank multiple of at most "
+            "48 (it is 64)");
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckRanksFit(SmolLm2(), 0, {})));
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckRanksFit(SmolLm2(), 0.5, {.multiple = 0})));
+}
+
 }  // namespace
 }  // namespace latentforge::checkpoint

@@ -390,6 +390,40 @@ TEST_F(ValidationTest, HealingGetsDefaultsAndCostsTimeAndMemory) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(field));
 }
 
+TEST_F(ValidationTest, JointRanksNeedTheFisherInformation) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_IDENTITY);
+  spec.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_PROFILE);
+  for (int i = 0; i < Layers(); ++i) {
+    v1::LayerRank& layer = *spec.mutable_factorization()->mutable_rank_profile()->add_layers();
+    layer.set_layer(i);
+    layer.set_rank_kv(1);
+  }
+  ExpectRefused(spec, kInvalidField, {"layers[0].rank_kv", "PRECONDITIONER_IDENTITY"});
+  spec.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_FISHER);
+  EXPECT_TRUE(Check(spec).ok()) << Check(spec).status();
+}
+
+TEST_F(ValidationTest, EveryLatentNeedsOneRankMultiple) {
+  v1::JobSpec spec = Spec();
+  const double width = static_cast<double>(Width());
+  spec.mutable_budget()->set_kv_budget(0.5 / width);  // one joint value a layer
+  EXPECT_TRUE(Check(spec).ok()) << Check(spec).status();
+  spec.mutable_factorization()->set_latent(v1::LATENT_LAYOUT_SEPARATE);
+  ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"kv_budget", absl::StrCat(1 / width)});
+  spec.mutable_factorization()->clear_latent();
+  spec.mutable_budget()->set_kv_budget(0.5);
+  for (const v1::RankAllocation allocation :
+       {v1::RANK_ALLOCATION_GLOBAL, v1::RANK_ALLOCATION_UNIFORM}) {
+    spec.mutable_factorization()->set_allocation(allocation);
+    spec.mutable_factorization()->set_rank_multiple(static_cast<int32_t>(Width()));
+    EXPECT_TRUE(Check(spec).ok()) << Check(spec).status();
+    spec.mutable_factorization()->set_rank_multiple(static_cast<int32_t>(Width() + 1));
+    ExpectRefused(spec, "RANK_OUT_OF_RANGE",
+                  {"rank_multiple", absl::StrCat("a rank multiple of at most ", Width())});
+  }
+}
+
 TEST_F(ValidationTest, CudaJobsNeedCudaWorkers) {
   v1::JobSpec spec = Spec();
   spec.set_device("cuda:1");

@@ -143,6 +143,10 @@ absl::Status CheckTogether(const JsonObject& object, const FactorizationSpec& sp
     if (spec.allocation == RankAllocation::kGlobal) {
       return object.Wrong("allocation", "another allocation without PRECONDITIONER_FISHER");
     }
+    // The server fills in the default.
+    if (spec.loss_metric.sink_weight != kDefaultSinkWeight) {
+      return object.Wrong("sinkWeight", "none without PRECONDITIONER_FISHER");
+    }
   }
   const bool care = IsCare(spec.allocation);
   if (care && spec.joint) {

@@ -82,15 +82,8 @@ class LossAwareFactorizer : public LayerFactorizer {
       case RankAllocation::kGlobal:
         return factorize::AllocateGlobally(factorize::ValuesWithin(budget, 2 * layers_ * width_),
                                            spectra_, {.multiple = spec_.rank_multiple});
-      case RankAllocation::kUniform: {
-        LF_ASSIGN_OR_RETURN(std::vector<int64_t> ranks,
-                            AllocateRanks(RankAllocation::kUniform, budget, spectra_));
-        for (int64_t& rank : ranks) {
-          const int64_t rounded = rank / spec_.rank_multiple * spec_.rank_multiple;
-          rank = std::max(rounded, std::min(rank, spec_.rank_multiple));
-        }
-        return ranks;
-      }
+      case RankAllocation::kUniform:
+        return AllocateRanks(RankAllocation::kUniform, budget, spectra_, spec_.rank_multiple);
       case RankAllocation::kCare:
       case RankAllocation::kCareCode:
         break;
@@ -122,13 +115,22 @@ class LossAwareFactorizer : public LayerFactorizer {
       LF_ASSIGN_OR_RETURN(const at::Tensor weight, Weight(layer));
       for (const LatentPart part : Parts()) {
         LF_ASSIGN_OR_RETURN(const LossDecomposition decomposition,
-                            model::CatchTorch([&] { return Decompose(weight, statistics, part); },
-                                              absl::StrCat("spectrum of layer ", layer)));
+                            Spectrum(layer, weight, statistics, part));
         spectra.push_back(decomposition.spectrum());
       }
     }
     spectra_ = std::move(spectra);
     return absl::OkStatus();
+  }
+
+  // Errors of LibTorch and our own name the layer.
+  absl::StatusOr<LossDecomposition> Spectrum(int64_t layer, const at::Tensor& weight,
+                                             const factorize::LossStatistics& statistics,
+                                             LatentPart part) const {
+    absl::StatusOr<LossDecomposition> decomposition =
+        model::CatchTorch([&] { return Decompose(weight, statistics, part); }, "LibTorch");
+    if (decomposition.ok()) return decomposition;
+    return Annotate(decomposition.status(), absl::StrCat("spectrum of layer ", layer));
   }
 
   std::vector<LatentPart> Parts() const {

@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "base/version.h"
 #include "checkpoint/context_warning.h"
+#include "checkpoint/kv_budget.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/calibrate/corpus.h"
 #include "worker/convert/attempt.h"
@@ -51,19 +52,37 @@ absl::StatusOr<Checkpoint> OpenSource(const std::filesystem::path& path) {
                            {StatusCode::kDataLoss, "SOURCE_CORRUPT"}});
 }
 
+// Global ranks share one budget; uniform ones are what CARE's begin with, too.
 absl::Status CheckRanks(const JobSpec& spec, const checkpoint::ModelConfig& config) {
-  if (!spec.factorization.allocation) {
-    return WithReason(factorize::CheckProfile(spec.factorization.rank_profile, config.num_layers,
-                                              config.kv_width(), spec.kv_budget),
-                      "RANK_OUT_OF_RANGE");
+  if (spec.max_perplexity_ratio > 0) return absl::OkStatus();  // the search decides
+  const FactorizationSpec& factorization = spec.factorization;
+  const absl::Status status =
+      factorization.allocation
+          ? checkpoint::CheckRanksFit(
+                config, spec.kv_budget,
+                {.joint = factorization.joint,
+                 .uniform = factorization.allocation != factorize::RankAllocation::kGlobal,
+                 .multiple = factorization.rank_multiple})
+          : factorize::CheckProfile(factorization.rank_profile, config.num_layers,
+                                    config.kv_width(), factorization.joint, spec.kv_budget);
+  return WithReason(status, "RANK_OUT_OF_RANGE");
+}
+
+// Every position of a text but its last has a label: its next token.
+absl::Status CheckLabels(const JobSpec& spec) {
+  if (spec.labels != calibrate::FisherLabels::kText) return absl::OkStatus();
+  if (!spec.factorization.loss_aware) {
+    return WithReason(absl::InvalidArgumentError(
+                          "calibration: labels is FISHER_LABELS_TEXT, expected none without "
+                          "PRECONDITIONER_FISHER"),
+                      "INVALID_SPEC");
   }
-  if (spec.max_perplexity_ratio > 0) return absl::OkStatus();
-  if (factorize::ValuesWithin(spec.kv_budget, config.kv_width()) >= 1) return absl::OkStatus();
-  return WithReason(
-      absl::OutOfRangeError(absl::StrCat(
-          "KV budget is ", spec.kv_budget, ", which leaves a layer less than one of ",
-          config.kv_width(), " values; expected at least ", 1.0 / double(config.kv_width()))),
-      "RANK_OUT_OF_RANGE");
+  if (spec.sequence_length > 1) return absl::OkStatus();
+  return WithReason(absl::InvalidArgumentError(absl::StrCat(
+                        "calibration: sequenceLength is ", spec.sequence_length,
+                        ", expected at least 2 with FISHER_LABELS_TEXT: the last token of a "
+                        "sequence has no next one")),
+                    "INVALID_SPEC");
 }
 
 // Changes when a file of the source is replaced or edited.
@@ -124,10 +143,23 @@ class TextLoader {
     }
     calibrate::TokenStream stream{.name = corpus.path.string(), .weight = corpus.weight};
     LF_ASSIGN_OR_RETURN(stream.tokens, TokenizeText(tokenizer_, text->text));
+    LF_RETURN_IF_ERROR(CheckVocabulary(stream));
     return stream;
   }
 
  private:
+  absl::Status CheckVocabulary(const calibrate::TokenStream& stream) const {
+    const int64_t size = inputs_.checkpoint.config().vocab_size;
+    for (const int32_t token : stream.tokens) {
+      if (token >= 0 && token < size) continue;
+      return WithReason(absl::InvalidArgumentError(absl::StrCat(
+                            "tokenizer.json gives token ", token, " in ", stream.name,
+                            ", expected 0 to ", size - 1, " as the model has ", size, " tokens")),
+                        "MALFORMED_TOKENIZER");
+    }
+    return absl::OkStatus();
+  }
+
   model::Tokenizer tokenizer_;
   Attempt& attempt_;
   Inputs& inputs_;
@@ -244,6 +276,7 @@ absl::StatusOr<Inputs> FetchInputs(Attempt& attempt) {
   const JobSpec& spec = attempt.spec;
   LF_ASSIGN_OR_RETURN(Checkpoint source, OpenSource(spec.source));
   LF_RETURN_IF_ERROR(CheckRanks(spec, source.config()));
+  LF_RETURN_IF_ERROR(CheckLabels(spec));
   if (!attempt.work.state().publishing) {
     LF_RETURN_IF_ERROR(WithReasonByCode(exporter::CheckOutput(spec.output),
                                         {{StatusCode::kAlreadyExists, "OUTPUT_NOT_EMPTY"},

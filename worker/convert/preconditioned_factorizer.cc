@@ -35,18 +35,20 @@ class PreconditionedFactorizer : public LayerFactorizer {
       if (attempt_.stopped()) return absl::CancelledError("rank allocation was stopped");
       LF_ASSIGN_OR_RETURN(const factorize::LayerStatistics statistics,
                           LoadStatistics(StatisticsPath(attempt_.work, layer)));
-      const auto spectrum = [&](const at::Tensor& gram) {
-        return model::CatchTorch([&] { return factorize::OutputSpectrum(gram); },
-                                 absl::StrCat("spectrum of layer ", layer));
+      const auto spectrum = [&](const at::Tensor& gram) -> absl::StatusOr<std::vector<double>> {
+        absl::StatusOr<std::vector<double>> values =
+            model::CatchTorch([&] { return factorize::OutputSpectrum(gram); }, "LibTorch");
+        if (values.ok()) return values;
+        return Annotate(values.status(), absl::StrCat("spectrum of layer ", layer));
       };
       LF_ASSIGN_OR_RETURN(key.emplace_back(), spectrum(statistics.key.gram));
       LF_ASSIGN_OR_RETURN(value.emplace_back(), spectrum(statistics.value.gram));
     }
     const FactorizationSpec& spec = attempt_.spec.factorization;
     LF_ASSIGN_OR_RETURN(const std::vector<int64_t> key_ranks,
-                        AllocateRanks(*spec.allocation, budget, key));
+                        AllocateRanks(*spec.allocation, budget, key, spec.rank_multiple));
     LF_ASSIGN_OR_RETURN(const std::vector<int64_t> value_ranks,
-                        AllocateRanks(*spec.allocation, budget, value));
+                        AllocateRanks(*spec.allocation, budget, value, spec.rank_multiple));
     RankProfile ranks;
     for (int64_t l = 0; l < layers; ++l) {
       ranks.push_back({.key = key_ranks[l], .value = value_ranks[l]});

@@ -69,6 +69,20 @@ std::vector<int64_t> Greedy(const CareScore& score, std::vector<int64_t> ranks,
   return ranks;
 }
 
+// The rank of every layer as a multiple or its full width.
+absl::StatusOr<std::vector<int64_t>> RoundDown(int64_t rank, const std::vector<int64_t>& widths,
+                                               int64_t multiple) {
+  std::vector<int64_t> ranks;
+  for (const int64_t width : widths) {
+    ranks.push_back(rank == width ? width : rank / multiple * multiple);
+    if (ranks.back() > 0) continue;
+    return absl::OutOfRangeError(absl::StrCat("the budget leaves a layer ", rank, " of ", width,
+                                              " values, expected at least one rank multiple of ",
+                                              multiple));
+  }
+  return ranks;
+}
+
 }  // namespace
 
 int64_t ValuesWithin(double budget, int64_t values) {
@@ -76,8 +90,12 @@ int64_t ValuesWithin(double budget, int64_t values) {
 }
 
 absl::StatusOr<std::vector<int64_t>> AllocateRanks(RankAllocation allocation, double budget,
-                                                   const Spectra& spectra) {
+                                                   const Spectra& spectra, int64_t multiple) {
   LF_RETURN_IF_ERROR(CheckBudget(budget));
+  if (multiple < 1 || (multiple > 1 && allocation != RankAllocation::kUniform)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rank multiple is ", multiple, ", expected 1, or more with uniform ranks"));
+  }
   if (allocation == RankAllocation::kGlobal) {
     return absl::InvalidArgumentError(
         "global ranks are not divided within one projection kind, expected another allocation");
@@ -94,7 +112,7 @@ absl::StatusOr<std::vector<int64_t>> AllocateRanks(RankAllocation allocation, do
         " in a layer; expected at least ", 1.0 / double(std::max<int64_t>(narrowest, 1))));
   }
   if (allocation == RankAllocation::kUniform) {
-    return std::vector<int64_t>(spectra.size(), uniform);
+    return RoundDown(uniform, widths, multiple);
   }
   const bool code = allocation == RankAllocation::kCareCode;
   const int64_t start = std::max<int64_t>(1, uniform / (code ? 2 : 4));
@@ -127,7 +145,7 @@ absl::Status CheckLayer(const LayerRanks& ranks, int64_t layer, int64_t width, b
 
 }  // namespace
 
-absl::Status CheckProfile(const RankProfile& profile, int64_t layers, int64_t width,
+absl::Status CheckProfile(const RankProfile& profile, int64_t layers, int64_t width, bool joint,
                           double budget) {
   LF_RETURN_IF_ERROR(CheckBudget(budget));
   if (int64_t(profile.size()) != layers) {
@@ -136,7 +154,7 @@ absl::Status CheckProfile(const RankProfile& profile, int64_t layers, int64_t wi
   }
   int64_t total = 0;
   for (int64_t layer = 0; layer < layers; ++layer) {
-    LF_RETURN_IF_ERROR(CheckLayer(profile[layer], layer, width, profile[0].joint > 0));
+    LF_RETURN_IF_ERROR(CheckLayer(profile[layer], layer, width, joint));
     total += profile[layer].key + profile[layer].value + profile[layer].joint;
   }
   const int64_t allowed = ValuesWithin(budget, 2 * layers * width);

@@ -38,20 +38,23 @@ int64_t ValuesWithin(double budget, int64_t values);
 
 // One rank a layer, each from 1 to the layer's width, their sum at most
 // ValuesWithin(budget, sum of widths).
-// kUniform: ValuesWithin(budget, narrowest width).
+// kUniform: ValuesWithin(budget, narrowest width), rounded down to a multiple of `multiple`,
+//   which the others must leave at 1; a layer of exactly the unrounded width stays whole.
 // kCare: from a quarter of the uniform rank, one rank at a time to the layer with the highest
 //   sigma_{r+1}^2 / sum_{i>r} sigma_i^2 (paper, eq. 1), up to the width.
 // kCareCode: the same from half the uniform rank up to twice it, with the score times
 //   sqrt((L - l) / ((L + 1) / 2)) / sqrt(r / r_min).
 // Equal scores go to the earlier layer. InvalidArgument for a budget outside
-// (0, 1] and for kGlobal, which is not a matter of one projection kind; OutOfRange
-// for a budget that leaves a layer less than one value.
+// (0, 1], for kGlobal, which is not a matter of one projection kind, and for a multiple
+// that is not allowed; OutOfRange for a budget that leaves a layer less than one value, or
+// less than `multiple` and its width.
 absl::StatusOr<std::vector<int64_t>> AllocateRanks(RankAllocation allocation, double budget,
-                                                   const Spectra& spectra);
+                                                   const Spectra& spectra, int64_t multiple = 1);
 
 // OK when the profile has one entry for each of `layers` layers, with ranks from
-// 1 to `width` (joint ones to twice the width; all layers joint or none), and at most
+// 1 to `width`, in a joint layout joint ones to twice the width, and at most
 // ValuesWithin(budget, 2 * layers * width) values. OutOfRange names the layer and the rank.
-absl::Status CheckProfile(const RankProfile& profile, int64_t layers, int64_t width, double budget);
+absl::Status CheckProfile(const RankProfile& profile, int64_t layers, int64_t width, bool joint,
+                          double budget);
 
 }  // namespace latentforge::factorize

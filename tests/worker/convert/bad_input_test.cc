@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <functional>
 
 #include "absl/strings/str_split.h"
@@ -71,6 +73,14 @@ const Case kCases[] = {
      [](TinyJob& job) {
        Rewrite(job.root / "model/tokenizer.json", [](std::string& text) { text = "{\"a\":1}"; });
      }},
+    {"token_beyond_the_vocabulary", "MALFORMED_TOKENIZER", "gives token 70000 in",
+     [](TinyJob& job) {
+       Rewrite(job.root / "model/tokenizer.json", [](std::string& text) {
+         Json tokenizer = ParseJson(text).value();
+         tokenizer["model"]["vocab"]["e"] = 70000;
+         text = WriteJson(tokenizer);
+       });
+     }},
     {"no_text", "CORPUS_NOT_READABLE", "text.txt",
      [](TinyJob& job) { fs::remove(job.root / "text.txt"); }},
     {"empty_text", "MALFORMED_CORPUS", "text.txt holds no text",
@@ -86,8 +96,49 @@ const Case kCases[] = {
      }},
     {"too_few_evaluation_tokens", "TOO_FEW_TOKENS", "--evaluate-windows",
      [](TinyJob& job) { job.spec["evaluation"]["windows"] = 7; }},
-    {"budget_too_small", "RANK_OUT_OF_RANGE", "expected at least 0.0625",
-     [](TinyJob& job) { job.spec["budget"]["kvBudget"] = 0.05; }},
+    {"budget_too_small", "RANK_OUT_OF_RANGE", "a budget of at least 0.03125",
+     [](TinyJob& job) { job.spec["budget"]["kvBudget"] = 0.03; }},
+    {"budget_too_small_for_two_latents", "RANK_OUT_OF_RANGE", "a budget of at least 0.0625",
+     [](TinyJob& job) {
+       job.spec["budget"]["kvBudget"] = 0.05;
+       job.spec["factorization"] = {{"latent", "LATENT_LAYOUT_SEPARATE"}};
+     }},
+    {"rank_multiple_beyond_the_budget", "RANK_OUT_OF_RANGE", "a rank multiple of at most 16",
+     [](TinyJob& job) {
+       job.spec["factorization"] = {{"rankMultiple", 17}};
+     }},
+    {"uniform_rank_below_one_multiple", "RANK_OUT_OF_RANGE", "a rank multiple of at most 8",
+     [](TinyJob& job) {
+       job.spec["factorization"] = {{"preconditioner", "PRECONDITIONER_IDENTITY"},
+                                    {"rankMultiple", 9}};
+     }},
+    {"profile_of_the_other_layout", "RANK_OUT_OF_RANGE", "rankK is 1, expected none in a joint",
+     [](TinyJob& job) {
+       job.spec["factorization"] = {{"allocation", "RANK_ALLOCATION_PROFILE"},
+                                    {"latent", "LATENT_LAYOUT_JOINT"},
+                                    {"rankProfile",
+                                     {{"layers",
+                                       {{{"layer", 0}, {"rankK", 1}, {"rankV", 1}},
+                                        {{"layer", 1}, {"rankK", 1}, {"rankV", 1}}}}}}};
+     }},
+    {"text_labels_of_single_tokens", "INVALID_SPEC", "sequenceLength is 1",
+     [](TinyJob& job) {
+       job.spec["calibration"]["labels"] = "FISHER_LABELS_TEXT";
+       job.spec["calibration"]["sequenceLength"] = 1;
+     }},
+    {"text_labels_without_fisher", "INVALID_SPEC", "labels is FISHER_LABELS_TEXT",
+     [](TinyJob& job) {
+       job.spec["calibration"]["labels"] = "FISHER_LABELS_TEXT";
+       job.spec["factorization"] = {{"preconditioner", "PRECONDITIONER_IDENTITY"}};
+     }},
+    {"weights_without_effect", "SOURCE_CORRUPT", "all spectra are zero",
+     [](TinyJob& job) {
+       Rewrite(job.root / "model/model.safetensors", [](std::string& bytes) {
+         uint64_t header = 0;
+         std::memcpy(&header, bytes.data(), 8);
+         std::fill(bytes.begin() + 8 + int64_t(header), bytes.end(), '\0');
+       });
+     }},
     {"rank_above_width", "RANK_OUT_OF_RANGE", "rankV is 17",
      [](TinyJob& job) {
        job.spec["budget"]["kvBudget"] = 1;

@@ -144,6 +144,8 @@ TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
       {R"({"factorization":{"preconditioner":"PRECONDITIONER_IDENTITY",
            "latent":"LATENT_LAYOUT_JOINT"}})",
        "expected LATENT_LAYOUT_SEPARATE"},
+      {R"({"factorization":{"preconditioner":"PRECONDITIONER_IDENTITY","sinkWeight":0.5}})",
+       "\"sinkWeight\" is 0.5, expected none without PRECONDITIONER_FISHER"},
       {R"({"factorization":{"latent":"LATENT_LAYOUT_JOINT","allocation":"RANK_ALLOCATION_CARE"}})",
        "with a joint latent"},
       {R"({"factorization":{"rankMultiple":8,"allocation":"RANK_ALLOCATION_CARE"}})",

@@ -138,9 +138,9 @@ TEST(RankAllocationTest, RefusesBudgetsOutsideTheRange) {
 
 TEST(RankAllocationTest, ProfileIsChecked) {
   const RankProfile good = {{4, 4}, {2, 6}};
-  EXPECT_TRUE(CheckProfile(good, 2, 8, 0.5).ok());
-  const auto message = [](const RankProfile& profile, double budget) {
-    const absl::Status status = CheckProfile(profile, 2, 8, budget);
+  EXPECT_TRUE(CheckProfile(good, 2, 8, /*joint=*/false, 0.5).ok());
+  const auto message = [](const RankProfile& profile, double budget, bool joint = false) {
+    const absl::Status status = CheckProfile(profile, 2, 8, joint, budget);
     EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
     return std::string(status.message());
   };
@@ -149,6 +149,27 @@ TEST(RankAllocationTest, ProfileIsChecked) {
   EXPECT_NE(message({{0, 4}, {4, 4}}, 1).find("layer 0: rankK is 0"), std::string::npos);
   EXPECT_NE(message({{4, 4}, {3, 6}}, 0.5).find("caches 17 values a token, expected at most 16"),
             std::string::npos);
+  // The layout that the job asks for decides, not the profile's first layer.
+  EXPECT_TRUE(CheckProfile({{.joint = 16}, {.joint = 1}}, 2, 8, /*joint=*/true, 1).ok());
+  EXPECT_NE(message(good, 1, /*joint=*/true).find("rankK is 4, expected none in a joint one"),
+            std::string::npos);
+  EXPECT_NE(message({{.joint = 5}, {.joint = 5}}, 1).find("rankK is 0"), std::string::npos);
+}
+
+TEST(RankAllocationTest, UniformRanksAreMultiplesOrWhole) {
+  const Spectra spectra = RandomSpectra(3, 10, 1);
+  const auto ranks = [&](double budget, int64_t multiple) {
+    return AllocateRanks(RankAllocation::kUniform, budget, spectra, multiple);
+  };
+  EXPECT_EQ(ranks(0.75, 1).value(), std::vector<int64_t>(3, 7));
+  EXPECT_EQ(ranks(0.75, 4).value(), std::vector<int64_t>(3, 4));
+  EXPECT_EQ(ranks(0.4, 4).value(), std::vector<int64_t>(3, 4));
+  EXPECT_EQ(ranks(1, 4).value(), std::vector<int64_t>(3, 10));
+  EXPECT_EQ(ranks(1, 32).value(), std::vector<int64_t>(3, 10));
+  EXPECT_EQ(ranks(0.3, 4).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(ranks(0.5, 0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(AllocateRanks(RankAllocation::kCare, 0.5, spectra, 2).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace
