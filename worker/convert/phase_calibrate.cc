@@ -23,7 +23,7 @@ absl::Status WithCalibrationReason(const absl::Status& status) {
   return WithReasonByCode(status, {{absl::StatusCode::kDataLoss, "NUMERICAL_FAILURE"},
                                    {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"},
                                    {absl::StatusCode::kPermissionDenied, "SCRATCH_NOT_WRITABLE"},
-                                   {absl::StatusCode::kInvalidArgument, "MALFORMED_TOKENIZER"}});
+                                   {absl::StatusCode::kInvalidArgument, "INTERNAL"}});
 }
 
 bool IsFinished(const Attempt& attempt, int64_t layer) {

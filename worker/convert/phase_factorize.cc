@@ -3,9 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <memory>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
@@ -43,6 +45,32 @@ absl::StatusOr<RankProfile> RanksFromJson(absl::string_view text) {
   return ranks;
 }
 
+// The budget was kept when they were chosen.
+absl::Status CheckSaved(const Attempt& attempt, const Inputs& inputs, const RankProfile& ranks) {
+  const checkpoint::ModelConfig& config = inputs.checkpoint.config();
+  return factorize::CheckProfile(ranks, config.num_layers, config.kv_width(),
+                                 attempt.spec.factorization.joint, /*budget=*/1);
+}
+
+// Statistics that decompose to nothing usable are a failure of the numbers in them.
+absl::Status WithNumericalReason(const absl::Status& status) {
+  return WithReasonByCode(status, {{absl::StatusCode::kInternal, "NUMERICAL_FAILURE"},
+                                   {absl::StatusCode::kInvalidArgument, "NUMERICAL_FAILURE"},
+                                   {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"}});
+}
+
+// What spectra and budget do not allow.
+absl::Status WithSpectraReason(const absl::Status& status) {
+  return WithReasonByCode(status, {{absl::StatusCode::kFailedPrecondition, "SOURCE_CORRUPT"},
+                                   {absl::StatusCode::kOutOfRange, "RANK_OUT_OF_RANGE"}});
+}
+
+template <typename T>
+absl::StatusOr<T> WithAllocationReason(absl::StatusOr<T> result) {
+  if (result.ok()) return result;
+  return WithSpectraReason(WithNumericalReason(result.status()));
+}
+
 // Ranks of an earlier attempt, or new ones, saved.
 absl::StatusOr<RankProfile> ChooseRanks(const Attempt& attempt, const Inputs& inputs,
                                         LayerFactorizer& factorizer, double budget) {
@@ -50,10 +78,13 @@ absl::StatusOr<RankProfile> ChooseRanks(const Attempt& attempt, const Inputs& in
   const std::filesystem::path path = RanksPath(attempt.work);
   const absl::StatusOr<std::string> text = ReadFile(path);
   if (text.ok()) {
-    absl::StatusOr<RankProfile> saved = RanksFromJson(*text);
-    if (saved.ok() && int64_t(saved->size()) == inputs.checkpoint.config().num_layers) return saved;
+    const absl::StatusOr<RankProfile> saved = RanksFromJson(*text);
+    const absl::Status usable = saved.ok() ? CheckSaved(attempt, inputs, *saved) : saved.status();
+    if (usable.ok()) return saved;
+    Log(Severity::kWarning, "saved ranks are not usable and are chosen again",
+        {{"file", path.string()}, {"error", std::string(usable.message())}});
   }
-  LF_ASSIGN_OR_RETURN(const RankProfile ranks, factorizer.Allocate(budget));
+  LF_ASSIGN_OR_RETURN(const RankProfile ranks, WithAllocationReason(factorizer.Allocate(budget)));
   LF_RETURN_IF_ERROR(WriteFileAtomic(path, WriteJson(RanksToJson(ranks), 2) + "\n"));
   return ranks;
 }
@@ -94,12 +125,9 @@ absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer, const R
   for (int64_t layer = 0; layer < layers; ++layer) {
     if (attempt.stopped()) return absl::CancelledError("factorisation was stopped");
     if (std::filesystem::exists(FactorsPath(attempt.work, layer), error)) continue;
-    LF_RETURN_IF_ERROR(
-        Annotate(WithReasonByCode(FactorizeLayer(attempt, factorizer, layer, ranks[size_t(layer)]),
-                                  {{absl::StatusCode::kInternal, "NUMERICAL_FAILURE"},
-                                   {absl::StatusCode::kInvalidArgument, "NUMERICAL_FAILURE"},
-                                   {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"}}),
-                 absl::StrCat("factorisation of layer ", layer)));
+    LF_RETURN_IF_ERROR(Annotate(
+        WithNumericalReason(FactorizeLayer(attempt, factorizer, layer, ranks[size_t(layer)])),
+        absl::StrCat("factorisation of layer ", layer)));
     attempt.progress.Update(double(layer + 1) / double(layers), 0,
                             absl::StrCat("layer ", layer + 1, " of ", layers));
   }
@@ -112,13 +140,15 @@ absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& in
   const std::unique_ptr<LayerFactorizer> factorizer = MakeFactorizer(attempt, inputs);
   double budget = attempt.spec.kv_budget;
   if (attempt.spec.max_perplexity_ratio > 0) {
-    LF_ASSIGN_OR_RETURN(FoundBudget found, SearchBudget(attempt, inputs, *factorizer));
-    budget = found.kv_budget;
-    result.measured = std::move(found.measured);
+    absl::StatusOr<FoundBudget> found = SearchBudget(attempt, inputs, *factorizer);
+    if (!found.ok()) return WithSpectraReason(found.status());
+    budget = found->kv_budget;
+    result.measured = std::move(found->measured);
   }
   LF_ASSIGN_OR_RETURN(result.ranks, ChooseRanks(attempt, inputs, *factorizer, budget));
-  LF_ASSIGN_OR_RETURN(result.predicted_loss, factorizer->PredictedLoss(result.ranks));
-  LF_ASSIGN_OR_RETURN(result.curve, factorizer->Curve());
+  LF_ASSIGN_OR_RETURN(result.predicted_loss,
+                      WithAllocationReason(factorizer->PredictedLoss(result.ranks)));
+  LF_ASSIGN_OR_RETURN(result.curve, WithAllocationReason(factorizer->Curve()));
   LF_RETURN_IF_ERROR(FactorizeAll(attempt, *factorizer, result.ranks));
   for (int64_t layer = 0; layer < layers; ++layer) {
     const std::filesystem::path path = FactorsPath(attempt.work, layer);

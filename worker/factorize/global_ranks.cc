@@ -45,9 +45,9 @@ absl::Status CheckSpectra(const Spectra& spectra) {
     any = any || spectrum[0] > 0;
   }
   if (any) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      "all spectra are zero, so that no rank can be told to be better than another; expected a "
-      "loss that depends on the outputs");
+  return absl::FailedPreconditionError(
+      "all spectra are zero: the loss depends on no key and no value, expected weights of "
+      "attention and output that are not all zero");
 }
 
 // Every problem's least rank, for a floor that is a multiple.

@@ -30,7 +30,8 @@ struct GlobalRankOptions {
 // When the floors do not fit, all of them are lowered to the largest common floor
 // (a multiple) that does. OutOfRange when even ranks of one multiple do not fit.
 // InvalidArgument for options below 1, for no or empty spectra, for one that is not
-// finite, negative or not descending, and when all spectra are zero, which tells nothing.
+// finite, negative or not descending. FailedPrecondition when all spectra are zero, which
+// tells nothing.
 absl::StatusOr<std::vector<int64_t>> AllocateGlobally(int64_t values, const Spectra& spectra,
                                                       const GlobalRankOptions& options);
 

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "absl/strings/match.h"
 #include "base/sha256.h"
 #include "checkpoint/checkpoint.h"
@@ -301,6 +303,31 @@ TEST(PipelineTest, RanksAreMultiplesWhereAskedFor) {
   EXPECT_EQ(values, 32);
 }
 
+TEST(PipelineTest, UniformRanksAreMultiplesToo) {
+  for (const char* preconditioner : {"PRECONDITIONER_FISHER", "PRECONDITIONER_ROOT_COVARIANCE"}) {
+    TinyJob job("uniform_multiple");
+    job.spec["budget"]["kvBudget"] = 0.7;  // 11 of 16, 22 of 32
+    job.spec["factorization"] = {{"preconditioner", preconditioner},
+                                 {"allocation", "RANK_ALLOCATION_UNIFORM"},
+                                 {"latent", "LATENT_LAYOUT_SEPARATE"},
+                                 {"rankMultiple", 4}};
+    const Outcome outcome = RunJob(job);
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+    for (const Json& layer : outcome.events.back()["result"]["rankProfile"]["layers"]) {
+      EXPECT_EQ(layer["rankK"], 8) << preconditioner;
+      EXPECT_EQ(layer["rankV"], 8) << preconditioner;
+    }
+  }
+}
+
+TEST(PipelineTest, OneJointValueALayerIsEnough) {
+  TinyJob job("smallest");
+  job.spec["budget"]["kvBudget"] = 1.0 / 32;
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(outcome.events.back()["result"]["kvBytesPerTokenConverted"], "8");
+}
+
 TEST(PipelineTest, SeparateLatentsOfTheFisherInformation) {
   TinyJob job("separate");
   job.spec["factorization"] = {{"latent", "LATENT_LAYOUT_SEPARATE"}};
@@ -353,6 +380,69 @@ TEST(PipelineTest, AnotherBudgetNeedsNoCalibration) {
   }
   job.spec["output"]["uri"] = (job.root / "out4").string();
   EXPECT_GT(CalibratedTokens(RunJob(job)), 0);
+}
+
+// Stops a job when `phase` begins.
+void StopBefore(const TinyJob& job, const std::vector<Json>& events, const char* phase) {
+  int at = 0;
+  for (const Json& event : events) {
+    ++at;
+    if (event.contains("phaseStarted") && event["phaseStarted"]["phase"] == phase) break;
+  }
+  ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status)) << phase;
+}
+
+TEST(PipelineTest, StatisticsAreKeptByTheNextAttemptToo) {
+  const std::vector<Json> events = RunJob(TinyJob("keep_later_count")).events;
+  const TinyJob job("keep_later");
+  StopBefore(job, events, "PHASE_FACTORIZING");
+  const fs::path folder = job.root / "statistics";
+  ASSERT_EQ(ListDirectory(folder)->size(), 1u);
+  fs::remove_all(folder);  // as if the attempt had died before it kept them
+  const Outcome second = RunJob(job);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_EQ(CalibratedTokens(second), 0);
+  EXPECT_EQ(ListDirectory(folder)->size(), 1u);
+}
+
+TEST(PipelineTest, SavedRanksThatCannotBeAreChosenAgain) {
+  const TinyJob whole("ranks_whole");
+  const Outcome reference = RunJob(whole);
+  ASSERT_TRUE(reference.status.ok()) << reference.status;
+  for (const char* ranks :
+       {R"({"layers":[{"rankKv":0},{"rankKv":32}]})", R"({"layers":[{"rankKv":33},{"rankKv":1}]})",
+        R"({"layers":[{"rankK":8,"rankV":8},{"rankK":8,"rankV":8}]})", R"({"layers":[]})", "{"}) {
+    const TinyJob job("ranks");
+    StopBefore(job, reference.events, "PHASE_EVALUATING");
+    ASSERT_TRUE(WriteFileAtomic(job.work() / "factorize" / "ranks.json", ranks).ok());
+    fs::remove(job.work() / "factorize" / "layer.0.safetensors");
+    const Outcome second = RunJob(job);
+    ASSERT_TRUE(second.status.ok()) << ranks << ": " << second.status;
+    EXPECT_EQ(ArtifactDigest(job.out()), ArtifactDigest(whole.out()));
+  }
+}
+
+// Well formed, but not statistics: the attempt fails for a reason that passes, and the next
+// one makes them again.
+TEST(PipelineTest, WrongStatisticsAreMadeAgain) {
+  const TinyJob whole("wrong_whole");
+  const Outcome reference = RunJob(whole);
+  ASSERT_TRUE(reference.status.ok()) << reference.status;
+  const TinyJob job("wrong");
+  StopBefore(job, reference.events, "PHASE_FACTORIZING");
+  fs::remove_all(job.root / "statistics");
+  const fs::path path = job.work() / "calibrate" / "loss.1.safetensors";
+  std::string bytes = ReadFile(path).value();
+  const double nan = std::nan("");
+  bytes.replace(bytes.size() - 8, 8, reinterpret_cast<const char*>(&nan), 8);
+  ASSERT_TRUE(WriteFileAtomic(path, bytes).ok());
+  const Outcome second = RunJob(job);
+  EXPECT_EQ(DescribeError(second.status).reason, "CHECKPOINT_CORRUPT") << second.status;
+  EXPECT_TRUE(DescribeError(second.status).retryable);
+  EXPECT_THAT(std::string(second.status.message()), HasSubstr("loss.1.safetensors"));
+  const Outcome third = RunJob(job);
+  ASSERT_TRUE(third.status.ok()) << third.status;
+  EXPECT_EQ(ArtifactDigest(job.out()), ArtifactDigest(whole.out()));
 }
 
 TEST(PipelineTest, HeldBackTextIsSaid) {

@@ -193,7 +193,9 @@ TEST(GlobalRanksTest, RefusesBadArguments) {
   EXPECT_NE(message({{kInfinity, 1}}, {}).find("value 0 is inf"), std::string::npos);
   EXPECT_NE(message({{1, -1}}, {}).find("value 1 is -1"), std::string::npos);
   EXPECT_NE(message({{1, 2}}, {}).find("value 1 is 2"), std::string::npos);
-  EXPECT_NE(message({{0, 0}, {0}}, {}).find("all spectra are zero"), std::string::npos);
+  const absl::Status zero = AllocateGlobally(3, {{0, 0}, {0}}, {}).status();
+  EXPECT_EQ(zero.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(zero.message().find("all spectra are zero"), absl::string_view::npos);
   const int64_t huge = std::numeric_limits<int64_t>::max();
   EXPECT_EQ(Allocate(huge, good, {.floor = huge, .multiple = huge}), (std::vector<int64_t>{2, 2}));
 }
