@@ -75,7 +75,8 @@ INSTANTIATE_TEST_SUITE_P(
     All, BadJobFileTest,
     testing::Values(
         BadFile{"budget:\n  kvBugdet: 1\n",
-                "job.yaml:2:3: \"kvBugdet\" is not a field of BudgetSpec (kvBudget); did you mean "
+                "job.yaml:2:3: \"kvBugdet\" is not a field of BudgetSpec (kvBudget, "
+                "maxPerplexityRatio); did you mean "
                 "kvBudget?"},
         BadFile{"budget:\n  kvBudget: half\n",
                 "job.yaml:2:13: kvBudget is \"half\", expected a finite number"},

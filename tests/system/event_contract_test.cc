@@ -75,7 +75,7 @@ class EventContractTest : public testing::Test {
     spec.set_method(v1::METHOD_KV_LATENT);
     spec.mutable_budget()->set_kv_budget(0.5);
     v1::FactorizationSpec& factorization = *spec.mutable_factorization();
-    factorization.set_preconditioner(v1::PRECONDITIONER_ROOT_COVARIANCE);
+    factorization.set_preconditioner(v1::PRECONDITIONER_FISHER);
     factorization.set_damping(0.001);
     factorization.set_alpha(0.5);
     factorization.set_allocation(v1::RANK_ALLOCATION_PROFILE);
@@ -98,6 +98,16 @@ class EventContractTest : public testing::Test {
     spec.mutable_evaluation()->mutable_corpus()->set_uri((folder_ / "corpus.txt").string());
     spec.mutable_evaluation()->set_windows(2);
     spec.mutable_evaluation()->set_window_length(32);
+    spec.mutable_evaluation()->set_quality_gate(1000);
+    v1::HealingSpec& healing = *spec.mutable_healing();
+    healing.set_tokens(256);
+    healing.set_sequence_length(32);
+    healing.set_batch_sequences(2);
+    healing.set_learning_rate(1e-3);
+    healing.set_warmup_steps(1);
+    healing.set_weight_decay(0.01);
+    healing.set_evaluate_every(2);
+    *healing.add_corpora() = corpus;
     spec.mutable_output()->set_uri((folder_ / "out").string());
     spec.mutable_output()->set_dtype(v1::DATA_TYPE_FLOAT32);
     spec.set_dtype(v1::DATA_TYPE_FLOAT32);
@@ -148,9 +158,12 @@ TEST_F(EventContractTest, EveryLineOfASuccessfulAttemptIsAnEvent) {
     EXPECT_TRUE(event.has_time());
     if (event.has_phase_started()) started.push_back(event.phase_started().phase());
   }
-  EXPECT_THAT(started, ElementsAre(v1::PHASE_FETCHING, v1::PHASE_CALIBRATING, v1::PHASE_FACTORIZING,
-                                   v1::PHASE_EVALUATING, v1::PHASE_PUBLISHING));
-  EXPECT_EQ(kinds[v1::AttemptEvent::kPhaseFinished], 5);
+  EXPECT_THAT(started,
+              ElementsAre(v1::PHASE_FETCHING, v1::PHASE_CALIBRATING, v1::PHASE_FACTORIZING,
+                          v1::PHASE_FINE_TUNING, v1::PHASE_EVALUATING, v1::PHASE_PUBLISHING));
+  EXPECT_EQ(kinds[v1::AttemptEvent::kPhaseFinished], 6);
+  // Four steps, and measurements before the first, after the second and after the last.
+  EXPECT_EQ(kinds[v1::AttemptEvent::kHealing], 7);
   EXPECT_GE(kinds[v1::AttemptEvent::kProgress], 2);
   EXPECT_GE(kinds[v1::AttemptEvent::kPerplexity], 2);
   ASSERT_TRUE(finished.events.back().has_result());
@@ -163,7 +176,7 @@ TEST_F(EventContractTest, EveryLineOfASuccessfulAttemptIsAnEvent) {
   EXPECT_GT(result.perplexity_converted(), 1);
   EXPECT_GT(result.kv_bytes_per_token_base(), result.kv_bytes_per_token_converted());
   EXPECT_GT(result.peak_rss_bytes(), 0);
-  EXPECT_EQ(result.phases_size(), 5);
+  EXPECT_EQ(result.phases_size(), 6);
   ASSERT_EQ(result.rank_profile().layers_size(), 2);
   EXPECT_EQ(result.rank_profile().layers(1).rank_k(), 7);
   EXPECT_EQ(result.rank_profile().layers(1).rank_v(), 9);
