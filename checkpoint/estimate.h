@@ -27,7 +27,7 @@ struct EstimateSettings {
   DType weight_dtype = DType::kBF16;  // of the artifact
   int64_t threads = 1;
   StatisticsKind statistics = StatisticsKind::kOutputs;
-  bool joint = false;  // one latent for K and V
+  bool joint = false;                // one latent for K and V
   int64_t healing_tokens = 0;        // trained on; 0: none
   int64_t healing_batch_tokens = 0;  // in one step
 };
