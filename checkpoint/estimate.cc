@@ -23,6 +23,8 @@ constexpr double kLayerSeconds = 0.05;         // files of a layer, synced
 constexpr double kBackwardCost = 3;            // of a layer's forward pass, which it repeats
 constexpr double kHeadSweeps = 3;              // softmax, softmax again, gradient
 constexpr double kHealingHeads = 3;            // logits of both models, gradient
+// Small batches, weights read at each step, gradients of the factors in fp32: 220 tokens/s.
+constexpr double kHealingOverhead = 1.5;
 
 // Memory. The process before its first tensor: 59 MiB are LibTorch's tables of operators,
 // the rest is code.
@@ -122,7 +124,7 @@ double Seconds(const ModelConfig& config, const EstimateSettings& settings) {
                             rate;
   // Both models forward, one of them back.
   const double healing =
-      static_cast<double>(settings.healing_tokens) *
+      kHealingOverhead * static_cast<double>(settings.healing_tokens) *
       ((2 + kBackwardCost) * LayersFlops(config, 512) + kHealingHeads * HeadFlops(config)) / rate;
   const double factorisation =
       FactorisationFlops(config, settings) / (threads * kEigenFlopsPerThread);
