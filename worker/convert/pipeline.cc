@@ -42,14 +42,13 @@ class Pipeline {
                             return result;
                           }));
     }
-    LF_ASSIGN_OR_RETURN(const Evaluation evaluation,
-                        InPhase(Phase::kEvaluating, Exists(WindowsPath(attempt_.work, "base")),
-                                [&]() -> absl::StatusOr<Evaluation> {
-                                  absl::StatusOr<Evaluation> result =
-                                      EvaluateBoth(attempt_, inputs);
-                                  if (result.ok()) tokens_ = result->tokens;
-                                  return result;
-                                }));
+    LF_ASSIGN_OR_RETURN(
+        const Evaluation evaluation,
+        InPhase(Phase::kEvaluating, EvaluationBegan(), [&]() -> absl::StatusOr<Evaluation> {
+          absl::StatusOr<Evaluation> result = EvaluateBoth(attempt_, inputs);
+          if (result.ok()) tokens_ = result->tokens;
+          return result;
+        }));
     LF_ASSIGN_OR_RETURN(const ResultEvent result,
                         InPhase(Phase::kPublishing, attempt_.work.state().publishing, [&] {
                           return Publish(attempt_, inputs, factorization, healing, evaluation);
@@ -68,6 +67,12 @@ class Pipeline {
   static bool Exists(const std::filesystem::path& path) {
     std::error_code error;
     return std::filesystem::exists(path, error);
+  }
+
+  // A search for a budget measures the original before its own time.
+  bool EvaluationBegan() const {
+    return Exists(
+        WindowsPath(attempt_.work, attempt_.spec.max_perplexity_ratio > 0 ? "converted" : "base"));
   }
 
   absl::StatusOr<int64_t> CountTokens(absl::StatusOr<int64_t> tokens) {
