@@ -7,25 +7,12 @@
 #include <vector>
 
 #include "base/status_macros.h"
+#include "worker/model/layer_ops.h"
 #include "worker/model/tensor_rows.h"
 #include "worker/model/torch_guard.h"
 
 namespace latentforge::calibrate {
 namespace {
-
-// The log of each row's sum of exp: [rows, width] -> [rows] fp64.
-at::Tensor LogSumExp(const at::Tensor& logits) {
-  if (!model::HasRowKernels(logits)) return logits.to(at::kFloat).logsumexp(1).to(at::kDouble);
-  const at::TensorOptions options = logits.options().dtype(at::kFloat);
-  const at::Tensor maximum =
-      at::full({logits.size(0)}, -std::numeric_limits<double>::infinity(), options);
-  const at::Tensor sum = at::zeros({logits.size(0)}, options);
-  model::WithElementType(logits, [&]<typename T>(T) {
-    model::LogSumExpRows<T>(model::RowsOf<const T>(logits), maximum.mutable_data_ptr<float>(),
-                            sum.mutable_data_ptr<float>());
-  });
-  return maximum.to(at::kDouble) + sum.to(at::kDouble).log_();
-}
 
 // exp(logits - log_total) less 1 at each row's label where that is a column; rounded to
 // the logits' type after the subtraction. May overwrite logits.
@@ -58,7 +45,7 @@ class Sweeps {
   absl::Status Measure() {
     std::vector<at::Tensor> parts;
     LF_RETURN_IF_ERROR(EachBlock([&](int64_t, const at::Tensor& logits, const at::Tensor&) {
-      parts.push_back(LogSumExp(logits));
+      parts.push_back(model::LogSumExp(logits));
     }));
     const at::Tensor log_blocks = at::stack(parts, 1);
     log_total_ = at::logsumexp(log_blocks, {1});

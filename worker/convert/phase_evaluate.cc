@@ -3,12 +3,14 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/healing_files.h"
 #include "worker/convert/phase_files.h"
 #include "worker/export/tensor_cast.h"
 #include "worker/model/torch_guard.h"
@@ -33,18 +35,6 @@ std::vector<double> LoadFinished(const std::filesystem::path& path, int64_t wind
 absl::Status SaveFinished(const std::filesystem::path& path, absl::Span<const double> window_nll) {
   const Json json = {{"window_nll", std::vector<double>(window_nll.begin(), window_nll.end())}};
   return WriteFileAtomic(path, WriteJson(json) + "\n");
-}
-
-at::Tensor ToComputeType(const at::Tensor& factor, const at::Tensor& like) {
-  return factor.defined() ? factor.to(like.options()) : factor;
-}
-
-void Replace(model::Projection& projection, const at::Tensor& down, const at::Tensor& up,
-             const at::Tensor& like) {
-  if (!down.defined()) return;
-  projection.weight = at::Tensor();
-  projection.down = ToComputeType(down, like);
-  projection.up = ToComputeType(up, like);
 }
 
 // A tensor as it comes back after it was stored in the output's format.
@@ -142,12 +132,11 @@ class Run {
           if (inputs_.output_dtype != inputs_.source_dtype) {
             RoundAll(weights, StoredType(inputs_.output_dtype));
           }
-          // A joint latent stays one tensor: the decoder computes it once.
-          const at::Tensor joint = ToComputeType(factors.kv_down, weights.input_norm);
-          Replace(weights.k, joint.defined() ? joint : factors.k_down, factors.k_up,
-                  weights.input_norm);
-          Replace(weights.v, joint.defined() ? joint : factors.v_down, factors.v_up,
-                  weights.input_norm);
+          const at::TensorOptions options = weights.input_norm.options();
+          weights = finetune::WithLatents(
+              std::move(weights), finetune::Map(ToLatentFactors(factors), [&](const at::Tensor& x) {
+                return x.to(options);
+              }));
         },
         absl::StrCat("layer ", layer));
   }

@@ -4,38 +4,25 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "worker/model/layer_ops.h"
 #include "worker/model/tensor_rows.h"
 #include "worker/model/torch_guard.h"
 
 namespace latentforge::finetune {
 namespace {
 
-// log(sum(exp(logits))) of each row, [rows] fp32.
-at::Tensor LogSumExp(const at::Tensor& logits) {
-  if (!model::HasRowKernels(logits)) return logits.to(at::kFloat).logsumexp(1);
-  const at::TensorOptions options = logits.options().dtype(at::kFloat);
-  const at::Tensor maximum =
-      at::full({logits.size(0)}, -std::numeric_limits<double>::infinity(), options);
-  const at::Tensor sum = at::zeros({logits.size(0)}, options);
-  model::WithElementType(logits, [&]<typename T>(T) {
-    model::LogSumExpRows<T>(model::RowsOf<const T>(logits), maximum.mutable_data_ptr<float>(),
-                            sum.mutable_data_ptr<float>());
-  });
-  return maximum + sum.log_();
-}
-
 // The sum over rows of KL(softmax(target) || softmax(logits)); the logits become q - p.
 double Diverge(const at::Tensor& target, const at::Tensor& logits, const at::Tensor& log_total) {
-  const at::Tensor target_total = LogSumExp(target);
+  const at::Tensor target_total = model::LogSumExp(target).to(at::kFloat);
   if (model::HasRowKernels(logits)) {
     const at::Tensor divergence = at::empty({logits.size(0)}, at::kDouble);
     model::WithElementType(logits, [&]<typename T>(T) {
       model::DivergenceRows<T>(model::RowsOf<const T>(target), model::RowsOf<T>(logits),
                                target_total.const_data_ptr<float>(),
-                               log_total.const_data_ptr<float>(), 1.0f,
+                               log_total.const_data_ptr<float>(),
                                divergence.mutable_data_ptr<double>());
     });
     return divergence.sum().item<double>();
@@ -71,7 +58,7 @@ absl::StatusOr<DistillationLoss> Sum(const at::Tensor& teacher, const at::Tensor
     const int64_t count = std::min(step, rows - begin);
     const at::Tensor target = teacher.narrow(0, begin, count).mm(head.t());
     const at::Tensor logits = student.narrow(0, begin, count).mm(head.t());
-    const at::Tensor log_total = LogSumExp(logits);
+    const at::Tensor log_total = model::LogSumExp(logits).to(at::kFloat);
     const auto [nll, counted] = LabelNll(logits, log_total, labels.narrow(0, begin, count));
     loss.nll += nll;
     labelled += counted;

@@ -13,23 +13,6 @@
 #include "worker/model/torch_guard.h"
 
 namespace latentforge::finetune {
-namespace {
-
-void Replace(const at::Tensor& down, const at::Tensor& up, model::Projection& projection) {
-  if (!down.defined()) return;
-  projection.weight = at::Tensor();
-  projection.down = down;
-  projection.up = up;
-}
-
-// The layer with latents instead of its dense projections.
-model::LayerWeights Student(model::LayerWeights weights, const LatentFactors& factors) {
-  Replace(factors.KeyDown(), factors.k_up, weights.k);
-  Replace(factors.ValueDown(), factors.v_up, weights.v);
-  return weights;
-}
-
-}  // namespace
 
 Distiller::Distiller(const checkpoint::Checkpoint& checkpoint, DistillerOptions options,
                      model::Decoder decoder, model::LayerGraph graph)
@@ -84,7 +67,7 @@ absl::StatusOr<at::Tensor> Distiller::NormedStates(absl::Span<const int32_t> ids
     if (stopped()) return absl::CancelledError("healing was stopped");
     LF_ASSIGN_OR_RETURN(model::LayerWeights weights, loader_.Layer(layer));
     if (!factors.empty()) {
-      weights = Student(std::move(weights), factors[static_cast<size_t>(layer)]);
+      weights = WithLatents(std::move(weights), factors[static_cast<size_t>(layer)]);
     }
     LF_RETURN_IF_ERROR(decoder_.Forward(weights, hidden));
   }
@@ -120,7 +103,7 @@ absl::StatusOr<at::Tensor> Distiller::Forward(absl::Span<const int32_t> ids,
     LF_ASSIGN_OR_RETURN(const model::LayerWeights weights, loader_.Layer(layer));
     LF_RETURN_IF_ERROR(decoder_.Forward(weights, original));
     LF_RETURN_IF_ERROR(
-        decoder_.Forward(Student(weights, factors[static_cast<size_t>(layer)]), student));
+        decoder_.Forward(WithLatents(weights, factors[static_cast<size_t>(layer)]), student));
   }
   LF_ASSIGN_OR_RETURN(const at::Tensor normed, decoder_.FinalNorm(original, norm_));
   teacher = normed.flatten(0, 1);
@@ -140,7 +123,7 @@ absl::Status Distiller::Backward(absl::Span<const LatentFactors> factors,
     LF_RETURN_IF_ERROR(model::CatchTorch(
         [&]() -> absl::Status {
           const model::LayerGraph::Gradients found =
-              graph_.Differentiate(Student(weights, latents), input, gradient);
+              graph_.Differentiate(WithLatents(weights, latents), input, gradient);
           gradients[static_cast<size_t>(layer)] =
               FactorGradients(latents, found.normed, found.key, found.value);
           gradient = found.input;

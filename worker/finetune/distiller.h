@@ -76,7 +76,7 @@ class Distiller {
   model::WeightLoader loader_;
   model::Decoder decoder_;
   model::LayerGraph graph_;
-  at::Tensor head_;  // [vocabulary, D], loaded when it is first needed
+  at::Tensor head_;  // [vocabulary, D]
   at::Tensor norm_;  // [D]
 };
 

@@ -6,6 +6,8 @@
 #include <array>
 #include <utility>
 
+#include "worker/model/weights.h"
+
 namespace latentforge::finetune {
 
 // K = up_K · down · x and V = up_V · down · x. One down for both (kv_down) or one each;
@@ -45,6 +47,14 @@ LatentFactors Map(const LatentFactors& factors, const F& f) {
     if (from[i].second->defined()) *to[i].second = f(*from[i].second);
   }
   return result;
+}
+
+// The layer with latents instead of its dense projections, where it has some. A joint latent stays
+// one tensor: the decoder computes it once.
+inline model::LayerWeights WithLatents(model::LayerWeights weights, const LatentFactors& factors) {
+  weights.k.Replace(factors.KeyDown(), factors.k_up);
+  weights.v.Replace(factors.ValueDown(), factors.v_up);
+  return weights;
 }
 
 }  // namespace latentforge::finetune

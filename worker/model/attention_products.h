@@ -23,20 +23,12 @@ namespace latentforge::model::attention {
 // The functions for this processor.
 template <typename T>
 const AttentionFunctions<T>& Best() {
-  const auto choose = [](const AttentionFunctions<float>& wide,
-                         const AttentionFunctions<Bf16>& narrow) -> const AttentionFunctions<T>& {
-    if constexpr (std::is_same_v<T, float>) {
-      return wide;
-    } else {
-      return narrow;
-    }
-  };
 #if defined(__x86_64__)
   const Isa isa = BestIsa();
-  if (isa == Isa::kV4) return choose(x86_v4::kFloatAttention, x86_v4::kBf16Attention);
-  if (isa == Isa::kV3) return choose(x86_v3::kFloatAttention, x86_v3::kBf16Attention);
+  if (isa == Isa::kV4) return Choose<T>(x86_v4::kFloatAttention, x86_v4::kBf16Attention);
+  if (isa == Isa::kV3) return Choose<T>(x86_v3::kFloatAttention, x86_v3::kBf16Attention);
 #endif
-  return choose(generic::kFloatAttention, generic::kBf16Attention);
+  return Choose<T>(generic::kFloatAttention, generic::kBf16Attention);
 }
 
 // Calls f(E{}, T{}) with the type of x's elements and that of the products: LibTorch

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <limits>
+
 #include "worker/model/tensor_rows.h"
 
 namespace latentforge::model {
@@ -28,6 +30,18 @@ void SiluMultiply(const at::Tensor& gate_up, const at::Tensor& out) {
   }
   const int64_t width = out.size(-1);
   out.copy_(at::silu(gate_up.narrow(-1, 0, width)).mul_(gate_up.narrow(-1, width, width)));
+}
+
+at::Tensor LogSumExp(const at::Tensor& logits) {
+  if (!HasRowKernels(logits)) return logits.to(at::kFloat).logsumexp(1).to(at::kDouble);
+  const at::TensorOptions options = logits.options().dtype(at::kFloat);
+  const at::Tensor maximum =
+      at::full({logits.size(0)}, -std::numeric_limits<double>::infinity(), options);
+  const at::Tensor sum = at::zeros({logits.size(0)}, options);
+  WithElementType(logits, [&]<typename T>(T) {
+    LogSumExpRows<T>(RowsOf<const T>(logits), Elements<float>(maximum), Elements<float>(sum));
+  });
+  return maximum.to(at::kDouble) + sum.to(at::kDouble).log_();
 }
 
 }  // namespace latentforge::model

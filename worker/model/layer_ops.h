@@ -1,5 +1,5 @@
-// The small operations between the matrix products of a decoder layer: one pass over
-// memory on a CPU, LibTorch's own operations elsewhere.
+// The small operations between the matrix products of a model: one pass over memory on a
+// CPU, LibTorch's own operations elsewhere.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,5 +13,8 @@ void RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon, cons
 
 // out = silu(g) * u for gate_up = [g, u], [rows, 2F] -> [rows, F].
 void SiluMultiply(const at::Tensor& gate_up, const at::Tensor& out);
+
+// log(sum(exp(logits))) of each row of [rows, width], [rows] fp64; a NaN is kept.
+at::Tensor LogSumExp(const at::Tensor& logits);
 
 }  // namespace latentforge::model

@@ -143,7 +143,7 @@ void SoftmaxErrorRow(T* logits, int64_t width, float log_total, int64_t label) {
 // close, and there are as many as the vocabulary has entries.
 template <typename T>
 double DivergenceRow(const T* __restrict target, T* __restrict logits, int64_t width,
-                     float target_log_total, float log_total, float scale) {
+                     float target_log_total, float log_total) {
   double sum = 0;
   int64_t i = 0;
   constexpr int64_t kBlock = 64 * kLanes;
@@ -156,7 +156,7 @@ double DivergenceRow(const T* __restrict target, T* __restrict logits, int64_t w
         const float b = Load(logits + i + j) - log_total;
         const float p = Exp(a);
         lanes[j] += p * (a - b);
-        Store((Exp(b) - p) * scale, logits + i + j);
+        Store(Exp(b) - p, logits + i + j);
       }
     }
     for (const float lane : lanes) sum += static_cast<double>(lane);
@@ -166,7 +166,7 @@ double DivergenceRow(const T* __restrict target, T* __restrict logits, int64_t w
       const float b = Load(logits + i) - log_total;
       const float p = Exp(a);
       sum += static_cast<double>(p * (a - b));
-      Store((Exp(b) - p) * scale, logits + i);
+      Store(Exp(b) - p, logits + i);
     }
   }
   return sum;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "worker/model/row_kernels.h"
 
@@ -12,6 +13,16 @@ enum class Isa { kGeneric, kV3, kV4 };
 
 // The best that this processor has.
 Isa BestIsa();
+
+// The table of functions for T, float or Bf16.
+template <typename T, template <typename> class Table>
+const Table<T>& Choose(const Table<float>& wide, const Table<Bf16>& narrow) {
+  if constexpr (std::is_same_v<T, float>) {
+    return wide;
+  } else {
+    return narrow;
+  }
+}
 
 template <typename T>
 struct RowFunctions {
@@ -24,7 +35,7 @@ struct RowFunctions {
   void (*silu_multiply_gradient)(const T* gate_up, const T* gradient, int64_t width, T* out);
   void (*softmax_error)(T* logits, int64_t width, float log_total, int64_t label);
   double (*divergence)(const T* target, T* logits, int64_t width, float target_log_total,
-                       float log_total, float scale);
+                       float log_total);
 };
 
 namespace generic {

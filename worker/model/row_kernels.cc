@@ -22,15 +22,6 @@ Isa DetectIsa() {
   return Isa::kGeneric;
 }
 
-template <typename T>
-const RowFunctions<T>& Choose(const RowFunctions<float>& wide, const RowFunctions<Bf16>& narrow) {
-  if constexpr (std::is_same_v<T, float>) {
-    return wide;
-  } else {
-    return narrow;
-  }
-}
-
 // The functions for this processor.
 template <typename T>
 const RowFunctions<T>& Best() {
@@ -120,13 +111,13 @@ void SoftmaxErrorRows(Rows<T> logits, const float* log_total, const int64_t* lab
 
 template <typename T>
 void DivergenceRows(Rows<const T> target, Rows<T> logits, const float* target_log_total,
-                    const float* log_total, float scale, double* divergence) {
+                    const float* log_total, double* divergence) {
   const RowFunctions<T>& functions = Best<T>();
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < logits.count; ++i) {
     divergence[i] =
         functions.divergence(target.data + i * target.stride, logits.data + i * logits.stride,
-                             logits.width, target_log_total[i], log_total[i], scale);
+                             logits.width, target_log_total[i], log_total[i]);
   }
 }
 
@@ -146,9 +137,7 @@ template void SiluMultiplyGradientRows(Rows<const float>, Rows<const float>, Row
 template void SiluMultiplyGradientRows(Rows<const Bf16>, Rows<const Bf16>, Rows<Bf16>);
 template void SoftmaxErrorRows(Rows<float>, const float*, const int64_t*);
 template void SoftmaxErrorRows(Rows<Bf16>, const float*, const int64_t*);
-template void DivergenceRows(Rows<const float>, Rows<float>, const float*, const float*, float,
-                             double*);
-template void DivergenceRows(Rows<const Bf16>, Rows<Bf16>, const float*, const float*, float,
-                             double*);
+template void DivergenceRows(Rows<const float>, Rows<float>, const float*, const float*, double*);
+template void DivergenceRows(Rows<const Bf16>, Rows<Bf16>, const float*, const float*, double*);
 
 }  // namespace latentforge::model

@@ -55,9 +55,9 @@ void SoftmaxErrorRows(Rows<T> logits, const float* log_total, const int64_t* lab
 
 // divergence[i] = KL(p || q) in nats, p and q being the softmaxes of row i of `target` and of
 // `logits`, of equal width, whose log-sum-exps are given. In place of the logits their gradient,
-// scale * (q - p).
+// q - p.
 template <typename T>
 void DivergenceRows(Rows<const T> target, Rows<T> logits, const float* target_log_total,
-                    const float* log_total, float scale, double* divergence);
+                    const float* log_total, double* divergence);
 
 }  // namespace latentforge::model

@@ -20,6 +20,14 @@ struct Projection {
   at::Tensor bias;    // [out]; undefined when there is none
 
   bool low_rank() const { return down.defined(); }
+
+  // Takes the place of the weight, where there are factors; the bias stays.
+  void Replace(const at::Tensor& new_down, const at::Tensor& new_up) {
+    if (!new_down.defined()) return;
+    weight = at::Tensor();
+    down = new_down;
+    up = new_up;
+  }
   int64_t out_features() const { return low_rank() ? up.size(0) : weight.size(0); }
 };
 
