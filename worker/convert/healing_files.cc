@@ -20,17 +20,17 @@ using finetune::HealingStep;
 
 constexpr int64_t kStepColumns = 3;
 constexpr int64_t kMeasurementColumns = 3;
-constexpr int64_t kCounters = 4;
 
-// f(name, tensor) for every matrix of the state.
-template <typename F>
-void EachMatrix(HealingState& state, const F& f) {
+// f(name, tensor) for every matrix of a state, which may be const.
+template <typename State, typename F>
+void EachMatrix(State& state, const F& f) {
   for (size_t l = 0; l < state.layers.size(); ++l) {
-    const auto best = state.layers[l].best.Named();
+    auto& layer = state.layers[l];
+    const auto best = layer.best.Named();
     for (size_t i = 0; i < best.size(); ++i) {
       if (!best[i].second->defined()) continue;
       const std::string name = absl::StrCat(l, ".", best[i].first, ".");
-      finetune::AdamSlot& slot = state.layers[l].slots[i];
+      auto& slot = layer.slots[i];
       f(name + "master", slot.master);
       f(name + "first", slot.first);
       f(name + "second", slot.second);
@@ -72,11 +72,7 @@ bool IsTable(const at::Tensor& table, int64_t columns) {
 bool Take(TensorMap& tensors, HealingState& state) {
   const at::Tensor steps = tensors["steps"];
   const at::Tensor measurements = tensors["measurements"];
-  const at::Tensor counters = tensors["counters"];
-  if (!IsTable(steps, kStepColumns) || !IsTable(measurements, kMeasurementColumns) ||
-      !IsTable(counters, kCounters)) {
-    return false;
-  }
+  if (!IsTable(steps, kStepColumns) || !IsTable(measurements, kMeasurementColumns)) return false;
   bool fits = true;
   EachMatrix(state, [&](const std::string& name, at::Tensor& into) {
     const at::Tensor found = tensors[name];
@@ -95,28 +91,14 @@ bool Take(TensorMap& tensors, HealingState& state) {
     state.measurements.push_back(
         {.step = static_cast<int64_t>(data[0]), .divergence = data[1], .perplexity = data[2]});
   }
-  data = counters.const_data_ptr<double>();
-  state.steps_done = static_cast<int64_t>(state.steps.size());
-  state.best_step = static_cast<int64_t>(data[0]);
-  state.best_divergence = data[1];
-  state.since_best = static_cast<int64_t>(data[2]);
-  return data[3] == static_cast<double>(state.steps_done);
+  return true;
 }
 
 }  // namespace
 
 absl::Status SaveHealingState(const std::filesystem::path& path, const HealingState& state) {
-  // A shallow copy, for EachMatrix.
-  HealingState copy = state;
-  NamedTensors tensors = {
-      {"steps", Steps(state)},
-      {"measurements", Measurements(state)},
-      {"counters",
-       at::tensor({static_cast<double>(state.best_step), state.best_divergence,
-                   static_cast<double>(state.since_best), static_cast<double>(state.steps_done)},
-                  at::kDouble)
-           .unsqueeze(0)}};
-  EachMatrix(copy, [&](const std::string& name, const at::Tensor& matrix) {
+  NamedTensors tensors = {{"steps", Steps(state)}, {"measurements", Measurements(state)}};
+  EachMatrix(state, [&](const std::string& name, const at::Tensor& matrix) {
     tensors.emplace_back(name, matrix);
   });
   return SaveTensors(path, tensors);

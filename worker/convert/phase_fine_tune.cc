@@ -2,6 +2,7 @@
 // factorisation in finetune/layer.<l>.safetensors.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,24 +61,25 @@ class Reporter {
  public:
   Reporter(Attempt& attempt, const Inputs& inputs, int64_t steps, int64_t done)
       : attempt_(attempt),
-        step_tokens_(attempt.spec.healing->batch_sequences * inputs.training.length),
+        inputs_(inputs),
         steps_(steps),
-        first_(done) {}
+        before_(TrainedTokens(attempt.spec, inputs, done)) {}
 
+  // Of this attempt.
   int64_t tokens(const HealingState& state) const {
-    return (state.steps_done - first_) * step_tokens_;
+    return TrainedTokens(attempt_.spec, inputs_, state.steps_done()) - before_;
   }
 
   void Step(const HealingState& state) {
     const double seconds = absl::ToDoubleSeconds(attempt_.clock.Monotonic() - attempt_.phase_start);
     const double speed = seconds > 0 ? double(tokens(state)) / seconds : 0;
-    attempt_.events.Healing({.step = state.steps_done,
+    attempt_.events.Healing({.step = state.steps_done(),
                              .steps_total = steps_,
                              .loss = state.steps.back().loss,
                              .learning_rate = state.steps.back().learning_rate,
                              .tokens_per_second = speed});
-    attempt_.progress.Update(double(state.steps_done) / double(steps_), double(tokens(state)),
-                             absl::StrCat("step ", state.steps_done, " of ", steps_));
+    attempt_.progress.Update(double(state.steps_done()) / double(steps_), double(tokens(state)),
+                             absl::StrCat("step ", state.steps_done(), " of ", steps_));
   }
 
   void Measurement(const HealingState& state) {
@@ -91,9 +93,9 @@ class Reporter {
 
  private:
   Attempt& attempt_;
-  int64_t step_tokens_;
+  const Inputs& inputs_;
   int64_t steps_;
-  int64_t first_;
+  int64_t before_;
 };
 
 // The best factors in the output's format, with the errors of the factorisation.
@@ -122,8 +124,8 @@ absl::StatusOr<Healing> Train(Attempt& attempt, const Inputs& inputs) {
   HealingState& state = healing.state;
   const std::filesystem::path path = HealingStatePath(attempt.work);
   LF_RETURN_IF_ERROR(LoadHealingState(path, state).status());
-  Reporter reporter(attempt, inputs, healing.steps, state.steps_done);
-  attempt.progress.Resume(double(state.steps_done) / double(healing.steps));
+  Reporter reporter(attempt, inputs, healing.steps, state.steps_done());
+  attempt.progress.Resume(double(state.steps_done()) / double(healing.steps));
   absl::Duration saved = attempt.clock.Monotonic();
   const auto save = [&](const HealingState& now) {
     saved = attempt.clock.Monotonic();
@@ -150,13 +152,19 @@ absl::StatusOr<Healing> Train(Attempt& attempt, const Inputs& inputs) {
 
 }  // namespace
 
+int64_t TrainedTokens(const JobSpec& spec, const Inputs& inputs, int64_t steps) {
+  const int64_t sequences =
+      std::min(steps * spec.healing->batch_sequences, inputs.training.sequences());
+  return sequences * inputs.training.length;
+}
+
 absl::StatusOr<Healing> HealLayers(Attempt& attempt, const Inputs& inputs) {
   absl::StatusOr<Healing> healing = Train(attempt, inputs);
   if (!healing.ok()) return WithHealingReason(Annotate(healing.status(), "healing"));
   if (!healing->state.ended_early.empty()) {
-    attempt.events.Warning(absl::StrCat("healing ended after ", healing->state.steps_done, " of ",
+    attempt.events.Warning(absl::StrCat("healing ended after ", healing->state.steps_done(), " of ",
                                         healing->steps, " steps: ", healing->state.ended_early,
-                                        "; the factors of step ", healing->state.best_step,
+                                        "; the factors of step ", healing->state.best_step(),
                                         " are kept"));
   }
   return healing;

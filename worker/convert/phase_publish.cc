@@ -81,13 +81,13 @@ Json Versions() {
            absl::StrCat(TORCH_VERSION_MAJOR, ".", TORCH_VERSION_MINOR, ".", TORCH_VERSION_PATCH)}};
 }
 
-exporter::ReportHealing MakeHealing(const Inputs& inputs, const Healing& healing) {
+exporter::ReportHealing MakeHealing(const JobSpec& spec, const Inputs& inputs,
+                                    const Healing& healing) {
   const finetune::HealingState& state = healing.state;
-  exporter::ReportHealing report{.tokens = state.steps_done * inputs.training.length *
-                                           inputs.training.sequences() / healing.steps,
-                                 .steps = state.steps_done,
+  exporter::ReportHealing report{.tokens = TrainedTokens(spec, inputs, state.steps_done()),
+                                 .steps = state.steps_done(),
                                  .steps_planned = healing.steps,
-                                 .best_step = state.best_step,
+                                 .best_step = state.best_step(),
                                  .ended_early = state.ended_early,
                                  .sequences_held_back = inputs.training.validation_count()};
   for (const finetune::HealingStep& step : state.steps) {
@@ -141,7 +141,7 @@ exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
     }
     report.prediction->measured = Measured(factorization, evaluation);
   }
-  if (healing) report.healing = MakeHealing(inputs, *healing);
+  if (healing) report.healing = MakeHealing(spec, inputs, *healing);
   for (const PhaseTiming& timing : result.phases) {
     report.phases.push_back({PhaseName(timing.phase), timing.seconds, timing.tokens_per_second});
   }

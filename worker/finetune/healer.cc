@@ -62,6 +62,13 @@ void Update(std::vector<Layer>& layers, const std::vector<LatentFactors>& gradie
 
 }  // namespace
 
+std::vector<HealingMeasurement>::const_iterator HealingState::Best() const {
+  return std::min_element(measurements.begin(), measurements.end(),
+                          [](const HealingMeasurement& a, const HealingMeasurement& b) {
+                            return a.divergence < b.divergence;
+                          });
+}
+
 Healer::Healer(const TrainingText& text, HealingOptions options, Distiller distiller,
                const std::vector<LatentFactors>& initial)
     : text_(text),
@@ -116,24 +123,18 @@ absl::Status Healer::Measure(HealingState& state) {
   }
   LF_ASSIGN_OR_RETURN(const Distance distance,
                       distiller_.Measure(text_.validation, teacher_states_, Computed(state)));
-  state.measurements.push_back({.step = state.steps_done,
+  state.measurements.push_back({.step = state.steps_done(),
                                 .divergence = distance.divergence,
                                 .perplexity = std::exp(distance.nll)});
-  if (distance.divergence < state.best_divergence) {
-    state.best_divergence = distance.divergence;
-    state.best_step = state.steps_done;
-    state.since_best = 0;
-    for (Layer& layer : state.layers) {
-      layer.best = Map(Masters(layer), [](const at::Tensor& x) { return x.clone(); });
-    }
-  } else {
-    ++state.since_best;
+  if (state.best_step() != state.steps_done()) return absl::OkStatus();
+  for (Layer& layer : state.layers) {
+    layer.best = Map(Masters(layer), [](const at::Tensor& x) { return x.clone(); });
   }
   return absl::OkStatus();
 }
 
 absl::Status Healer::Train(HealingState& state) {
-  const int64_t first = state.steps_done * options_.batch_sequences;
+  const int64_t first = state.steps_done() * options_.batch_sequences;
   const int64_t count = std::min(options_.batch_sequences, text_.sequences() - first);
   std::vector<int32_t> ids;
   for (int64_t i = first; i < first + count; ++i) {
@@ -149,12 +150,11 @@ absl::Status Healer::Train(HealingState& state) {
         if (!std::isfinite(norm)) {
           return absl::DataLossError(absl::StrCat("the norm of the gradients is ", norm));
         }
-        const double rate =
-            LearningRate(state.steps_done, steps(), options_.warmup_steps, options_.learning_rate);
+        const double rate = LearningRate(state.steps_done(), steps(), options_.warmup_steps,
+                                         options_.learning_rate);
         Update(state.layers, gradients, norm > options_.clip ? options_.clip / norm : 1.0,
-               state.steps_done + 1, rate, options_.adam);
-        ++state.steps_done;
-        state.steps.push_back({.step = state.steps_done,
+               state.steps_done() + 1, rate, options_.adam);
+        state.steps.push_back({.step = state.steps_done() + 1,
                                .loss = distance.divergence,
                                .learning_rate = rate,
                                .gradient_norm = norm});
@@ -167,20 +167,21 @@ absl::Status Healer::Run(HealingState& state, const Observer& observer) {
   // DataLoss means a number that is not finite: the best factors so far are the result.
   const auto keep_best = [&](const absl::Status& status) {
     if (!absl::IsDataLoss(status)) return status;
-    state.ended_early = absl::StrCat("step ", state.steps_done + 1, ": ", status.message());
+    state.ended_early = absl::StrCat("step ", state.steps_done() + 1, ": ", status.message());
     return absl::OkStatus();
   };
   while (true) {
-    const bool last = state.steps_done == steps();
-    const bool due = last || state.steps_done % options_.evaluate_every == 0;
-    if (due && (state.measurements.empty() || state.measurements.back().step != state.steps_done)) {
+    const int64_t done = state.steps_done();
+    const bool last = done == steps();
+    const bool due = last || done % options_.evaluate_every == 0;
+    if (due && (state.measurements.empty() || state.measurements.back().step != done)) {
       LF_RETURN_IF_ERROR(keep_best(Measure(state)));
       if (!state.ended_early.empty()) return absl::OkStatus();
       if (observer.measurement) LF_RETURN_IF_ERROR(observer.measurement(state));
     }
     if (last) return absl::OkStatus();
-    if (state.since_best >= options_.patience) {
-      state.ended_early = absl::StrCat("no better after step ", state.best_step);
+    if (state.measurements.end() - state.Best() > options_.patience) {
+      state.ended_early = absl::StrCat("no better after step ", state.best_step());
       return absl::OkStatus();
     }
     LF_RETURN_IF_ERROR(keep_best(Train(state)));

@@ -2,9 +2,9 @@
 // descent on the divergence of their predictions.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -53,14 +53,16 @@ struct HealingState {
     std::array<AdamSlot, 5> slots;  // as LatentFactors::Named; undefined where that is
     LatentFactors best;             // fp32
   };
-  int64_t steps_done = 0;
   std::vector<Layer> layers;
-  std::vector<HealingStep> steps;
-  std::vector<HealingMeasurement> measurements;
-  int64_t best_step = 0;
-  double best_divergence = std::numeric_limits<double>::infinity();
-  int64_t since_best = 0;   // measurements
-  std::string ended_early;  // why, for people; empty: all steps were made
+  std::vector<HealingStep> steps;                // that were made
+  std::vector<HealingMeasurement> measurements;  // with rising steps
+  std::string ended_early;                       // why, for people; empty: all steps were made
+
+  int64_t steps_done() const { return static_cast<int64_t>(steps.size()); }
+  // The first measurement of the least divergence; the end where there is none.
+  std::vector<HealingMeasurement>::const_iterator Best() const;
+  // The step of Best, whose factors are the layers' best; 0 where there is none.
+  int64_t best_step() const { return Best() == measurements.end() ? 0 : Best()->step; }
 };
 
 // Borrows checkpoint and text. Not safe for concurrent use.
