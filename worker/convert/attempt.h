@@ -79,11 +79,19 @@ struct Healing {
   int64_t tokens = 0;  // trained on, in this attempt
 };
 
+// A part of the running phase, for progress.
+struct PhasePart {
+  double begin = 0;
+  double end = 1;
+
+  double At(double share) const { return begin + (end - begin) * share; }
+};
+
 // One pass of the evaluation windows through a model.
 struct MeasureRequest {
   PerplexityKind kind = PerplexityKind::kBase;
-  std::string name;           // of its file of finished windows, and for people
-  double begin = 0, end = 1;  // its part of the running phase
+  std::string name;  // of its file of finished windows, and for people
+  PhasePart part;
   int64_t tokens_before = 0;  // that went through models in this phase already
   bool healed = false;        // with the factors of healing, else of the factorisation
   bool announce = true;       // send the perplexities as events

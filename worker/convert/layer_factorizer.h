@@ -37,6 +37,11 @@ class LayerFactorizer {
   virtual absl::StatusOr<double> PredictedLoss(const factorize::RankProfile& ranks) = 0;
 };
 
+// Factorises every layer by `ranks` into the scratch folder; layers whose factors are there
+// stay. Errors have reasons.
+absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer,
+                          const factorize::RankProfile& ranks, const PhasePart& part = {});
+
 // K and V each by a preconditioner of the input.
 std::unique_ptr<LayerFactorizer> MakePreconditionedFactorizer(const Attempt& attempt,
                                                               const Inputs& inputs);

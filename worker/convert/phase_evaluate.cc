@@ -105,7 +105,7 @@ class Run {
   // Of the whole phase.
   double Share(double tokens) const {
     const double total = double(inputs_.windows.count * inputs_.windows.length);
-    return request_.begin + (request_.end - request_.begin) * tokens / total;
+    return request_.part.At(tokens / total);
   }
 
   void OnProgress(const evaluate::PerplexityProgress& progress) {
@@ -162,7 +162,7 @@ absl::StatusOr<Evaluation> EvaluateBoth(Attempt& attempt, const Inputs& inputs) 
   const bool healed = attempt.spec.healing.has_value();
   const double part = healed ? 1.0 / 3 : 1.0 / 2;
   Evaluation evaluation;
-  MeasureRequest request{.kind = PerplexityKind::kBase, .name = "base", .end = part};
+  MeasureRequest request{.kind = PerplexityKind::kBase, .name = "base", .part = {0, part}};
   LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult base,
                       MeasurePerplexity(attempt, inputs, request));
   evaluation.perplexity_base = base.perplexity;
@@ -170,8 +170,7 @@ absl::StatusOr<Evaluation> EvaluateBoth(Attempt& attempt, const Inputs& inputs) 
   const auto next = [&](const char* name, bool with_healing) {
     request = {.kind = PerplexityKind::kConverted,
                .name = name,
-               .begin = request.end,
-               .end = request.end + part,
+               .part = {request.part.end, request.part.end + part},
                .tokens_before = evaluation.tokens,
                .healed = with_healing,
                .announce = with_healing == healed};

@@ -119,7 +119,8 @@ absl::StatusOr<exporter::ConvertedLayer> LoadLayer(const std::filesystem::path& 
                                   .v_up = tensors["v_up"]};
 }
 
-absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer, const RankProfile& ranks) {
+absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer, const RankProfile& ranks,
+                          const PhasePart& part) {
   const auto layers = int64_t(ranks.size());
   std::error_code error;
   for (int64_t layer = 0; layer < layers; ++layer) {
@@ -128,7 +129,7 @@ absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer, const R
     LF_RETURN_IF_ERROR(Annotate(
         WithNumericalReason(FactorizeLayer(attempt, factorizer, layer, ranks[size_t(layer)])),
         absl::StrCat("factorisation of layer ", layer)));
-    attempt.progress.Update(double(layer + 1) / double(layers), 0,
+    attempt.progress.Update(part.At(double(layer + 1) / double(layers)), 0,
                             absl::StrCat("layer ", layer + 1, " of ", layers));
   }
   return absl::OkStatus();
@@ -149,7 +150,9 @@ absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& in
   LF_ASSIGN_OR_RETURN(result.predicted_loss,
                       WithAllocationReason(factorizer->PredictedLoss(result.ranks)));
   LF_ASSIGN_OR_RETURN(result.curve, WithAllocationReason(factorizer->Curve()));
-  LF_RETURN_IF_ERROR(FactorizeAll(attempt, *factorizer, result.ranks));
+  const bool searched = attempt.spec.max_perplexity_ratio > 0;
+  LF_RETURN_IF_ERROR(FactorizeAll(attempt, *factorizer, result.ranks,
+                                  searched ? PhasePart{kSearchShare, 1} : PhasePart{}));
   for (int64_t layer = 0; layer < layers; ++layer) {
     const std::filesystem::path path = FactorsPath(attempt.work, layer);
     LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));

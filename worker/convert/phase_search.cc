@@ -42,8 +42,13 @@ absl::Status SaveMeasured(const std::filesystem::path& path, const BudgetSearch&
   return WriteFileAtomic(path, WriteJson(json, 2) + "\n");
 }
 
-// Every measurement takes a part of what is left of the phase.
-double ShareAfter(size_t measurements) { return 1 - std::pow(0.75, double(measurements + 1)); }
+// Nobody knows how many there will be: every measurement takes a quarter of what is left.
+PhasePart PartOf(size_t measurement) {
+  const auto after = [](size_t count) {
+    return kSearchShare * (1 - std::pow(0.75, double(count)));
+  };
+  return {after(measurement), after(measurement + 1)};
+}
 
 // One search; borrows everything.
 class Search {
@@ -71,6 +76,7 @@ class Search {
     std::error_code error;
     if (!std::filesystem::exists(RanksPath(attempt_.work), error))
       LF_RETURN_IF_ERROR(DropFactors());
+    LF_RETURN_IF_ERROR(KeepWindows(search.Best()));
     FoundBudget found{.kv_budget = Budget(search.Best())};
     for (const auto& measured : search.measurements()) {
       found.measured.emplace_back(measured.values, measured.loss);
@@ -81,26 +87,42 @@ class Search {
  private:
   double Budget(int64_t values) const { return double(values) / double(whole_); }
 
-  // The log of the perplexity ratio.
+  static std::string NameOf(int64_t values) { return absl::StrCat("candidate-", values); }
+
+  // The log of the perplexity ratio. A tenth of its part is factorisation.
   absl::StatusOr<double> Measure(int64_t values, size_t index) {
+    const PhasePart part = PartOf(index);
     LF_RETURN_IF_ERROR(DropFactors());
     LF_ASSIGN_OR_RETURN(const factorize::RankProfile ranks, factorizer_.Allocate(Budget(values)));
-    LF_RETURN_IF_ERROR(FactorizeAll(attempt_, factorizer_, ranks));
-    MeasureRequest request{.kind = PerplexityKind::kBase,
-                           .name = "base",
-                           .end = ShareAfter(index) / 2,
-                           .announce = index == 0};
+    LF_RETURN_IF_ERROR(FactorizeAll(attempt_, factorizer_, ranks, {part.begin, part.At(0.1)}));
+    // Only the first candidate's takes time: its windows are kept.
+    const double middle = part.At(index == 0 ? 0.55 : 0.1);
     LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult base,
-                        MeasurePerplexity(attempt_, inputs_, request));
-    request = {.kind = PerplexityKind::kConverted,
-               .name = absl::StrCat("candidate-", values),
-               .begin = index == 0 ? request.end : ShareAfter(index - 1),
-               .end = ShareAfter(index),
-               .announce = false};
+                        MeasurePerplexity(attempt_, inputs_,
+                                          {.kind = PerplexityKind::kBase,
+                                           .name = "base",
+                                           .part = {part.At(0.1), middle},
+                                           .announce = index == 0}));
     LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult candidate,
-                        MeasurePerplexity(attempt_, inputs_, request));
+                        MeasurePerplexity(attempt_, inputs_,
+                                          {.kind = PerplexityKind::kConverted,
+                                           .name = NameOf(values),
+                                           .part = {middle, part.end},
+                                           .announce = false}));
     LF_RETURN_IF_ERROR(DropFactors());
     return std::log(candidate.perplexity / base.perplexity);
+  }
+
+  // The same factors on the same windows: the evaluation need not measure them again.
+  absl::Status KeepWindows(int64_t values) const {
+    const std::filesystem::path measured = WindowsPath(attempt_.work, NameOf(values));
+    const std::filesystem::path wanted =
+        WindowsPath(attempt_.work, attempt_.spec.healing ? "factorized" : "converted");
+    std::error_code error;
+    // Absent for the whole cache, and where an earlier attempt has been here.
+    if (!std::filesystem::exists(measured, error)) return absl::OkStatus();
+    std::filesystem::rename(measured, wanted, error);
+    return error ? ErrnoStatus(error.value(), "rename", measured) : absl::OkStatus();
   }
 
   // Of one candidate, so that they are not taken for the next one's.

@@ -11,6 +11,9 @@
 
 namespace latentforge::convert {
 
+// Of the factorizing phase.
+inline constexpr double kSearchShare = 0.95;
+
 struct FoundBudget {
   double kv_budget = 1;
   // (cached values a token, log of the perplexity ratio), in the order of the search.
@@ -18,13 +21,10 @@ struct FoundBudget {
 };
 
 // Factorises and evaluates caches until the smallest one within the specification's
-// max_perplexity_ratio is known; what earlier attempts measured is used. Leaves no factors. A part
-// of the factorizing phase; its errors have reasons.
+// max_perplexity_ratio is known; what earlier attempts measured is used. Leaves no factors, and
+// the windows of the one that was found where EvaluateBoth looks for them. A part of the
+// factorizing phase.
 absl::StatusOr<FoundBudget> SearchBudget(Attempt& attempt, const Inputs& inputs,
                                          LayerFactorizer& factorizer);
-
-// Factorises every layer by `ranks` into the scratch folder; layers whose factors are there stay.
-absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer,
-                          const factorize::RankProfile& ranks);
 
 }  // namespace latentforge::convert

@@ -69,10 +69,9 @@ class Pipeline {
     return std::filesystem::exists(path, error);
   }
 
-  // A search for a budget measures the original before its own time.
+  // A search for a budget leaves its measurements there before the evaluation begins.
   bool EvaluationBegan() const {
-    return Exists(
-        WindowsPath(attempt_.work, attempt_.spec.max_perplexity_ratio > 0 ? "converted" : "base"));
+    return attempt_.spec.max_perplexity_ratio == 0 && Exists(WindowsPath(attempt_.work, "base"));
   }
 
   absl::StatusOr<int64_t> CountTokens(absl::StatusOr<int64_t> tokens) {
@@ -116,15 +115,20 @@ class Pipeline {
     const double head = double(config.vocab_size) * double(config.hidden_size);
     const double m = double(config.kv_width());
     const double calibrated = double(inputs.sequences.count * inputs.sequences.length);
-    const double evaluated = 2 * double(inputs.windows.count * inputs.windows.length);
+    const double pass = 2 * double(inputs.windows.count * inputs.windows.length) * parameters;
+    // A search measures the original and about five candidates, and leaves two of the passes
+    // of the evaluation done.
+    const bool searched = attempt_.spec.max_perplexity_ratio > 0;
+    const int evaluations = 2 + (attempt_.spec.healing ? 1 : 0) - (searched ? 2 : 0);
     const double bytes = double(inputs.checkpoint.total_bytes());
     // Forward, and with the Fisher information back with a second forward.
     const double passes = attempt_.spec.factorization.loss_aware ? 4 : 1;
     return {150 * bytes,
             2 * passes * calibrated * std::max(parameters - head, head),
-            double(config.num_layers) * 2 * m * m * (100 * m + 20 * double(config.hidden_size)),
+            double(config.num_layers) * 2 * m * m * (100 * m + 20 * double(config.hidden_size)) +
+                (searched ? 6 * pass : 0),
             10 * double(inputs.training.sequences() * inputs.training.length) * parameters,
-            2 * evaluated * parameters,
+            evaluations * pass,
             600 * bytes};
   }
 

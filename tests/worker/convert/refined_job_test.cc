@@ -6,6 +6,7 @@
 
 #include "tests/worker/convert/run_job.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/evaluate_command.h"
 
 namespace latentforge::convert {
 namespace {
@@ -157,7 +158,6 @@ TEST(BudgetSearchJobTest, KeepsTheRatioAndReportsWhatItMeasured) {
   ASSERT_GE(measured.size(), 2u);
   bool found = false;
   for (const Json& point : measured) {
-    // Measured once in the search and once at the end.
     if (point["kv_ratio"] == report["kv_cache"]["ratio"]) {
       found = true;
       EXPECT_DOUBLE_EQ(point["loss"], std::log(report["perplexity"]["ratio"].get<double>()));
@@ -166,6 +166,48 @@ TEST(BudgetSearchJobTest, KeepsTheRatioAndReportsWhatItMeasured) {
     }
   }
   EXPECT_TRUE(found);
+  // The evaluation takes over what the search measured; it is what was shipped.
+  for (const Json& event : outcome.events) {
+    if (event.contains("phaseFinished") && event["phaseFinished"]["phase"] == "PHASE_EVALUATING") {
+      EXPECT_EQ(event["phaseFinished"]["tokens"], "0");
+    }
+    if (event.contains("phaseStarted")) {
+      EXPECT_EQ(event["phaseStarted"]["resumed"], false);
+    }
+  }
+  const EvaluateRequest request{.model = job.out(),
+                                .text = job.root / "eval.txt",
+                                .windows = 3,
+                                .window_length = 32,
+                                .dtype = "float32",
+                                .device = "cpu",
+                                .threads = 1};
+  const auto evaluated = Evaluate(request, nullptr, StopToken(), StepClock());
+  ASSERT_TRUE(evaluated.ok()) << evaluated.status();
+  EXPECT_DOUBLE_EQ((*evaluated)["perplexity"].get<double>(),
+                   report["perplexity"]["converted"].get<double>());
+}
+
+TEST(BudgetSearchJobTest, ItsProgressNeverFallsAndLeavesRoomForEveryCandidate) {
+  const Outcome outcome = RunJob(SearchJob("search_progress", 1.02));
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  double before = 0;
+  int candidates = 0;
+  for (const Json& event : outcome.events) {
+    if (!event.contains("progress")) continue;
+    const Json& progress = event["progress"];
+    if (progress["phase"] != "PHASE_FACTORIZING") continue;
+    const double percent = progress["phasePercent"];
+    EXPECT_GE(percent, before) << progress["detail"];
+    before = percent;
+    // The first measurement ends at a quarter of the search.
+    if (candidates == 0) {
+      EXPECT_LE(percent, 25) << progress["detail"];
+    }
+    if (progress["detail"].get<std::string>().find("candidate-") == 0) ++candidates;
+  }
+  EXPECT_GT(candidates, 1);
+  EXPECT_EQ(before, 100);
 }
 
 TEST(BudgetSearchJobTest, StopsAnywhereAndGoesOnWithTheSameBytes) {
