@@ -52,8 +52,7 @@ bool IsCare(v1::RankAllocation allocation) {
 
 // Settings that each are right and together are not.
 void CheckTogether(const v1::FactorizationSpec& spec, Findings& findings) {
-  const bool fisher = spec.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED ||
-                      spec.preconditioner() == v1::PRECONDITIONER_FISHER;
+  const bool fisher = IsFisher(spec);
   const bool care = IsCare(spec.allocation());
   const bool joint = spec.latent() == v1::LATENT_LAYOUT_JOINT;
   if (!fisher && spec.allocation() == v1::RANK_ALLOCATION_GLOBAL)
@@ -119,9 +118,7 @@ void CheckBudget(const v1::JobSpec& spec, Findings& findings) {
     findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
                  absl::StrCat("is ", budget, ", expected none beside max_perplexity_ratio"));
   const v1::FactorizationSpec& factorization = spec.factorization();
-  const bool predicts = factorization.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED ||
-                        factorization.preconditioner() == v1::PRECONDITIONER_FISHER;
-  if (!predicts || factorization.rank_profile().layers_size() > 0)
+  if (!IsFisher(factorization) || factorization.rank_profile().layers_size() > 0)
     findings.Add(kInvalidField, "spec.budget.max_perplexity_ratio",
                  "expected PRECONDITIONER_FISHER without a rank profile: the search follows its "
                  "predicted loss");
@@ -176,6 +173,11 @@ absl::Status Findings::ToStatus() const {
   return empty() ? absl::OkStatus() : MakeFieldError(reason_, violations_);
 }
 
+bool IsFisher(const v1::FactorizationSpec& spec) {
+  return spec.preconditioner() == v1::PRECONDITIONER_UNSPECIFIED ||
+         spec.preconditioner() == v1::PRECONDITIONER_FISHER;
+}
+
 absl::Status CheckMethod(const v1::JobSpec& spec) {
   if (spec.method() != v1::METHOD_FULL_MLA && spec.method() != v1::METHOD_LOW_RANK)
     return absl::OkStatus();
@@ -196,9 +198,7 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
     CheckCorpus(calibration.corpora(i), absl::StrCat("spec.calibration.corpora[", i, "]"),
                 findings);
   CheckRange(findings, "spec.calibration.sequences", calibration.sequences(), 0, kMaxSequences);
-  const bool fisher = spec.factorization().preconditioner() == v1::PRECONDITIONER_UNSPECIFIED ||
-                      spec.factorization().preconditioner() == v1::PRECONDITIONER_FISHER;
-  if (!fisher && calibration.labels() == v1::FISHER_LABELS_TEXT)
+  if (!IsFisher(spec.factorization()) && calibration.labels() == v1::FISHER_LABELS_TEXT)
     findings.Add(kInvalidField, "spec.calibration.labels",
                  "is FISHER_LABELS_TEXT, expected none without PRECONDITIONER_FISHER");
   CheckEnum(findings, "spec.calibration.labels", calibration.labels(),

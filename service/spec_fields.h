@@ -27,6 +27,9 @@ class Findings {
   std::vector<FieldViolation> violations_;
 };
 
+// Whether errors are weighed by the loss: asked for, or by default.
+bool IsFisher(const v1::FactorizationSpec& spec);
+
 // UNIMPLEMENTED METHOD_NOT_SUPPORTED for a method of the API that this version
 // does not run.
 absl::Status CheckMethod(const v1::JobSpec& spec);

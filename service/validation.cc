@@ -105,6 +105,9 @@ void AddWarnings(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
   AddWarning(
       checkpoint::ContextWarning(config, "evaluation windows", spec.evaluation().window_length()),
       estimate);
+  AddWarning(
+      checkpoint::ContextWarning(config, "healing sequences", spec.healing().sequence_length()),
+      estimate);
 }
 
 bool IsDangling(const fs::path& path) {
@@ -186,13 +189,12 @@ void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& co
   const bool joint =
       spec.factorization().latent() == v1::LATENT_LAYOUT_JOINT ||
       (spec.factorization().latent() == v1::LATENT_LAYOUT_UNSPECIFIED && layers[0].rank_kv() > 0);
-  const v1::Preconditioner preconditioner = spec.factorization().preconditioner();
+  // A layout that is asked for is checked with the fields.
   if (joint && spec.factorization().latent() != v1::LATENT_LAYOUT_JOINT &&
-      preconditioner != v1::PRECONDITIONER_UNSPECIFIED &&
-      preconditioner != v1::PRECONDITIONER_FISHER)
+      !IsFisher(spec.factorization()))
     findings.Add("INVALID_FIELD", absl::StrCat(kField, "[0].rank_kv"),
                  absl::StrCat("is ", layers[0].rank_kv(), ", expected rank_k and rank_v with ",
-                              v1::Preconditioner_Name(preconditioner)));
+                              v1::Preconditioner_Name(spec.factorization().preconditioner())));
   double total = 0;
   for (int i = 0; i < layers.size(); ++i) {
     const v1::LayerRank& layer = layers[i];

@@ -7,7 +7,7 @@
 namespace latentforge::convert {
 
 // The most bytes that this attempt will add to the scratch folder at any time: hidden
-// states, statistics and factors, less what the files of calibration and factorisation
+// states, statistics, factors and the state of healing, less what the files of these phases
 // already take there; and statistics that are kept for later jobs, where their folder is on
 // the same disk: once they are written, hidden states are gone.
 int64_t ScratchBytesNeeded(const Attempt& attempt, const Inputs& inputs);

@@ -77,5 +77,19 @@ TEST_F(DiskSpaceTest, HiddenStatesAreNotNeededBehindCalibration) {
   EXPECT_GE(Needed(), before - 4 * hidden + 2 * 4 * 8 * n * (n + 1) / 2);
 }
 
+TEST_F(DiskSpaceTest, HealingNeedsItsStateTwice) {
+  const int64_t before = Needed();
+  spec_.healing.emplace();
+  const checkpoint::ModelConfig& config = inputs_->checkpoint.config();
+  const int64_t n = 2 * config.kv_width();
+  // Half of the values a layer, each with a row of A and a column of B: four matrices in fp32,
+  // twice, and the healed ones.
+  const int64_t factors = n / 2 * (config.hidden_size + n);
+  EXPECT_EQ(Needed() - before, config.num_layers * factors * 4 * 9);
+  ASSERT_TRUE(WriteFileAtomic(HealingStatePath(work_), RandomText(size_t{16} << 10, 5)).ok());
+  EXPECT_NEAR(double(Needed() - before), double(config.num_layers * factors * 4 * 9 - (16 << 10)),
+              4096);
+}
+
 }  // namespace
 }  // namespace latentforge::convert
