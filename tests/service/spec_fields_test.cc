@@ -1,0 +1,145 @@
+#include "service/spec_fields.h"
+
+#include <cmath>
+
+#include "base/conversion_defaults.h"
+#include "tests/service/validation_fixture.h"
+
+namespace latentforge::service {
+namespace {
+
+using testing::HasSubstr;
+using SpecFieldsTest = ValidationFixture;
+
+TEST_F(SpecFieldsTest, EveryWrongFieldIsListed) {
+  v1::JobSpec spec;
+  spec.mutable_budget()->set_kv_budget(1.5);
+  spec.set_device("tpu");
+  spec.set_dtype(v1::DATA_TYPE_FLOAT16);
+  spec.mutable_deadline()->set_seconds(0);
+  spec.mutable_evaluation()->set_window_length(1);
+  spec.mutable_factorization()->set_damping(std::nan(""));
+  const absl::Status status = Check(spec).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  for (const char* field : {"spec.budget.kv_budget", "spec.device", "spec.dtype", "spec.deadline",
+                            "spec.evaluation.window_length", "spec.factorization.damping",
+                            "spec.calibration.corpora", "spec.source.uri", "spec.output.uri"})
+    EXPECT_THAT(std::string(status.message()), HasSubstr(field));
+}
+
+TEST_F(SpecFieldsTest, BudgetsOutsideTheirRangeAreRefused) {
+  for (const double budget : {0.0, -1.0, 1.0001, std::nan("")}) {
+    v1::JobSpec spec = Spec();
+    spec.mutable_budget()->set_kv_budget(budget);
+    ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"kv_budget", "expected a number in (0, 1]"});
+  }
+  v1::JobSpec absent = Spec();
+  absent.clear_budget();
+  absent.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_PROFILE);
+  for (int i = 0; i < Layers(); ++i) {
+    v1::LayerRank& layer = *absent.mutable_factorization()->mutable_rank_profile()->add_layers();
+    layer.set_layer(i);
+    layer.set_rank_k(1);
+    layer.set_rank_v(1);
+  }
+  EXPECT_EQ(Check(absent).status().message(),
+            "spec.budget.kv_budget: is missing, expected a number in (0, 1]");
+  v1::JobSpec tiny = Spec();
+  tiny.mutable_budget()->set_kv_budget(1e-9);
+  ExpectRefused(tiny, "BUDGET_OUT_OF_RANGE", {"kv_budget"});
+}
+
+TEST_F(SpecFieldsTest, MethodsThatDoNotRunAreUnimplemented) {
+  v1::JobSpec spec = Spec();
+  spec.set_method(v1::METHOD_FULL_MLA);
+  const absl::Status status = Check(spec).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(ReasonOf(status), "METHOD_NOT_SUPPORTED");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("METHOD_FULL_MLA"));
+  spec.set_method(static_cast<v1::Method>(99));
+  ExpectRefused(spec, kInvalidField, {"spec.method", "99"});
+}
+
+TEST_F(SpecFieldsTest, SettingsThatDoNotGoTogetherAreRefused) {
+  const auto with = [&](v1::Preconditioner preconditioner, v1::RankAllocation allocation,
+                        v1::LatentLayout latent) {
+    v1::JobSpec spec = Spec();
+    spec.mutable_factorization()->set_preconditioner(preconditioner);
+    spec.mutable_factorization()->set_allocation(allocation);
+    spec.mutable_factorization()->set_latent(latent);
+    return spec;
+  };
+  ExpectRefused(with(v1::PRECONDITIONER_IDENTITY, v1::RANK_ALLOCATION_GLOBAL, {}), kInvalidField,
+                {"allocation", "without PRECONDITIONER_FISHER"});
+  ExpectRefused(with(v1::PRECONDITIONER_IDENTITY, {}, v1::LATENT_LAYOUT_JOINT), kInvalidField,
+                {"latent", "LATENT_LAYOUT_SEPARATE"});
+  ExpectRefused(with({}, v1::RANK_ALLOCATION_CARE, v1::LATENT_LAYOUT_JOINT), kInvalidField,
+                {"allocation", "with a joint latent"});
+  const auto care = Check(with(v1::PRECONDITIONER_ROOT_COVARIANCE, {}, {}));
+  ASSERT_TRUE(care.ok()) << care.status();
+  EXPECT_EQ(care->spec.factorization().allocation(), v1::RANK_ALLOCATION_UNIFORM);
+  EXPECT_EQ(care->spec.factorization().latent(), v1::LATENT_LAYOUT_SEPARATE);
+  v1::JobSpec sink = Spec();
+  sink.mutable_factorization()->set_sink_weight(1.5);
+  ExpectRefused(sink, kInvalidField, {"sink_weight", "1.5"});
+}
+
+TEST_F(SpecFieldsTest, APerplexityRatioStandsForABudget) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_budget()->set_max_perplexity_ratio(1.05);
+  ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"kv_budget", "none beside max_perplexity_ratio"});
+  spec.mutable_budget()->set_kv_budget(0);
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->estimate.kv_bytes_per_token_base(),
+            checked->estimate.kv_bytes_per_token_converted());
+  for (const double ratio : {1.0, -2.0, std::nan(""), HUGE_VAL}) {
+    spec.mutable_budget()->set_max_perplexity_ratio(ratio);
+    ExpectRefused(spec, "BUDGET_OUT_OF_RANGE", {"max_perplexity_ratio"});
+  }
+  spec.mutable_budget()->set_max_perplexity_ratio(1.05);
+  spec.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_IDENTITY);
+  ExpectRefused(spec, kInvalidField, {"max_perplexity_ratio", "PRECONDITIONER_FISHER"});
+}
+
+TEST_F(SpecFieldsTest, HealingGetsDefaultsAndCostsTimeAndMemory) {
+  v1::JobSpec spec = Spec();
+  const auto without = Check(spec);
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_FALSE(without->spec.has_healing());
+  spec.mutable_healing();
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->spec.healing().tokens(), kDefaultHealingTokens);
+  EXPECT_EQ(checked->spec.healing().batch_sequences(), kDefaultHealingBatch);
+  EXPECT_EQ(checked->spec.healing().learning_rate(), kDefaultHealingLearningRate);
+  EXPECT_EQ(checked->spec.healing().warmup_steps(), kDefaultHealingWarmupSteps);
+  EXPECT_GT(checked->estimate.seconds(), without->estimate.seconds());
+  spec.mutable_healing()->set_warmup_steps(0);
+  EXPECT_EQ(Check(spec)->spec.healing().warmup_steps(), 0);
+  spec.mutable_healing()->set_tokens(-1);
+  spec.mutable_healing()->set_sequence_length(1);
+  spec.mutable_healing()->set_learning_rate(2);
+  spec.mutable_healing()->add_corpora()->set_uri("file:///nowhere.txt");
+  spec.mutable_evaluation()->set_quality_gate(0.5);
+  const absl::Status status = Check(spec).status();
+  for (const char* field :
+       {"spec.healing.tokens", "spec.healing.sequence_length", "spec.healing.learning_rate",
+        "spec.healing.corpora[0]", "spec.evaluation.quality_gate"})
+    EXPECT_THAT(std::string(status.message()), HasSubstr(field));
+}
+
+TEST_F(SpecFieldsTest, CudaJobsNeedCudaWorkers) {
+  v1::JobSpec spec = Spec();
+  spec.set_device("cuda:1");
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_TRUE(checked->needs_cuda);
+  for (const char* device : {"cuda:", "cuda:-1", "cuda:x", "CPU", "cuda:1000"}) {
+    spec.set_device(device);
+    ExpectRefused(spec, kInvalidField, {"spec.device"});
+  }
+}
+
+}  // namespace
+}  // namespace latentforge::service
