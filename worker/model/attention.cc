@@ -4,6 +4,9 @@
 
 #include <algorithm>
 
+#include "worker/model/attention_gradient.h"
+#include "worker/model/tensor_rows.h"
+
 namespace latentforge::model {
 namespace {
 
@@ -27,6 +30,10 @@ at::Tensor ByGroup(const at::Tensor& x, int64_t kv_heads, int64_t group) {
 void CausalAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      std::optional<int64_t> window, const at::Tensor& out) {
   const int64_t length = q.size(0);
+  if (HasRowKernels(q)) {
+    AttentionForward(q, k, v, window, out.view(q.sizes()));
+    return;
+  }
   const int64_t kv_heads = k.size(1);
   const int64_t group = q.size(1) / kv_heads;
   const at::Tensor queries = ByGroup(q, kv_heads, group);

@@ -29,8 +29,8 @@ class Forward {
         k_(k),
         v_(v),
         out_(result.out),
-        maximum_(Elements<float>(result.maximum)),
-        share_(Elements<float>(result.share)),
+        maximum_(result.maximum.defined() ? Elements<float>(result.maximum) : nullptr),
+        share_(result.share.defined() ? Elements<float>(result.share) : nullptr),
         keys_(kv_heads_ * b_.key_blocks() * KeySize()),
         values_turned_(kv_heads_ * b_.key_blocks() * KeySize()) {}
 
@@ -111,8 +111,10 @@ class Forward {
       const int64_t head = kv_head * b_.group + c / b_.queries;
       if (position >= b_.length) continue;
       const float share = 1.0f / *s.sum.at(c);
-      maximum_[head * b_.length + position] = *s.maximum.at(c);
-      share_[head * b_.length + position] = share;
+      if (maximum_ != nullptr) {
+        maximum_[head * b_.length + position] = *s.maximum.at(c);
+        share_[head * b_.length + position] = share;
+      }
       Best<E>().scale(s.rows.at(c * b_.depth), share, head_dim_, out_.at(position, head));
     }
   }
@@ -122,23 +124,35 @@ class Forward {
   const float scale_;
   const Heads<const E> q_, k_, v_;
   const Heads<E> out_;
-  float* const maximum_;
+  float* const maximum_;  // null where nobody asks for the softmax
   float* const share_;
   // By KV head and block of keys: [kKeys, depth] and [depth, kKeys].
   const Buffer<T> keys_, values_turned_;
 };
 
+void Run(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+         std::optional<int64_t> window, const AttentionResult& result) {
+  attention::CheckAttention(q, k, v, window);
+  attention::WithProductType(q, [&]<typename E, typename T>(E, T) {
+    Forward<E, T>(q, k, v, attention::BlocksOf(q, k, window), result).Run();
+  });
+}
+
 }  // namespace
 
 AttentionResult AttentionForward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                  std::optional<int64_t> window) {
-  attention::CheckAttention(q, k, v, window);
   const at::Tensor maximum = at::empty({q.size(1), q.size(0)}, at::kFloat);
-  const AttentionResult result{at::empty(q.sizes(), q.options()), maximum, at::empty_like(maximum)};
-  attention::WithProductType(q, [&]<typename E, typename T>(E, T) {
-    Forward<E, T>(q, k, v, attention::BlocksOf(q, k, window), result).Run();
-  });
+  AttentionResult result{at::empty(q.sizes(), q.options()), maximum, at::empty_like(maximum)};
+  Run(q, k, v, window, result);
   return result;
+}
+
+void AttentionForward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                      std::optional<int64_t> window, const at::Tensor& out) {
+  TORCH_CHECK(out.sizes() == q.sizes() && out.scalar_type() == q.scalar_type(),
+              "attention's result has the shape and type of its queries");
+  Run(q, k, v, window, {.out = out, .maximum = {}, .share = {}});
 }
 
 }  // namespace latentforge::model

@@ -27,6 +27,10 @@ struct AttentionResult {
 AttentionResult AttentionForward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                  std::optional<int64_t> window);
 
+// The same without the softmax, written to `out` [T, heads, d].
+void AttentionForward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                      std::optional<int64_t> window, const at::Tensor& out);
+
 struct AttentionGradients {
   at::Tensor q;  // [T, heads, d]
   at::Tensor k;  // [T, kv_heads, d]

@@ -18,6 +18,8 @@ namespace {
 // Rows that go through the matrix products together: enough for their full speed,
 // few enough that what lies between them stays in the cache.
 constexpr int64_t kBlockRows = 2048;
+// The MLP's gate and up are the widest of all that lies between.
+constexpr int64_t kMlpRows = 512;
 
 // x · weightᵀ into `out`.
 void Multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor out) {
@@ -124,7 +126,9 @@ absl::Status Decoder::Forward(const LayerWeights& weights, const at::Tensor& hid
           const at::Tensor rows =
               hidden.narrow(0, begin, count).view({count * length, config_.hidden_size});
           LF_RETURN_IF_ERROR(Attention(weights, front, rows, length, observer));
-          Mlp(weights, rows);
+          for (int64_t row = 0; row < rows.size(0); row += kMlpRows) {
+            Mlp(weights, rows.narrow(0, row, std::min(kMlpRows, rows.size(0) - row)));
+          }
         }
         return absl::OkStatus();
       },
