@@ -78,20 +78,17 @@ class Grid:
         if all(key in self.results.cells for key in keys.values()):
             return {text: self.results.cells[key] for text, key in keys.items()}
         names = list(self.texts) if calibration == "all" else [calibration]
-        first = next(iter(self.texts))
         with tempfile.TemporaryDirectory(prefix="lf-bench-") as folder:
             out = pathlib.Path(folder, "out")
-            report = common.convert_to(
+            # What is measured is measured below, on every text; one window is the least there is.
+            common.convert_to(
                 out, self.args.binaries, self.args.model, [self.texts[name][0] for name in names],
-                self.texts[first][1], kv_budget=BUDGETS[budget], seed=self.args.seed,
+                self.texts[names[0]][1], kv_budget=BUDGETS[budget], seed=self.args.seed,
                 calibration_sequences=self.args.sequences,
-                sequence_length=self.args.sequence_length, evaluate_windows=self.args.windows,
-                window_length=2048, **METHODS[method])
-            found = {}
-            for text, key in keys.items():
-                found[text] = self.results.get(
-                    key, lambda text=text: report["perplexity"]["converted"] if text == first else
-                    common.evaluate(self.args.binaries, out, self.texts[text][1], self.args.windows))
+                sequence_length=self.args.sequence_length, evaluate_windows=1, **METHODS[method])
+            found = {text: self.results.get(key, lambda text=text: common.evaluate(
+                self.args.binaries, out, self.texts[text][1], self.args.windows))
+                for text, key in keys.items()}
         return found
 
     def measure(self, calibration):

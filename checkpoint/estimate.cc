@@ -177,16 +177,18 @@ class Sizes {
            std::max(layer, head);
   }
 
-  // Every layer's input and latents: masters, two moments, the best ones, gradients, and those
-  // computed with; the head and the logits of both models.
+  // Every layer's input and what is trained: masters, two moments, the best ones, gradients, and
+  // those computed with; the head and the logits of both models.
   int64_t Healing(const ModelConfig& config, int64_t rank) const {
     if (settings_.healing_tokens == 0) return 0;
     const int64_t tokens = std::max<int64_t>(settings_.healing_batch_tokens, 1);
-    const int64_t latents = config.num_layers * rank * (d_ + 2 * m_) * (5 * kF32Bytes + bytes_);
+    const int64_t others = settings_.healing_attention ? 2 * q_ * d_ : 0;
+    const int64_t weights =
+        config.num_layers * (rank * (d_ + 2 * m_) + others) * (5 * kF32Bytes + bytes_);
     const int64_t states = Hidden(tokens) * (config.num_layers + 4);
     const int64_t head = bytes_ * config.vocab_size * d_ + 3 * bytes_ * kHealingLogits;
     const int64_t backward = bytes_ * tokens * (6 * d_ + 4 * q_ + 6 * m_ + 3 * f_) + 2 * layer_;
-    return latents + states + head + backward;
+    return weights + states + head + backward;
   }
 
   // Both projections in fp64, and what an eigendecomposition works in.

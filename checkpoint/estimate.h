@@ -30,6 +30,7 @@ struct EstimateSettings {
   bool joint = false;                // one latent for K and V
   int64_t healing_tokens = 0;        // trained on; 0: none
   int64_t healing_batch_tokens = 0;  // in one step
+  bool healing_attention = false;    // trains the query and output projections too
 };
 
 struct Estimate {

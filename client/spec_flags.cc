@@ -99,6 +99,10 @@ absl::Status ApplyHealing(const SpecFlags& flags, const FileAccess& files, v1::J
   if (flags.heal_learning_rate) {
     spec->mutable_healing()->set_learning_rate(*flags.heal_learning_rate);
   }
+  LF_RETURN_IF_ERROR(ApplyEnum(
+      "--heal-weights", flags.heal_weights, v1::HealedWeights_descriptor(), [&](int value) {
+        spec->mutable_healing()->set_weights(static_cast<v1::HealedWeights>(value));
+      }));
   if (flags.heal_text.empty()) return absl::OkStatus();
   auto* corpora = spec->mutable_healing()->mutable_corpora();
   corpora->Clear();

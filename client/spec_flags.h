@@ -43,6 +43,7 @@ struct SpecFlags {
   bool heal = false;
   std::optional<int64_t> heal_tokens;
   std::optional<double> heal_learning_rate;
+  std::optional<std::string> heal_weights;
   std::vector<std::string> heal_text;
   std::optional<uint64_t> seed;
   std::optional<std::string> dtype;

@@ -136,6 +136,8 @@ void CheckHealing(const v1::JobSpec& spec, Findings& findings) {
   CheckRange(findings, "spec.healing.warmup_steps", healing.warmup_steps(), 0, kMaxSequences);
   CheckRange(findings, "spec.healing.weight_decay", healing.weight_decay(), 0.0, 1.0);
   CheckRange(findings, "spec.healing.evaluate_every", healing.evaluate_every(), 0, kMaxSequences);
+  CheckEnum(findings, "spec.healing.weights", healing.weights(),
+            v1::HealedWeights_IsValid(healing.weights()));
   CheckRange(findings, "spec.healing.corpora", healing.corpora_size(), 0, kMaxCorpora);
   for (int i = 0; i < std::min(healing.corpora_size(), kMaxCorpora); ++i)
     CheckCorpus(healing.corpora(i), absl::StrCat("spec.healing.corpora[", i, "]"), findings);
@@ -263,6 +265,8 @@ void FillHealing(v1::HealingSpec& spec, int32_t sequence_length) {
   if (spec.learning_rate() == 0) spec.set_learning_rate(kDefaultHealingLearningRate);
   if (!spec.has_warmup_steps()) spec.set_warmup_steps(kDefaultHealingWarmupSteps);
   if (spec.evaluate_every() == 0) spec.set_evaluate_every(kDefaultHealingEvaluateEvery);
+  if (spec.weights() == v1::HEALED_WEIGHTS_UNSPECIFIED)
+    spec.set_weights(v1::HEALED_WEIGHTS_ATTENTION);
   for (v1::CorpusSpec& corpus : *spec.mutable_corpora())
     if (corpus.weight() == 0) corpus.set_weight(1);
 }

@@ -70,6 +70,7 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   // A search may end with the whole cache.
   settings.kv_budget = spec.budget().max_perplexity_ratio() > 0 ? 1.0 : spec.budget().kv_budget();
   settings.healing_tokens = spec.healing().tokens();
+  settings.healing_attention = spec.healing().weights() == v1::HEALED_WEIGHTS_ATTENTION;
   settings.healing_batch_tokens =
       int64_t{spec.healing().sequence_length()} * spec.healing().batch_sequences();
   settings.calibration_sequences = spec.calibration().sequences();

@@ -128,6 +128,11 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
                                kDefaultHealingLearningRate, ")"))
       ->check(NotNegative())
       ->group(group);
+  app->add_option("--heal-weights", flags->heal_weights,
+                  absl::StrCat("What is trained: ", OneOf(v1::HealedWeights_descriptor()),
+                               " (default: attention)"))
+      ->group(group)
+      ->type_name("WEIGHTS");
   app->add_option("--heal-text", flags->heal_text,
                   "Text to heal with, FILE or FILE:WEIGHT; repeatable (default: the calibration's)")
       ->group(group)

@@ -56,13 +56,14 @@ int64_t KeptBytes(const Attempt& attempt, const Inputs& inputs) {
   return StatisticsStore(attempt.statistics).BytesToKeep(StatisticsIdOf(attempt.spec, inputs));
 }
 
-// Of one layer at most: masters, two moments and the best factors in fp32, twice while a new
-// state takes the place of the old one, and the healed factors.
-int64_t HealingBytes(const Attempt& attempt, int64_t d, int64_t m) {
+// Of one layer at most: masters, two moments and the best weights in fp32, twice while a new
+// state takes the place of the old one, and the healed ones.
+int64_t HealingBytes(const Attempt& attempt, int64_t d, int64_t m, int64_t q) {
   if (!attempt.spec.healing) return 0;
   const double budget = attempt.spec.max_perplexity_ratio > 0 ? 1 : attempt.spec.kv_budget;
   const int64_t factors = int64_t(std::ceil(budget * double(2 * m) * double(d + 2 * m)));
-  return 4 * factors * (2 * 4 + 1);
+  const int64_t others = attempt.spec.healing->attention ? 2 * q * d : 0;
+  return 4 * (factors + others) * (2 * 4 + 1);
 }
 
 absl::Status Check(const std::filesystem::path& folder, int64_t needed, const char* reason) {
@@ -95,8 +96,9 @@ int64_t ScratchBytesNeeded(const Attempt& attempt, const Inputs& inputs) {
                                         (needs.covariance ? d * d : 0));
   const int64_t factors = 4 * 2 * (m * m + m * d);
   const int64_t passing = FinishedLayers(attempt, layers) < layers ? states * hidden : 0;
-  const int64_t in_all = std::max(passing, KeptBytes(attempt, inputs)) +
-                         layers * (statistics + factors + HealingBytes(attempt, d, m));
+  const int64_t in_all =
+      std::max(passing, KeptBytes(attempt, inputs)) +
+      layers * (statistics + factors + HealingBytes(attempt, d, m, config.q_width()));
   const int64_t held = HeldBytes(attempt.work.calibrate()) + HeldBytes(attempt.work.factorize()) +
                        HeldBytes(attempt.work.finetune());
   return std::max<int64_t>(in_all - held, 0) + kSlackBytes;

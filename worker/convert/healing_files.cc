@@ -118,12 +118,14 @@ absl::StatusOr<bool> LoadHealingState(const std::filesystem::path& path, Healing
       absl::StrCat(path.string(), " does not hold the state of this healing; it was removed"));
 }
 
-finetune::LatentFactors ToLatentFactors(const exporter::ConvertedLayer& layer) {
+finetune::TrainableWeights ToTrainableWeights(const exporter::ConvertedLayer& layer) {
   return {.kv_down = layer.kv_down,
           .k_down = layer.k_down,
           .v_down = layer.v_down,
           .k_up = layer.k_up,
-          .v_up = layer.v_up};
+          .v_up = layer.v_up,
+          .q = layer.q,
+          .o = layer.o};
 }
 
 }  // namespace latentforge::convert

@@ -21,6 +21,6 @@ absl::StatusOr<bool> LoadHealingState(const std::filesystem::path& path,
                                       finetune::HealingState& state);
 
 // Between the two forms of a layer's factors.
-finetune::LatentFactors ToLatentFactors(const exporter::ConvertedLayer& layer);
+finetune::TrainableWeights ToTrainableWeights(const exporter::ConvertedLayer& layer);
 
 }  // namespace latentforge::convert

@@ -1,13 +1,21 @@
 #include "worker/convert/healing_spec.h"
 
+#include <array>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "base/status_macros.h"
 #include "worker/convert/proto_json.h"
 
 namespace latentforge::convert {
 namespace {
+
+constexpr std::array<std::pair<const char*, bool>, 3> kWeights = {{
+    {"HEALED_WEIGHTS_UNSPECIFIED", true},
+    {"HEALED_WEIGHTS_LATENTS", false},
+    {"HEALED_WEIGHTS_ATTENTION", true},
+}};
 
 // A count in [1, most]; absent and 0 mean the default.
 absl::StatusOr<int64_t> Count(const JsonObject& object, absl::string_view key, int64_t most,
@@ -20,10 +28,11 @@ absl::StatusOr<int64_t> Count(const JsonObject& object, absl::string_view key, i
 
 absl::StatusOr<std::optional<HealingSpec>> ParseHealingSpec(const JsonObject& job) {
   if (!job.Has("healing")) return std::nullopt;
-  LF_ASSIGN_OR_RETURN(const JsonObject object,
-                      ProtoMessage(job, "healing",
-                                   {"tokens", "sequenceLength", "batchSequences", "learningRate",
-                                    "warmupSteps", "weightDecay", "evaluateEvery", "corpora"}));
+  LF_ASSIGN_OR_RETURN(
+      const JsonObject object,
+      ProtoMessage(job, "healing",
+                   {"tokens", "sequenceLength", "batchSequences", "learningRate", "warmupSteps",
+                    "weightDecay", "evaluateEvery", "corpora", "weights"}));
   constexpr int64_t kInt32 = std::numeric_limits<int32_t>::max();
   HealingSpec spec;
   LF_ASSIGN_OR_RETURN(spec.tokens, Count(object, "tokens", int64_t{1} << 40, spec.tokens));
@@ -45,15 +54,20 @@ absl::StatusOr<std::optional<HealingSpec>> ParseHealingSpec(const JsonObject& jo
   }
   LF_ASSIGN_OR_RETURN(spec.evaluate_every,
                       Count(object, "evaluateEvery", kInt32, spec.evaluate_every));
+  LF_ASSIGN_OR_RETURN(spec.attention, ProtoEnum(object, "weights", kWeights));
   LF_ASSIGN_OR_RETURN(spec.corpora, ParseCorpora(object, "corpora"));
   return spec;
 }
 
 Json HealingSpecToJson(const HealingSpec& spec) {
-  Json json = {{"tokens", std::to_string(spec.tokens)},  {"sequenceLength", spec.sequence_length},
-               {"batchSequences", spec.batch_sequences}, {"learningRate", spec.learning_rate},
-               {"warmupSteps", spec.warmup_steps},       {"weightDecay", spec.weight_decay},
-               {"evaluateEvery", spec.evaluate_every}};
+  Json json = {{"tokens", std::to_string(spec.tokens)},
+               {"sequenceLength", spec.sequence_length},
+               {"batchSequences", spec.batch_sequences},
+               {"learningRate", spec.learning_rate},
+               {"warmupSteps", spec.warmup_steps},
+               {"weightDecay", spec.weight_decay},
+               {"evaluateEvery", spec.evaluate_every},
+               {"weights", spec.attention ? "HEALED_WEIGHTS_ATTENTION" : "HEALED_WEIGHTS_LATENTS"}};
   if (!spec.corpora.empty()) json["corpora"] = CorporaToJson(spec.corpora);
   return json;
 }

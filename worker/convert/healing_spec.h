@@ -21,6 +21,7 @@ struct HealingSpec {
   double weight_decay = 0;
   int64_t evaluate_every = kDefaultHealingEvaluateEvery;
   std::vector<CorpusSpec> corpora;  // empty: the calibration's
+  bool attention = true;            // trains the query and output projections too
 };
 
 // Reads the member "healing" of `job` and fills in defaults; nullopt when it is

@@ -133,10 +133,10 @@ class Run {
             RoundAll(weights, StoredType(inputs_.output_dtype));
           }
           const at::TensorOptions options = weights.input_norm.options();
-          weights = finetune::WithLatents(
-              std::move(weights), finetune::Map(ToLatentFactors(factors), [&](const at::Tensor& x) {
-                return x.to(options);
-              }));
+          weights = finetune::WithTrained(
+              std::move(weights),
+              finetune::Map(ToTrainableWeights(factors),
+                            [&](const at::Tensor& x) { return x.to(options); }));
         },
         absl::StrCat("layer ", layer));
   }

@@ -103,7 +103,7 @@ absl::Status FactorizeLayer(const Attempt& attempt, LayerFactorizer& factorizer,
 }  // namespace
 
 absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const Attempt& attempt, int64_t layer) {
-  // A layer that stays dense has nothing to heal.
+  // A layer that stays dense may have nothing to heal.
   std::error_code error;
   const std::filesystem::path healed = HealedFactorsPath(attempt.work, layer);
   const bool use_healed = attempt.spec.healing && std::filesystem::exists(healed, error);
@@ -116,7 +116,9 @@ absl::StatusOr<exporter::ConvertedLayer> LoadLayer(const std::filesystem::path& 
                                   .v_down = tensors["v_down"],
                                   .kv_down = tensors["kv_down"],
                                   .k_up = tensors["k_up"],
-                                  .v_up = tensors["v_up"]};
+                                  .v_up = tensors["v_up"],
+                                  .q = tensors["q"],
+                                  .o = tensors["o"]};
 }
 
 absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer, const RankProfile& ranks,

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "checkpoint/tensor_catalogue.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/healing_files.h"
@@ -15,6 +16,7 @@
 #include "worker/convert/tensor_file.h"
 #include "worker/export/tensor_cast.h"
 #include "worker/finetune/healer.h"
+#include "worker/model/weights.h"
 
 namespace latentforge::convert {
 namespace {
@@ -45,13 +47,23 @@ absl::Status WithHealingReason(const absl::Status& status) {
                                    {absl::StatusCode::kPermissionDenied, "SCRATCH_NOT_WRITABLE"}});
 }
 
-absl::StatusOr<std::vector<finetune::LatentFactors>> Initial(const Attempt& attempt,
-                                                             int64_t layers) {
-  std::vector<finetune::LatentFactors> initial;
-  for (int64_t layer = 0; layer < layers; ++layer) {
+// The factors of the factorisation, and what else of the original is trained.
+absl::StatusOr<std::vector<finetune::TrainableWeights>> Initial(
+    const Attempt& attempt, const checkpoint::Checkpoint& source) {
+  const model::WeightLoader loader(source, at::kCPU, at::kFloat);
+  std::vector<finetune::TrainableWeights> initial;
+  for (int64_t layer = 0; layer < source.config().num_layers; ++layer) {
     LF_ASSIGN_OR_RETURN(const exporter::ConvertedLayer factors,
                         LoadLayer(FactorsPath(attempt.work, layer)));
-    initial.push_back(ToLatentFactors(factors));
+    finetune::TrainableWeights weights = ToTrainableWeights(factors);
+    if (attempt.spec.healing->attention) {
+      const auto load = [&](const char* name) {
+        return loader.Tensor(checkpoint::LayerTensor(layer, name), at::kFloat);
+      };
+      LF_ASSIGN_OR_RETURN(weights.q, load("self_attn.q_proj.weight"));
+      LF_ASSIGN_OR_RETURN(weights.o, load("self_attn.o_proj.weight"));
+    }
+    initial.push_back(std::move(weights));
   }
   return initial;
 }
@@ -98,14 +110,14 @@ class Reporter {
   int64_t before_;
 };
 
-// The best factors in the output's format, with the errors of the factorisation.
+// The best matrices in the output's format, with the errors of the factorisation.
 absl::Status SaveHealed(const Attempt& attempt, const Inputs& inputs, const HealingState& state) {
   for (size_t l = 0; l < state.layers.size(); ++l) {
     NamedTensors tensors;
     for (const auto& [name, tensor] : std::as_const(state.layers[l].best).Named()) {
       if (!tensor->defined()) continue;
       LF_ASSIGN_OR_RETURN(const at::Tensor rounded,
-                          exporter::CastTensor(*tensor, inputs.output_dtype, "healed factor"));
+                          exporter::CastTensor(*tensor, inputs.output_dtype, "healed matrix"));
       tensors.emplace_back(name, rounded);
     }
     if (tensors.empty()) continue;
@@ -116,8 +128,8 @@ absl::Status SaveHealed(const Attempt& attempt, const Inputs& inputs, const Heal
 }
 
 absl::StatusOr<Healing> Train(Attempt& attempt, const Inputs& inputs) {
-  const int64_t layers = inputs.checkpoint.config().num_layers;
-  LF_ASSIGN_OR_RETURN(const std::vector<finetune::LatentFactors> initial, Initial(attempt, layers));
+  LF_ASSIGN_OR_RETURN(const std::vector<finetune::TrainableWeights> initial,
+                      Initial(attempt, inputs.checkpoint));
   LF_ASSIGN_OR_RETURN(
       Healer healer, Healer::Create(inputs.checkpoint, inputs.training, initial, Options(attempt)));
   Healing healing{.state = healer.Start(), .steps = healer.steps()};

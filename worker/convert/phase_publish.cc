@@ -84,7 +84,8 @@ Json Versions() {
 exporter::ReportHealing MakeHealing(const JobSpec& spec, const Inputs& inputs,
                                     const Healing& healing) {
   const finetune::HealingState& state = healing.state;
-  exporter::ReportHealing report{.tokens = TrainedTokens(spec, inputs, state.steps_done()),
+  exporter::ReportHealing report{.weights = spec.healing->attention ? "attention" : "latents",
+                                 .tokens = TrainedTokens(spec, inputs, state.steps_done()),
                                  .steps = state.steps_done(),
                                  .steps_planned = healing.steps,
                                  .best_step = state.best_step(),

@@ -80,7 +80,7 @@ absl::Status CopyTensor(const Checkpoint& source, absl::string_view from,
   return absl::OkStatus();
 }
 
-absl::Status WriteFactor(const at::Tensor& tensor, const TensorDeclaration& to,
+absl::Status WriteMatrix(const at::Tensor& tensor, const TensorDeclaration& to,
                          ShardedWriter& writer) {
   if (!tensor.defined()) {
     return absl::InvalidArgumentError(
@@ -96,8 +96,8 @@ absl::Status WriteFactor(const at::Tensor& tensor, const TensorDeclaration& to,
   return writer.Append(to.name, BytesOf(cast));
 }
 
-// The factor called `suffix` ("k_down_proj.weight"); null for any other tensor.
-const at::Tensor* FindFactor(const ConvertedLayer& layer, absl::string_view suffix) {
+// The new matrix called `suffix` ("self_attn.k_down_proj.weight"); null for what the source has.
+const at::Tensor* FindConverted(const ConvertedLayer& layer, absl::string_view suffix) {
   const std::pair<absl::string_view, const at::Tensor*> factors[] = {
       {"self_attn.k_down_proj.weight", &layer.k_down},
       {"self_attn.v_down_proj.weight", &layer.v_down},
@@ -107,6 +107,8 @@ const at::Tensor* FindFactor(const ConvertedLayer& layer, absl::string_view suff
   for (const auto& [name, tensor] : factors) {
     if (name == suffix) return tensor;
   }
+  if (suffix == "self_attn.q_proj.weight" && layer.q.defined()) return &layer.q;
+  if (suffix == "self_attn.o_proj.weight" && layer.o.defined()) return &layer.o;
   return nullptr;
 }
 
@@ -124,8 +126,8 @@ absl::Status WriteLayer(const Checkpoint& source, const checkpoint::ModelConfig&
   for (const checkpoint::TensorSpec& spec : checkpoint::LayerTensors(target, layer)) {
     const TensorDeclaration to{spec.name, dtype, {spec.shape.begin(), spec.shape.end()}};
     const absl::string_view suffix = absl::string_view(spec.name).substr(prefix.size());
-    if (const at::Tensor* factor = FindFactor(converted, suffix); factor != nullptr) {
-      LF_RETURN_IF_ERROR(WriteFactor(*factor, to, writer));
+    if (const at::Tensor* matrix = FindConverted(converted, suffix); matrix != nullptr) {
+      LF_RETURN_IF_ERROR(WriteMatrix(*matrix, to, writer));
     } else {
       LF_RETURN_IF_ERROR(CopyTensor(source, SourceName(layer, suffix), to, writer));
     }

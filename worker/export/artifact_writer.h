@@ -22,7 +22,7 @@
 
 namespace latentforge::exporter {
 
-// The factors of one layer, any floating dtype and device. D is the hidden size,
+// What is new in one layer, any floating dtype and device. D is the hidden size,
 // m the key (and value) width. A projection of full rank (joint: 2m) is dense and is
 // copied from the source; its tensors stay undefined. Biases come from the source.
 struct ConvertedLayer {
@@ -31,6 +31,9 @@ struct ConvertedLayer {
   at::Tensor kv_down;  // [r, D], joint
   at::Tensor k_up;     // [m, r_k], joint: [m, r]
   at::Tensor v_up;     // [m, r_v], joint: [m, r]
+  // The projections of queries and of attention's output; undefined: the source's.
+  at::Tensor q;  // [heads * d, D]
+  at::Tensor o;  // [D, heads * d]
 };
 
 // Gives layer `l`, called once for each layer in order. Its errors end the

@@ -63,6 +63,19 @@ std::string FiguresTable(const Report& report) {
   return table;
 }
 
+// What of the original is in the checkpoint as it was.
+std::string OtherWeights(const Report& report) {
+  if (!report.healing || report.healing->best_step == 0) {
+    return "All other weights are the original's.";
+  }
+  return absl::StrCat("They were trained on ", report.healing->tokens,
+                      " tokens to predict as the original does",
+                      report.healing->weights == "attention"
+                          ? ", together with the projections of queries and of attention's output. "
+                          : ". ",
+                      "All other weights are the original's.");
+}
+
 }  // namespace
 
 std::string BaseModelName(absl::string_view source_config, absl::string_view uri) {
@@ -85,7 +98,7 @@ std::string ModelCard(const Report& report, absl::string_view base_model, bool j
       "holds ",
       joint ? "one latent per token and layer from which both keys and values are expanded"
             : "one latent for keys and one for values per token and layer",
-      ". All other weights are the original's.\n\n", FiguresTable(report),
+      ". ", OtherWeights(report), "\n\n", FiguresTable(report),
       "## Use\n\n"
       "```python\n"
       "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

@@ -87,7 +87,8 @@ Json HealingToJson(const ReportHealing& healing) {
                             {"divergence", measured.divergence},
                             {"perplexity", measured.perplexity}});
   }
-  return {{"tokens", healing.tokens},
+  return {{"weights", healing.weights},
+          {"tokens", healing.tokens},
           {"steps", healing.steps},
           {"steps_planned", healing.steps_planned},
           {"best_step", healing.best_step},

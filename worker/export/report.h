@@ -88,6 +88,7 @@ struct ReportHealing {
     double divergence = 0;  // nats a token
     double perplexity = 0;
   };
+  std::string weights;  // "latents", or "attention" with the query and output projections
   int64_t tokens = 0;
   int64_t steps = 0;
   int64_t steps_planned = 0;

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "worker/finetune/distillation_loss.h"
-#include "worker/finetune/factor_gradients.h"
+#include "worker/finetune/weight_gradients.h"
 #include "worker/model/torch_guard.h"
 
 namespace latentforge::finetune {
@@ -61,13 +61,13 @@ at::Tensor Distiller::Labels(absl::Span<const int32_t> ids) const {
 
 // Without factors the teacher's.
 absl::StatusOr<at::Tensor> Distiller::NormedStates(absl::Span<const int32_t> ids,
-                                                   absl::Span<const LatentFactors> factors) {
+                                                   absl::Span<const TrainableWeights> factors) {
   LF_ASSIGN_OR_RETURN(const at::Tensor hidden, Embed(ids));
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     if (stopped()) return absl::CancelledError("healing was stopped");
     LF_ASSIGN_OR_RETURN(model::LayerWeights weights, loader_.Layer(layer));
     if (!factors.empty()) {
-      weights = WithLatents(std::move(weights), factors[static_cast<size_t>(layer)]);
+      weights = WithTrained(std::move(weights), factors[static_cast<size_t>(layer)]);
     }
     LF_RETURN_IF_ERROR(decoder_.Forward(weights, hidden));
   }
@@ -81,7 +81,7 @@ absl::StatusOr<at::Tensor> Distiller::TeacherStates(absl::Span<const int32_t> id
 
 absl::StatusOr<Distance> Distiller::Measure(absl::Span<const int32_t> ids,
                                             const at::Tensor& teacher_states,
-                                            absl::Span<const LatentFactors> factors) {
+                                            absl::Span<const TrainableWeights> factors) {
   LF_ASSIGN_OR_RETURN(const at::Tensor student, NormedStates(ids, factors));
   const DistillationOptions options{.gradient = false, .stop = options_.stop};
   LF_ASSIGN_OR_RETURN(const DistillationLoss loss,
@@ -92,7 +92,7 @@ absl::StatusOr<Distance> Distiller::Measure(absl::Span<const int32_t> ids,
 // Both models side by side, so that each layer's weights are read once. Keeps what each of the
 // student's layers took; gives the student's last states.
 absl::StatusOr<at::Tensor> Distiller::Forward(absl::Span<const int32_t> ids,
-                                              absl::Span<const LatentFactors> factors,
+                                              absl::Span<const TrainableWeights> factors,
                                               std::vector<at::Tensor>& inputs,
                                               at::Tensor& teacher) {
   LF_ASSIGN_OR_RETURN(const at::Tensor original, Embed(ids));
@@ -103,7 +103,7 @@ absl::StatusOr<at::Tensor> Distiller::Forward(absl::Span<const int32_t> ids,
     LF_ASSIGN_OR_RETURN(const model::LayerWeights weights, loader_.Layer(layer));
     LF_RETURN_IF_ERROR(decoder_.Forward(weights, original));
     LF_RETURN_IF_ERROR(
-        decoder_.Forward(WithLatents(weights, factors[static_cast<size_t>(layer)]), student));
+        decoder_.Forward(WithTrained(weights, factors[static_cast<size_t>(layer)]), student));
   }
   LF_ASSIGN_OR_RETURN(const at::Tensor normed, decoder_.FinalNorm(original, norm_));
   teacher = normed.flatten(0, 1);
@@ -111,21 +111,20 @@ absl::StatusOr<at::Tensor> Distiller::Forward(absl::Span<const int32_t> ids,
 }
 
 // `gradient` is the one by the last states, [sequences, T, D]. Takes the inputs one by one.
-absl::Status Distiller::Backward(absl::Span<const LatentFactors> factors,
+absl::Status Distiller::Backward(absl::Span<const TrainableWeights> factors,
                                  std::vector<at::Tensor>& inputs, at::Tensor gradient,
-                                 std::vector<LatentFactors>& gradients) {
+                                 std::vector<TrainableWeights>& gradients) {
   for (int64_t layer = config_.num_layers - 1; layer >= 0; --layer) {
     if (stopped()) return absl::CancelledError("healing was stopped");
     LF_ASSIGN_OR_RETURN(const model::LayerWeights weights, loader_.Layer(layer));
-    const LatentFactors& latents = factors[static_cast<size_t>(layer)];
+    const TrainableWeights& latents = factors[static_cast<size_t>(layer)];
     const at::Tensor input = std::move(inputs.back());
     inputs.pop_back();
     LF_RETURN_IF_ERROR(model::CatchTorch(
         [&]() -> absl::Status {
           const model::LayerGraph::Gradients found =
-              graph_.Differentiate(WithLatents(weights, latents), input, gradient);
-          gradients[static_cast<size_t>(layer)] =
-              FactorGradients(latents, found.normed, found.key, found.value);
+              graph_.Differentiate(WithTrained(weights, latents), input, gradient);
+          gradients[static_cast<size_t>(layer)] = WeightGradients(latents, found);
           gradient = found.input;
           return absl::OkStatus();
         },
@@ -135,8 +134,8 @@ absl::Status Distiller::Backward(absl::Span<const LatentFactors> factors,
 }
 
 absl::StatusOr<Distance> Distiller::Differentiate(absl::Span<const int32_t> ids,
-                                                  absl::Span<const LatentFactors> factors,
-                                                  std::vector<LatentFactors>& gradients) {
+                                                  absl::Span<const TrainableWeights> factors,
+                                                  std::vector<TrainableWeights>& gradients) {
   std::vector<at::Tensor> inputs;
   at::Tensor teacher;
   LF_ASSIGN_OR_RETURN(const at::Tensor student, Forward(ids, factors, inputs, teacher));
@@ -156,7 +155,7 @@ absl::StatusOr<Distance> Distiller::Differentiate(absl::Span<const int32_t> ids,
         return absl::OkStatus();
       },
       "output head"));
-  gradients.assign(factors.size(), LatentFactors());
+  gradients.assign(factors.size(), TrainableWeights());
   LF_RETURN_IF_ERROR(Backward(factors, inputs, gradient, gradients));
   return distance;
 }

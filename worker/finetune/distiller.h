@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "checkpoint/checkpoint.h"
-#include "worker/finetune/latent_factors.h"
+#include "worker/finetune/trainable_weights.h"
 #include "worker/model/decoder.h"
 #include "worker/model/layer_graph.h"
 #include "worker/model/weights.h"
@@ -46,14 +46,14 @@ class Distiller {
   // The loss of whole sequences of ids, one after the other, and its gradients by the
   // factors in fp32. factors: one of each layer, in the computation's type.
   absl::StatusOr<Distance> Differentiate(absl::Span<const int32_t> ids,
-                                         absl::Span<const LatentFactors> factors,
-                                         std::vector<LatentFactors>& gradients);
+                                         absl::Span<const TrainableWeights> factors,
+                                         std::vector<TrainableWeights>& gradients);
 
   // The teacher's last states for whole sequences, normed: what Measure compares with.
   absl::StatusOr<at::Tensor> TeacherStates(absl::Span<const int32_t> ids);
 
   absl::StatusOr<Distance> Measure(absl::Span<const int32_t> ids, const at::Tensor& teacher_states,
-                                   absl::Span<const LatentFactors> factors);
+                                   absl::Span<const TrainableWeights> factors);
 
  private:
   Distiller(const checkpoint::Checkpoint& checkpoint, DistillerOptions options,
@@ -61,14 +61,14 @@ class Distiller {
 
   absl::StatusOr<at::Tensor> Embed(absl::Span<const int32_t> ids) const;
   absl::StatusOr<at::Tensor> NormedStates(absl::Span<const int32_t> ids,
-                                          absl::Span<const LatentFactors> factors);
+                                          absl::Span<const TrainableWeights> factors);
   absl::Status LoadHead();
   at::Tensor Labels(absl::Span<const int32_t> ids) const;
   absl::StatusOr<at::Tensor> Forward(absl::Span<const int32_t> ids,
-                                     absl::Span<const LatentFactors> factors,
+                                     absl::Span<const TrainableWeights> factors,
                                      std::vector<at::Tensor>& inputs, at::Tensor& teacher);
-  absl::Status Backward(absl::Span<const LatentFactors> factors, std::vector<at::Tensor>& inputs,
-                        at::Tensor gradient, std::vector<LatentFactors>& gradients);
+  absl::Status Backward(absl::Span<const TrainableWeights> factors, std::vector<at::Tensor>& inputs,
+                        at::Tensor gradient, std::vector<TrainableWeights>& gradients);
   bool stopped() const { return options_.stop && options_.stop(); }
 
   const checkpoint::ModelConfig& config_;

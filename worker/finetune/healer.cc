@@ -6,7 +6,9 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "base/status_macros.h"
 #include "worker/finetune/learning_rate.h"
 #include "worker/model/torch_guard.h"
@@ -16,28 +18,32 @@ namespace {
 
 using Layer = HealingState::Layer;
 
-// The first three of LatentFactors::Named are down-projections.
-LatentAxis AxisOf(size_t index) { return index < 3 ? LatentAxis::kRows : LatentAxis::kColumns; }
+// What reads the hidden state has a latent, or a query's element, in each row; what writes keys,
+// values or hidden states takes one in each column.
+LatentAxis AxisOf(absl::string_view name) {
+  return absl::EndsWith(name, "down") || name == "q" ? LatentAxis::kRows : LatentAxis::kColumns;
+}
 
-Layer StartLayer(const LatentFactors& initial) {
+Layer StartLayer(const TrainableWeights& initial) {
   Layer layer;
   const auto named = initial.Named();
   for (size_t i = 0; i < named.size(); ++i) {
-    if (named[i].second->defined()) layer.slots[i] = MakeSlot(*named[i].second, AxisOf(i));
+    if (named[i].second->defined())
+      layer.slots[i] = MakeSlot(*named[i].second, AxisOf(named[i].first));
   }
   layer.best = Map(initial, [](const at::Tensor& x) { return x.to(at::kFloat, false, true); });
   return layer;
 }
 
-LatentFactors Masters(const Layer& layer) {
-  LatentFactors factors;
+TrainableWeights Masters(const Layer& layer) {
+  TrainableWeights factors;
   const auto named = factors.Named();
   for (size_t i = 0; i < named.size(); ++i) *named[i].second = layer.slots[i].master;
   return factors;
 }
 
 // The norm of all gradients, each in units of its latent's size.
-double Norm(const std::vector<Layer>& layers, const std::vector<LatentFactors>& gradients) {
+double Norm(const std::vector<Layer>& layers, const std::vector<TrainableWeights>& gradients) {
   double sum = 0;
   for (size_t l = 0; l < layers.size(); ++l) {
     const auto named = gradients[l].Named();
@@ -49,8 +55,8 @@ double Norm(const std::vector<Layer>& layers, const std::vector<LatentFactors>& 
   return std::sqrt(sum);
 }
 
-void Update(std::vector<Layer>& layers, const std::vector<LatentFactors>& gradients, double factor,
-            int64_t count, double rate, const AdamOptions& options) {
+void Update(std::vector<Layer>& layers, const std::vector<TrainableWeights>& gradients,
+            double factor, int64_t count, double rate, const AdamOptions& options) {
   for (size_t l = 0; l < layers.size(); ++l) {
     const auto named = gradients[l].Named();
     for (size_t i = 0; i < named.size(); ++i) {
@@ -70,7 +76,7 @@ std::vector<HealingMeasurement>::const_iterator HealingState::Best() const {
 }
 
 Healer::Healer(const TrainingText& text, HealingOptions options, Distiller distiller,
-               const std::vector<LatentFactors>& initial)
+               const std::vector<TrainableWeights>& initial)
     : text_(text),
       options_(std::move(options)),
       distiller_(std::move(distiller)),
@@ -78,7 +84,7 @@ Healer::Healer(const TrainingText& text, HealingOptions options, Distiller disti
 
 absl::StatusOr<Healer> Healer::Create(const checkpoint::Checkpoint& checkpoint,
                                       const TrainingText& text,
-                                      const std::vector<LatentFactors>& initial,
+                                      const std::vector<TrainableWeights>& initial,
                                       HealingOptions options) {
   const int64_t layers = checkpoint.config().num_layers;
   if (static_cast<int64_t>(initial.size()) != layers || text.validation.empty() ||
@@ -102,13 +108,13 @@ int64_t Healer::steps() const {
 
 HealingState Healer::Start() const {
   HealingState state;
-  for (const LatentFactors& factors : initial_) state.layers.push_back(StartLayer(factors));
+  for (const TrainableWeights& factors : initial_) state.layers.push_back(StartLayer(factors));
   return state;
 }
 
 // As the model computes with them.
-std::vector<LatentFactors> Healer::Computed(const HealingState& state) const {
-  std::vector<LatentFactors> factors;
+std::vector<TrainableWeights> Healer::Computed(const HealingState& state) const {
+  std::vector<TrainableWeights> factors;
   for (const Layer& layer : state.layers) {
     factors.push_back(Map(Masters(layer), [this](const at::Tensor& x) {
       return x.to(options_.device, options_.dtype);
@@ -141,7 +147,7 @@ absl::Status Healer::Train(HealingState& state) {
     const absl::Span<const int32_t> sequence = text_.Sequence(i);
     ids.insert(ids.end(), sequence.begin(), sequence.end());
   }
-  std::vector<LatentFactors> gradients;
+  std::vector<TrainableWeights> gradients;
   LF_ASSIGN_OR_RETURN(const Distance distance,
                       distiller_.Differentiate(ids, Computed(state), gradients));
   return model::CatchTorch(

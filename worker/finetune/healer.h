@@ -12,8 +12,8 @@
 #include "absl/status/statusor.h"
 #include "checkpoint/checkpoint.h"
 #include "worker/finetune/distiller.h"
-#include "worker/finetune/latent_factors.h"
 #include "worker/finetune/relative_adam.h"
+#include "worker/finetune/trainable_weights.h"
 #include "worker/finetune/training_text.h"
 
 namespace latentforge::finetune {
@@ -50,8 +50,9 @@ struct HealingMeasurement {
 // Everything that a run needs to go on where another one stopped, with the same bytes.
 struct HealingState {
   struct Layer {
-    std::array<AdamSlot, 5> slots;  // as LatentFactors::Named; undefined where that is
-    LatentFactors best;             // fp32
+    std::array<AdamSlot, TrainableWeights::kCount>
+        slots;              // as TrainableWeights::Named; undefined where that is
+    TrainableWeights best;  // fp32
   };
   std::vector<Layer> layers;
   std::vector<HealingStep> steps;                // that were made
@@ -71,7 +72,7 @@ class Healer {
   // Trains from `initial`, one of each layer, of any type.
   static absl::StatusOr<Healer> Create(const checkpoint::Checkpoint& checkpoint,
                                        const TrainingText& text,
-                                       const std::vector<LatentFactors>& initial,
+                                       const std::vector<TrainableWeights>& initial,
                                        HealingOptions options);
 
   int64_t steps() const;
@@ -94,16 +95,16 @@ class Healer {
 
  private:
   Healer(const TrainingText& text, HealingOptions options, Distiller distiller,
-         const std::vector<LatentFactors>& initial);
+         const std::vector<TrainableWeights>& initial);
 
   absl::Status Measure(HealingState& state);
   absl::Status Train(HealingState& state);
-  std::vector<LatentFactors> Computed(const HealingState& state) const;
+  std::vector<TrainableWeights> Computed(const HealingState& state) const;
 
   const TrainingText& text_;
   HealingOptions options_;
   Distiller distiller_;
-  std::vector<LatentFactors> initial_;
+  std::vector<TrainableWeights> initial_;
   at::Tensor teacher_states_;
 };
 

@@ -61,8 +61,7 @@ at::Tensor LayerGraph::Attend(const LayerWeights& weights, const Result& project
   const auto sequences = [&](const at::Tensor& y) {
     return y.view({-1, length, y.size(1) / config_.head_dim, config_.head_dim}).unbind(0);
   };
-  const std::vector<at::Tensor> q =
-      sequences(Turn(Project(projected.normed, weights.q), weights.q_norm, length));
+  const std::vector<at::Tensor> q = sequences(Turn(projected.query, weights.q_norm, length));
   const std::vector<at::Tensor> k = sequences(Turn(projected.key, weights.k_norm, length));
   const std::vector<at::Tensor> v = sequences(projected.value);
   const std::optional<int64_t> window = config_.sliding_window[static_cast<size_t>(weights.layer)];
@@ -82,9 +81,11 @@ LayerGraph::Result LayerGraph::Attention(const LayerWeights& weights,
   const at::Tensor rows = hidden.reshape({-1, config_.hidden_size});
   Result result;
   result.normed = Norm(rows, weights.input_norm);
+  result.query = Project(result.normed, weights.q);
   result.key = Project(result.normed, weights.k);
   result.value = Project(result.normed, weights.v);
-  result.output = rows + Project(Attend(weights, result, hidden.size(1)), weights.o);
+  result.attended = Attend(weights, result, hidden.size(1));
+  result.output = rows + Project(result.attended, weights.o);
   return result;
 }
 
@@ -119,8 +120,14 @@ LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
     part.add_(torch::autograd::grad({activated}, {rows}, {part.mm(weights.mlp_down.weight)})[0]);
   }
   const auto found =
-      torch::autograd::grad({half.output}, {input, half.key, half.value}, {gradient});
-  return {.normed = half.normed.detach(), .key = found[1], .value = found[2], .input = found[0]};
+      torch::autograd::grad({half.output}, {input, half.query, half.key, half.value}, {gradient});
+  return {.normed = half.normed.detach(),
+          .attended = half.attended.detach(),
+          .query = found[1],
+          .key = found[2],
+          .value = found[3],
+          .projected = gradient,
+          .input = found[0]};
 }
 
 }  // namespace latentforge::model

@@ -17,16 +17,18 @@ namespace latentforge::model {
 class LayerGraph {
  public:
   struct Result {
-    at::Tensor normed;  // [B * T, D], the input of the K and V projections
-    at::Tensor key;     // [B * T, m], with bias, before QK-norm and RoPE
-    at::Tensor value;   // [B * T, m], with bias
-    at::Tensor output;  // [B, T, D]
+    at::Tensor normed;    // [B * T, D], the input of the Q, K and V projections
+    at::Tensor query;     // [B * T, heads * d], with bias, before QK-norm and RoPE
+    at::Tensor key;       // [B * T, m], the same
+    at::Tensor value;     // [B * T, m], with bias
+    at::Tensor attended;  // [B * T, heads * d], the input of the output projection
+    at::Tensor output;    // [B, T, D]
   };
   struct Gradients {
-    at::Tensor normed;  // [B * T, D], not a gradient: the input of the projections
-    at::Tensor key;     // [B * T, m], by Result::key
-    at::Tensor value;   // [B * T, m], by Result::value
-    at::Tensor input;   // [B, T, D]
+    at::Tensor normed, attended;   // not gradients: those of Result
+    at::Tensor query, key, value;  // by those of Result
+    at::Tensor projected;          // [B * T, D], by what the output projection gave
+    at::Tensor input;              // [B, T, D]
   };
 
   // For sequences of up to max_length tokens at positions 0, 1, …. Errors as

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/tensor_catalogue.h"
 #include "tests/worker/convert/run_job.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/evaluate_command.h"
@@ -58,6 +60,39 @@ TEST(HealingJobTest, HealsAndReports) {
   ASSERT_TRUE(RunJob(plain).status.ok());
   EXPECT_EQ(ReportOf(plain)["perplexity"]["converted"], ReportOf(job)["perplexity"]["factorized"]);
   EXPECT_NE(ArtifactDigest(plain.out()), ArtifactDigest(job.out()));
+}
+
+TEST(HealingJobTest, TrainsTheWholeAttentionOrTheLatentsAlone) {
+  for (const bool attention : {false, true}) {
+    TinyJob job = HealedJob(attention ? "healing_attention" : "healing_latents");
+    job.spec["healing"]["weights"] =
+        attention ? "HEALED_WEIGHTS_ATTENTION" : "HEALED_WEIGHTS_LATENTS";
+    ASSERT_TRUE(RunJob(job).status.ok());
+    const auto source = checkpoint::Checkpoint::Open(job.root / "model").value();
+    const auto artifact = checkpoint::Checkpoint::Open(job.out()).value();
+    const auto changed = [&](const char* name) {
+      const std::string tensor = checkpoint::LayerTensor(1, name);
+      return source.Tensor(tensor)->bytes != artifact.Tensor(tensor)->bytes;
+    };
+    EXPECT_EQ(changed("self_attn.q_proj.weight"), attention);
+    EXPECT_EQ(changed("self_attn.o_proj.weight"), attention);
+    EXPECT_FALSE(changed("mlp.down_proj.weight"));
+    const Json report = ReportOf(job);
+    EXPECT_EQ(report["healing"]["weights"], attention ? "attention" : "latents");
+    const Json& measured = report["healing"]["measurements"];
+    EXPECT_LT(measured.back()["divergence"].get<double>(), measured[0]["divergence"].get<double>());
+    // What was measured is what was published.
+    const auto again = Evaluate({.model = job.out(),
+                                 .text = job.root / "eval.txt",
+                                 .windows = report["evaluation"]["windows"],
+                                 .window_length = report["evaluation"]["window_length"],
+                                 .dtype = report["evaluation"]["dtype"],
+                                 .device = "cpu",
+                                 .threads = 1},
+                                nullptr, StopToken(), StepClock());
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_DOUBLE_EQ((*again)["perplexity"], report["perplexity"]["converted"]);
+  }
 }
 
 TEST(HealingJobTest, StopsAnywhereAndGoesOnWithTheSameBytes) {

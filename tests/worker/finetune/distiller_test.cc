@@ -22,12 +22,12 @@ std::vector<int32_t> Ids(int64_t count = kSequences) {
 }
 
 at::Tensor LogSoftmax(const model::LayerGraph& graph, const model::WeightLoader& loader,
-                      const std::vector<LatentFactors>& factors, bool student) {
+                      const std::vector<TrainableWeights>& factors, bool student) {
   const checkpoint::ModelConfig& config = loader.config();
   at::Tensor hidden = loader.Embed(Ids()).value().view({kSequences, kLength, -1});
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     model::LayerWeights weights = loader.Layer(layer).value();
-    const LatentFactors& latents = factors[static_cast<size_t>(layer)];
+    const TrainableWeights& latents = factors[static_cast<size_t>(layer)];
     if (student && latents.k_up.defined()) {
       weights.k.down = latents.KeyDown();
       weights.k.up = latents.k_up;
@@ -36,23 +36,26 @@ at::Tensor LogSoftmax(const model::LayerGraph& graph, const model::WeightLoader&
       weights.v.down = latents.ValueDown();
       weights.v.up = latents.v_up;
     }
+    if (student && latents.q.defined()) weights.q.weight = latents.q;
+    if (student && latents.o.defined()) weights.o.weight = latents.o;
     hidden = graph.Forward(weights, hidden).output;
   }
   const at::Tensor normed = graph.Norm(hidden, loader.FinalNorm().value());
   return normed.matmul(loader.LmHeadRows(0, config.vocab_size).value().t()).log_softmax(-1);
 }
 
-class DistillerTest : public testing::TestWithParam<std::tuple<checkpoint::Family, bool>> {};
+// Family, a joint latent, and whether queries and outputs are trained too.
+class DistillerTest : public testing::TestWithParam<std::tuple<checkpoint::Family, bool, bool>> {};
 
 // One graph through the whole model, by autograd alone.
 TEST_P(DistillerTest, GivesTheGradientsOfTheWholeModel) {
-  const auto [family, joint] = GetParam();
+  const auto [family, joint, attention] = GetParam();
   const auto model = TinyModel(family, "distiller");
   ASSERT_NE(model, nullptr);
-  std::vector<LatentFactors> factors = TinyFactors(*model, joint, 5);
+  std::vector<TrainableWeights> factors = TinyFactors(*model, joint, 5, attention);
   auto distiller = Distiller::Create(*model, {.dtype = at::kFloat, .sequence_length = kLength});
   ASSERT_TRUE(distiller.ok()) << distiller.status();
-  std::vector<LatentFactors> gradients;
+  std::vector<TrainableWeights> gradients;
   const auto found = distiller->Differentiate(Ids(), factors, gradients);
   ASSERT_TRUE(found.ok()) << found.status();
 
@@ -61,7 +64,7 @@ TEST_P(DistillerTest, GivesTheGradientsOfTheWholeModel) {
       model::LayerGraph::Create(model->config(), at::kCPU, at::kFloat, kLength).value();
   const at::AutoGradMode with_gradients(true);
   std::vector<at::Tensor> leaves;
-  for (LatentFactors& layer : factors) {
+  for (TrainableWeights& layer : factors) {
     for (const auto& [name, tensor] : layer.Named()) {
       if (tensor->defined()) leaves.push_back(tensor->requires_grad_());
     }
@@ -89,13 +92,13 @@ TEST_P(DistillerTest, GivesTheGradientsOfTheWholeModel) {
 }
 
 TEST_P(DistillerTest, MeasuresWhatItDifferentiates) {
-  const auto [family, joint] = GetParam();
+  const auto [family, joint, attention] = GetParam();
   const auto model = TinyModel(family, "distiller");
   ASSERT_NE(model, nullptr);
-  const std::vector<LatentFactors> factors = TinyFactors(*model, joint, 5);
+  const std::vector<TrainableWeights> factors = TinyFactors(*model, joint, 5, attention);
   auto distiller =
       Distiller::Create(*model, {.dtype = at::kFloat, .sequence_length = kLength}).value();
-  std::vector<LatentFactors> gradients;
+  std::vector<TrainableWeights> gradients;
   const Distance loss = distiller.Differentiate(Ids(), factors, gradients).value();
   const at::Tensor teacher = distiller.TeacherStates(Ids()).value();
   const Distance measured = distiller.Measure(Ids(), teacher, factors).value();
@@ -109,7 +112,7 @@ INSTANTIATE_TEST_SUITE_P(Families, DistillerTest,
                          testing::Combine(testing::Values(checkpoint::Family::kLlama,
                                                           checkpoint::Family::kQwen2,
                                                           checkpoint::Family::kQwen3),
-                                          testing::Bool()));
+                                          testing::Bool(), testing::Bool()));
 
 TEST(DistillerTest, AnIdOutsideTheVocabularyIsAnError) {
   const auto model = TinyModel(checkpoint::Family::kLlama, "distiller");

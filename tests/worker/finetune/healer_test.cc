@@ -47,7 +47,7 @@ class HealerTest : public testing::Test {
   }
 
   std::unique_ptr<checkpoint::Checkpoint> model_;
-  std::vector<LatentFactors> factors_;
+  std::vector<TrainableWeights> factors_;
   TrainingText text_;
   HealingOptions options_;
 };
@@ -67,6 +67,7 @@ TEST_F(HealerTest, BringsTheModelCloserToTheOriginal) {
 }
 
 TEST_F(HealerTest, GoesOnWithTheSameBits) {
+  factors_ = TinyFactors(*model_, /*joint=*/true, 5, /*attention=*/true);
   Healer whole = Make();
   HealingState expected = whole.Start();
   ASSERT_TRUE(whole.Run(expected, {}).ok());

@@ -10,7 +10,7 @@
 
 #include "checkpoint/tensor_catalogue.h"
 #include "tests/checkpoint/fixture.h"
-#include "worker/finetune/latent_factors.h"
+#include "worker/finetune/trainable_weights.h"
 #include "worker/model/weights.h"
 
 namespace latentforge::finetune {
@@ -33,11 +33,12 @@ inline std::pair<at::Tensor, at::Tensor> Truncated(const at::Tensor& weight, int
           u.narrow(1, 0, rank).to(at::kFloat).contiguous()};
 }
 
-// Plain SVD to `rank` of each layer; layer 1 of separate latents keeps its keys dense.
-inline std::vector<LatentFactors> TinyFactors(const checkpoint::Checkpoint& checkpoint, bool joint,
-                                              int64_t rank) {
+// Plain SVD to `rank` of each layer; layer 1 of separate latents keeps its keys dense. With
+// `attention` the query and output projections too, as they are.
+inline std::vector<TrainableWeights> TinyFactors(const checkpoint::Checkpoint& checkpoint,
+                                                 bool joint, int64_t rank, bool attention = false) {
   const model::WeightLoader loader(checkpoint, at::kCPU, at::kFloat);
-  std::vector<LatentFactors> factors;
+  std::vector<TrainableWeights> factors;
   for (int64_t layer = 0; layer < checkpoint.config().num_layers; ++layer) {
     const at::Tensor key =
         loader.Tensor(checkpoint::LayerTensor(layer, "self_attn.k_proj.weight"), at::kFloat)
@@ -45,7 +46,7 @@ inline std::vector<LatentFactors> TinyFactors(const checkpoint::Checkpoint& chec
     const at::Tensor value =
         loader.Tensor(checkpoint::LayerTensor(layer, "self_attn.v_proj.weight"), at::kFloat)
             .value();
-    LatentFactors latents;
+    TrainableWeights latents;
     if (joint) {
       const auto [down, up] = Truncated(at::cat({key, value}), rank);
       const int64_t width = key.size(0);
@@ -55,6 +56,11 @@ inline std::vector<LatentFactors> TinyFactors(const checkpoint::Checkpoint& chec
     } else {
       if (layer != 1) std::tie(latents.k_down, latents.k_up) = Truncated(key, rank);
       std::tie(latents.v_down, latents.v_up) = Truncated(value, rank);
+    }
+    if (attention) {
+      const model::LayerWeights weights = loader.Layer(layer).value();
+      latents.q = weights.q.weight;
+      latents.o = weights.o.weight;
     }
     factors.push_back(latents);
   }

@@ -119,7 +119,8 @@ TEST_P(LayerGraphTest, HalvesGiveTheGradientsOfTheWholeLayer) {
     const at::AutoGradMode with_gradients(true);
     const at::Tensor x = input.clone().requires_grad_();
     const LayerGraph::Result result = make(at::kDouble).Forward(load(at::kDouble), x);
-    expected = torch::autograd::grad({result.output}, {x, result.key, result.value}, {outer});
+    expected = torch::autograd::grad(
+        {result.output}, {x, result.query, result.key, result.value, result.attended}, {outer});
   }
   const LayerGraph::Gradients found =
       make(at::kFloat).Differentiate(load(at::kFloat), input.to(at::kFloat), outer.to(at::kFloat));
@@ -128,8 +129,11 @@ TEST_P(LayerGraphTest, HalvesGiveTheGradientsOfTheWholeLayer) {
   };
   // A few hundred roundings of 6e-8, and tables of sines in fp32 on both sides.
   EXPECT_LT(worst(found.input, expected[0]), 1e-5);
-  EXPECT_LT(worst(found.key, expected[1]), 1e-5);
-  EXPECT_LT(worst(found.value, expected[2]), 1e-5);
+  EXPECT_LT(worst(found.query, expected[1]), 1e-5);
+  EXPECT_LT(worst(found.key, expected[2]), 1e-5);
+  EXPECT_LT(worst(found.value, expected[3]), 1e-5);
+  // What attention gave passes through the output projection alone.
+  EXPECT_LT(worst(found.projected.mm(load(at::kFloat).o.weight), expected[4]), 1e-5);
   const LayerGraph::Gradients again =
       make(at::kFloat).Differentiate(load(at::kFloat), input.to(at::kFloat), outer.to(at::kFloat));
   EXPECT_TRUE(at::equal(found.input, again.input));
