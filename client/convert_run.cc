@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/status_macros.h"

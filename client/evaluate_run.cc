@@ -1,18 +1,17 @@
 #include "client/evaluate_run.h"
 
 #include <signal.h>
-#include <sys/wait.h>
 
 #include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/child_process.h"
 #include "base/json.h"
 #include "base/status_macros.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/model_config.h"
 #include "client/child_output.h"
-#include "client/child_process.h"
 #include "client/compute_events.h"
 #include "client/error.h"
 #include "client/interrupt.h"
@@ -115,24 +114,25 @@ absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& c
           flag[0] == 'M' ? "SOURCE_NOT_READABLE" : "CORPUS_NOT_READABLE");
     }
   }
-  LF_ASSIGN_OR_RETURN(
-      const std::unique_ptr<ChildProcess> child,
-      ChildProcess::Start(
-          {EvaluateCommandLine(options, SiblingProgram("latentforge-convert")), {}}));
+  LF_ASSIGN_OR_RETURN(const std::unique_ptr<ChildProcess> child,
+                      ChildProcess::Start({.argv = EvaluateCommandLine(
+                                               options, SiblingProgram("latentforge-convert")),
+                                           .expendable = true}));
+  const KillOnInterrupt guard(child->pid());
   const std::unique_ptr<ProgressView> view = MakeProgressView(context.terminal, context.clock);
   ComputeEvents events(*view, KindOf(context.files.current_folder / options.model));
   bool told = false;
-  const std::string output = ReadChildOutput(
+  const absl::StatusOr<std::string> output = ReadChildOutput(
       *child, [&](const std::string& line) { events.TakeLine(line); },
       [&] {
         view->Tick();
         if (Interrupted() && !std::exchange(told, true)) child->Signal(SIGTERM);
       });
-  const int wait_status = child->Wait();
   view->Finish();
-  if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) return PrintFigures(output, format);
+  LF_RETURN_IF_ERROR(output.status());
+  if (child->exit_status().ok()) return PrintFigures(*output, format);
   if (Interrupted()) return absl::CancelledError("interrupted; the evaluation was stopped");
-  return events.Failure(DescribeWaitStatus(wait_status));
+  return events.Failure(child->exit_status().ToString());
 }
 
 }  // namespace latentforge::client

@@ -36,16 +36,16 @@ void InstallInterruptHandlers() {
 
 bool Interrupted() { return signals_seen.load() > 0; }
 
-void KillGroupOnExit(pid_t group) {
+KillOnInterrupt::KillOnInterrupt(pid_t group) : group_(group) {
   for (std::atomic<pid_t>& slot : groups) {
     pid_t free = 0;
     if (slot.compare_exchange_strong(free, group)) return;
   }
 }
 
-void ForgetGroup(pid_t group) {
+KillOnInterrupt::~KillOnInterrupt() {
   for (std::atomic<pid_t>& slot : groups) {
-    pid_t expected = group;
+    pid_t expected = group_;
     if (slot.compare_exchange_strong(expected, 0)) return;
   }
 }

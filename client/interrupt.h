@@ -7,17 +7,25 @@
 namespace latentforge::client {
 
 // Installs handlers for SIGINT, SIGTERM and SIGHUP and ignores SIGPIPE. Call once,
-// first in main. A second signal kills the registered process groups with SIGKILL
-// and exits with status 130.
+// first in main. A second signal kills the process groups of every KillOnInterrupt
+// with SIGKILL and exits with status 130.
 void InstallInterruptHandlers();
 
 // True after the first signal.
 bool Interrupted();
 
-// Registers a process group that the second signal kills; beyond eight it does
-// nothing (children die with this process all the same, see ChildProcess). Safe
-// for concurrent use.
-void KillGroupOnExit(pid_t group);
-void ForgetGroup(pid_t group);
+// A process group that the second signal kills while this object lives; beyond eight it
+// does nothing (children die with this process all the same, see Spawn). Must not outlive
+// the ChildProcess, whose number another group could get. Safe for concurrent use.
+class KillOnInterrupt {
+ public:
+  explicit KillOnInterrupt(pid_t group);
+  ~KillOnInterrupt();
+  KillOnInterrupt(const KillOnInterrupt&) = delete;
+  KillOnInterrupt& operator=(const KillOnInterrupt&) = delete;
+
+ private:
+  const pid_t group_;
+};
 
 }  // namespace latentforge::client

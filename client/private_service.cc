@@ -86,51 +86,53 @@ std::string PrivateService::address() const {
   return absl::StrCat("unix:", options_.socket.string());
 }
 
-absl::Status PrivateService::Died(const std::string& name, int wait_status) const {
+absl::Status PrivateService::CheckOne(const std::string& name, ChildProcess& process) const {
+  if (!process.Wait(absl::ZeroDuration())) return absl::OkStatus();
   const std::filesystem::path log = LogFile(options_.folder, name);
   return WithNextStep(WithReason(absl::InternalError(absl::StrCat(
-                                     name, " ended with ", DescribeWaitStatus(wait_status),
+                                     name, " ended with ", process.exit_status().ToString(),
                                      "; the end of ", log.string(), ":", LogTail(log, 15))),
                                  "CHILD_DIED"),
                       absl::StrCat("less ", ShellWord(log.string()),
                                    "  (the same command again continues where this one stopped)"));
 }
 
-absl::StatusOr<std::unique_ptr<ChildProcess>> PrivateService::StartOne(
-    const std::string& name, std::vector<std::string> command) {
+absl::StatusOr<std::unique_ptr<PrivateService::Program>> PrivateService::StartOne(
+    const std::string& name, std::vector<std::string> command) const {
   const std::filesystem::path ready = ReadyFile(options_.folder, name);
   LF_RETURN_IF_ERROR(RemoveTree(ready));
-  ChildOptions child_options{std::move(command), LogFile(options_.folder, name)};
-  absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(child_options);
+  const std::filesystem::path log = LogFile(options_.folder, name);
+  absl::StatusOr<std::unique_ptr<ChildProcess>> child =
+      ChildProcess::Start({.argv = std::move(command), .log = log});
   if (!child.ok()) {
     return WithNextStep(child.status(),
                         absl::StrCat("install latentforge in full: ", name,
                                      " belongs into the same folder as latentforge"));
   }
+  auto program = std::make_unique<Program>(*std::move(child));
   const absl::Duration deadline = clock_.Monotonic() + options_.patience;
   std::error_code error;
   while (!std::filesystem::exists(ready, error)) {
-    if (const std::optional<int> status = (*child)->Poll()) return Died(name, *status);
+    LF_RETURN_IF_ERROR(CheckOne(name, *program->process));
     if (options_.interrupted && options_.interrupted()) return absl::CancelledError("interrupted");
     if (clock_.Monotonic() > deadline) {
-      return absl::InternalError(absl::StrCat(
-          name, " was not ready after ", absl::FormatDuration(options_.patience), "; the end of ",
-          child_options.log.string(), ":", LogTail(child_options.log, 15)));
+      return absl::InternalError(
+          absl::StrCat(name, " was not ready after ", absl::FormatDuration(options_.patience),
+                       "; the end of ", log.string(), ":", LogTail(log, 15)));
     }
     clock_.SleepFor(absl::Milliseconds(10));
   }
-  return child;
+  return program;
 }
 
 absl::Status PrivateService::Check() {
-  if (const std::optional<int> status = server_->Poll()) return Died(kServer, *status);
-  if (const std::optional<int> status = worker_->Poll()) return Died(kWorker, *status);
-  return absl::OkStatus();
+  LF_RETURN_IF_ERROR(CheckOne(kServer, *server_->process));
+  return CheckOne(kWorker, *worker_->process);
 }
 
 void PrivateService::Stop() {
-  worker_->Stop(clock_, kStopGrace);
-  server_->Stop(clock_, kStopGrace);
+  worker_->process->Stop(kStopGrace);
+  server_->process->Stop(kStopGrace);
 }
 
 }  // namespace latentforge::client

@@ -5,12 +5,15 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/child_process.h"
 #include "base/clock.h"
-#include "client/child_process.h"
+#include "client/interrupt.h"
 
 namespace latentforge::client {
 
@@ -44,14 +47,22 @@ class PrivateService {
  private:
   PrivateService(const PrivateServiceOptions& options, Clock& clock)
       : options_(options), clock_(clock) {}
-  absl::StatusOr<std::unique_ptr<ChildProcess>> StartOne(const std::string& name,
-                                                         std::vector<std::string> command);
-  absl::Status Died(const std::string& name, int wait_status) const;
+  // A program, which the second Ctrl-C kills.
+  struct Program {
+    explicit Program(std::unique_ptr<ChildProcess> started)
+        : process(std::move(started)), guard(process->pid()) {}
+    std::unique_ptr<ChildProcess> process;
+    KillOnInterrupt guard;
+  };
+  absl::StatusOr<std::unique_ptr<Program>> StartOne(const std::string& name,
+                                                    std::vector<std::string> command) const;
+  // OK while it runs.
+  absl::Status CheckOne(const std::string& name, ChildProcess& process) const;
 
   const PrivateServiceOptions options_;
   Clock& clock_;
-  std::unique_ptr<ChildProcess> server_;  // before the worker: outlives it
-  std::unique_ptr<ChildProcess> worker_;
+  std::unique_ptr<Program> server_;  // before the worker: outlives it
+  std::unique_ptr<Program> worker_;
 };
 
 // The last `lines` lines of a file, each behind "  | "; empty when unreadable.

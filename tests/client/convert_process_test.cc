@@ -15,10 +15,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "client/child_output.h"
-#include "client/child_process.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/checkpoint/fixture.h"
@@ -72,11 +72,10 @@ class ConvertTest : public testing::Test {
   }
 
   std::unique_ptr<ChildProcess> Start(const std::string& output) {
-    auto child =
-        ChildProcess::Start({{folder_ / "bin" / "latentforge", "convert", folder_ / "model",
-                              "--kv-budget", "0.5", "--calibration", folder_ / "text.txt", "--out",
-                              folder_ / "out", "--work-dir", folder_ / "work", "-o", output},
-                             {}});
+    auto child = ChildProcess::Start(
+        {.argv = {folder_ / "bin" / "latentforge", "convert", folder_ / "model", "--kv-budget",
+                  "0.5", "--calibration", folder_ / "text.txt", "--out", folder_ / "out",
+                  "--work-dir", folder_ / "work", "-o", output}});
     EXPECT_TRUE(child.ok()) << child.status();
     return std::move(*child);
   }
@@ -86,14 +85,16 @@ class ConvertTest : public testing::Test {
       ChildProcess& child,
       const std::function<void(const std::string&)>& each = [](const auto&) {}) {
     Ending ending;
-    ending.output = ReadChildOutput(
+    const absl::StatusOr<std::string> read = ReadChildOutput(
         child,
         [&](const std::string& line) {
           absl::StrAppend(&ending.progress, line, "\n");
           each(line);
         },
         [] {});
-    ending.how = DescribeWaitStatus(child.Wait());
+    EXPECT_TRUE(read.ok()) << read.status();
+    ending.output = read.value_or("");
+    ending.how = child.exit_status().ToString();
     return ending;
   }
 
@@ -205,7 +206,7 @@ TEST_F(ConvertTest, AKilledRunTakesItsProcessesAlongAndContinuesInTheSameJob) {
     const std::unique_ptr<ChildProcess> child = Start("table");
     ASSERT_TRUE(Await([&] { return ComputePid() > 0; }));
     child->Signal(SIGKILL);
-    child->Wait();
+    ASSERT_TRUE(child->Wait(absl::Seconds(20)));
   }
   EXPECT_TRUE(ComputeHasGone());
   const Ending again = Finish(*Start("table"));

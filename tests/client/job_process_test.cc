@@ -12,10 +12,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/child_process.h"
 #include "base/clock.h"
 #include "base/json.h"
 #include "client/child_output.h"
-#include "client/child_process.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/checkpoint/fixture.h"
@@ -35,11 +35,22 @@ struct Ending {
 
 Ending Finish(ChildProcess& child) {
   Ending ending;
-  ending.output = ReadChildOutput(
+  const absl::StatusOr<std::string> output = ReadChildOutput(
       child, [&](const std::string& line) { absl::StrAppend(&ending.messages, line, "\n"); },
       [] {});
-  ending.how = DescribeWaitStatus(child.Wait());
+  EXPECT_TRUE(output.ok()) << output.status();
+  ending.output = output.value_or("");
+  ending.how = child.exit_status().ToString();
   return ending;
+}
+
+// What it writes first.
+ChildOutput AwaitOutput(ChildProcess& child) {
+  ChildOutput output;
+  while (output.out.empty() && output.err.empty() && !child.finished()) {
+    EXPECT_TRUE(child.Poll(-1, absl::Seconds(1), &output).ok());
+  }
+  return output;
 }
 
 class JobTest : public testing::Test {
@@ -63,7 +74,7 @@ class JobTest : public testing::Test {
                                         "--drain-delay",
                                         "0s"};
     command.insert(command.end(), more.begin(), more.end());
-    auto server = ChildProcess::Start({command, folder_ / "server.log"});
+    auto server = ChildProcess::Start({.argv = command, .log = folder_ / "server.log"});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = std::move(*server);
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -85,7 +96,7 @@ class JobTest : public testing::Test {
 
   std::unique_ptr<ChildProcess> Start(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), Program("latentforge"));
-    auto child = ChildProcess::Start({arguments, {}});
+    auto child = ChildProcess::Start({.argv = arguments});
     EXPECT_TRUE(child.ok()) << child.status();
     return std::move(*child);
   }
@@ -200,8 +211,7 @@ TEST_F(JobTest, RepeatableFlagsTakeOneValueEachTime) {
 TEST_F(JobTest, CtrlCStopsWatchingNotTheJob) {
   const std::string job(absl::StripSuffix(Submit().output, "\n"));
   const auto watch = Start({"job", "watch", job, "--server", address_});
-  char first = 0;
-  ASSERT_EQ(read(watch->error_fd(), &first, 1), 1);  // it has the snapshot
+  ASSERT_NE(AwaitOutput(*watch).err, "");  // it has the snapshot
   watch->Signal(SIGINT);
   const Ending ending = Finish(*watch);
   EXPECT_EQ(ending.how, "exit code 130");
@@ -213,17 +223,18 @@ TEST_F(JobTest, AWatchSurvivesRestartsOfTheServer) {
   const std::string job(absl::StripSuffix(Submit().output, "\n"));
   const auto watch =
       Start({"job", "watch", job, "--from-sequence", "0", "-o", "jsonl", "--server", address_});
-  char first = 0;
-  ASSERT_EQ(read(watch->output_fd(), &first, 1), 1);
+  const ChildOutput first = AwaitOutput(*watch);
+  ASSERT_NE(first.out, "");
   // Without a grace the last calls are cut off rather than answered.
   for (const int signal : {SIGKILL, SIGTERM, SIGTERM}) {
     server_->Signal(signal);
-    server_->Wait();
+    ASSERT_TRUE(server_->Wait(absl::Seconds(20)));
     fs::remove(folder_ / "ready");
     StartServer({"--drain-grace", "0s"});
   }
   EXPECT_EQ(Run({"job", "cancel", job}).how, "exit code 0");
-  const Ending ending = Finish(*watch);
+  Ending ending = Finish(*watch);
+  ending.output.insert(0, first.out);
   EXPECT_EQ(ending.how, "exit code 5") << ending.messages;
   // Every event once.
   const std::string event = "{\"event\":{\"sequence\":\"1\"";

@@ -52,10 +52,10 @@ bool IsRunning(pid_t pid) {
 }
 
 Daemon::Daemon(const std::string& name, const std::vector<std::string>& arguments) {
-  agent::ChildCommand command;
+  ChildCommand command;
   command.argv = {absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/", name)};
   command.argv.insert(command.argv.end(), arguments.begin(), arguments.end());
-  auto started = agent::ChildProcess::Start(command);
+  auto started = ChildProcess::Start(command);
   EXPECT_TRUE(started.ok()) << started.status();
   if (!started.ok()) return;
   process_ = *std::move(started);
@@ -76,9 +76,9 @@ void Daemon::Signal(int signal) const {
   if (reader_.joinable()) kill(process_->pid(), signal);
 }
 
-agent::ExitStatus Daemon::Wait() {
+ExitStatus Daemon::Wait() {
   if (reader_.joinable()) reader_.join();
-  return process_ != nullptr ? process_->exit_status() : agent::ExitStatus{.code = -1};
+  return process_ != nullptr ? process_->exit_status() : ExitStatus{.code = -1};
 }
 
 Cluster::Cluster()

@@ -12,9 +12,9 @@
 #include <thread>
 #include <vector>
 
+#include "base/child_process.h"
 #include "latentforge/v1/job_service.grpc.pb.h"
 #include "latentforge/v1/worker_service.grpc.pb.h"
-#include "worker/agent/child_process.h"
 
 namespace latentforge {
 
@@ -35,13 +35,13 @@ class Daemon {
 
   void Signal(int signal) const;
   // Blocks until it has ended.
-  agent::ExitStatus Wait();
+  ExitStatus Wait();
   // What it wrote; after Wait.
   const std::string& log() const { return output_.err; }
 
  private:
-  std::unique_ptr<agent::ChildProcess> process_;
-  agent::ChildOutput output_;
+  std::unique_ptr<ChildProcess> process_;
+  ChildOutput output_;
   std::thread reader_;
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/child_process.h"
 #include "base/json.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/util/json_util.h"
@@ -15,7 +16,6 @@
 #include "latentforge/v1/event.pb.h"
 #include "latentforge/v1/spec.pb.h"
 #include "tests/checkpoint/fixture.h"
-#include "worker/agent/child_process.h"
 #include "worker/agent/event_reader.h"
 
 namespace latentforge {
@@ -49,7 +49,7 @@ Json CharacterTokenizer() {
 }
 
 struct Finished {
-  agent::ExitStatus exit;
+  ExitStatus exit;
   std::vector<v1::AttemptEvent> events;
   absl::Status stream;
   std::string log;
@@ -122,13 +122,12 @@ class EventContractTest : public testing::Test {
     EXPECT_TRUE(google::protobuf::util::MessageToJsonString(spec, &json).ok());
     std::ofstream(folder_ / "spec.json") << json;
     Finished finished;
-    auto child = agent::ChildProcess::Start(
-        {{absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/latentforge-convert"), "--spec",
-          (folder_ / "spec.json").string(), "--work-dir", (folder_ / "work").string()},
-         {}});
+    auto child = ChildProcess::Start(
+        {.argv = {absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/latentforge-convert"), "--spec",
+                  (folder_ / "spec.json").string(), "--work-dir", (folder_ / "work").string()}});
     EXPECT_TRUE(child.ok()) << child.status();
     if (!child.ok()) return finished;
-    agent::ChildOutput output;
+    ChildOutput output;
     while (!(*child)->finished()) {
       EXPECT_TRUE((*child)->Poll(-1, absl::InfiniteDuration(), &output).ok());
     }

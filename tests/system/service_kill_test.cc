@@ -247,7 +247,7 @@ TEST_F(ServiceKillTest, AWorkerThatLeavesGivesItsJobBack) {
       cluster_.Submit({Steps({kStarted, kNote, kForever}), Steps({kNote, kResult})});
   const pid_t process = AwaitProcess(1);
   leaving.Signal(SIGTERM);
-  const agent::ExitStatus status = leaving.Wait();
+  const ExitStatus status = leaving.Wait();
   EXPECT_TRUE(status.ok()) << status.ToString();
   EXPECT_FALSE(IsRunning(process));
   EXPECT_EQ(cluster_.Get(job).status().state(), v1::JOB_STATE_QUEUED);

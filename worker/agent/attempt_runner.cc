@@ -90,6 +90,7 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
   }
   EventRelay relay(client_, random_, control, grant.lease());
   ChildCommand command;
+  command.expendable = true;
   command.argv = {options_.convert.string(), "--spec", (*folder / "spec.json").string(),
                   "--work-dir", folder->string()};
   if (!options_.statistics.empty()) {

@@ -4,9 +4,9 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "base/child_process.h"
 #include "base/clock.h"
 #include "worker/agent/attempt_control.h"
-#include "worker/agent/child_process.h"
 #include "worker/agent/event_reader.h"
 #include "worker/agent/event_relay.h"
 #include "worker/agent/outcome.h"

@@ -66,12 +66,6 @@ std::vector<std::string> Devices(const std::filesystem::path& root) {
   return devices;
 }
 
-std::filesystem::path SiblingConvert() {
-  std::error_code error;
-  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  return self.parent_path() / "latentforge-convert";
-}
-
 std::filesystem::path DefaultScratch() {
   const auto absolute = [](const char* variable) {
     const char* value = std::getenv(variable);

@@ -18,9 +18,6 @@ int64_t UsableMemoryBytes(const std::filesystem::path& root);
 // for the compute process to find out.
 std::vector<std::string> Devices(const std::filesystem::path& root);
 
-// latentforge-convert beside the running program.
-std::filesystem::path SiblingConvert();
-
 // A folder for scratch files that outlives reboots where possible:
 // $XDG_CACHE_HOME, else ~/.cache, else /var/tmp.
 std::filesystem::path DefaultScratch();

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "base/child_process.h"
 #include "latentforge/v1/worker_service.pb.h"
 #include "worker/agent/attempt_control.h"
-#include "worker/agent/child_process.h"
 
 namespace latentforge::agent {
 

@@ -9,6 +9,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "base/child_process.h"
 #include "base/version.h"
 #include "worker/agent/machine.h"
 
@@ -40,7 +41,7 @@ void FillDefaults(WorkerFlags& flags) {
   if (flags.statistics.empty()) {
     flags.statistics = (std::filesystem::path(flags.scratch) / "statistics").string();
   }
-  if (flags.convert.empty()) flags.convert = SiblingConvert().string();
+  if (flags.convert.empty()) flags.convert = SiblingProgram("latentforge-convert").string();
   if (flags.threads == 0 && flags.slots > 1) {
     const int cores = static_cast<int>(std::thread::hardware_concurrency());
     flags.threads = std::max(1, cores / flags.slots);

@@ -43,10 +43,5 @@ TEST_F(MachineTest, ListsNvidiaDevices) {
   EXPECT_THAT(Devices(root_), ElementsAre("cpu", "cuda:1"));
 }
 
-TEST_F(MachineTest, FindsConvertBesideThisProgram) {
-  EXPECT_EQ(SiblingConvert().filename(), "latentforge-convert");
-  EXPECT_TRUE(fs::exists(SiblingConvert().parent_path()));
-}
-
 }  // namespace
 }  // namespace latentforge::agent

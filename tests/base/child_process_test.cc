@@ -1,4 +1,4 @@
-#include "worker/agent/child_process.h"
+#include "base/child_process.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -13,16 +13,18 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/file.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace latentforge::agent {
+namespace latentforge {
 namespace {
 
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 
-ChildCommand Shell(const std::string& script) { return {{"/bin/sh", "-c", script}, {}}; }
+ChildCommand Shell(const std::string& script) { return {.argv = {"/bin/sh", "-c", script}}; }
 
 // Runs to the end; fails the test when that takes over 20 s.
 ChildOutput Finish(ChildProcess& child) {
@@ -74,10 +76,10 @@ TEST(ChildProcessTest, NamesTheSignalOfACrash) {
 }
 
 TEST(ChildProcessTest, NamesAProgramThatCannotBeStarted) {
-  const auto absent = ChildProcess::Start({{"/no/such/program"}, {}});
+  const auto absent = ChildProcess::Start({.argv = {"/no/such/program"}});
   EXPECT_EQ(absent.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(absent.status().message()), HasSubstr("/no/such/program"));
-  const auto folder = ChildProcess::Start({{"/tmp"}, {}});
+  const auto folder = ChildProcess::Start({.argv = {"/tmp"}});
   EXPECT_EQ(folder.status().code(), absl::StatusCode::kPermissionDenied) << folder.status();
   EXPECT_FALSE(ChildProcess::Start({}).ok());
 }
@@ -174,21 +176,89 @@ TEST(ChildProcessTest, LeaksNoDescriptorEitherWay) {
     // 3 is the folder that ls reads.
     EXPECT_EQ(Finish(**child).out, "0\n1\n2\n3\n");
   }
-  EXPECT_FALSE(ChildProcess::Start({{"/no/such/program"}, {}}).ok());
+  EXPECT_FALSE(ChildProcess::Start({.argv = {"/no/such/program"}}).ok());
   EXPECT_EQ(OpenDescriptors(), before);
 }
 
-TEST(ChildProcessTest, StartsWithoutBlockedSignalsAndWithoutCoreDumps) {
+TEST(ChildProcessTest, StartsWithoutBlockedSignals) {
   sigset_t blocked;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGTERM);
   sigset_t previous;
   ASSERT_EQ(pthread_sigmask(SIG_BLOCK, &blocked, &previous), 0);
-  auto child = ChildProcess::Start(Shell("grep SigBlk /proc/self/status; ulimit -c"));
+  auto child = ChildProcess::Start(Shell("grep SigBlk /proc/self/status"));
   pthread_sigmask(SIG_SETMASK, &previous, nullptr);
   ASSERT_TRUE(child.ok()) << child.status();
-  EXPECT_EQ(Finish(**child).out, "SigBlk:\t0000000000000000\n0\n");
+  EXPECT_EQ(Finish(**child).out, "SigBlk:\t0000000000000000\n");
+}
+
+TEST(ChildProcessTest, AnExpendableOneDumpsNoCoreAndIsKilledFirst) {
+  const absl::StatusOr<std::string> own = ReadFile("/proc/self/oom_score_adj", 100);
+  ASSERT_TRUE(own.ok()) << own.status();
+  ChildCommand command = Shell("ulimit -c; cat /proc/self/oom_score_adj");
+  auto plain = ChildProcess::Start(command);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_THAT(Finish(**plain).out, EndsWith("\n" + *own));
+  command.expendable = true;
+  auto expendable = ChildProcess::Start(command);
+  ASSERT_TRUE(expendable.ok()) << expendable.status();
+  EXPECT_EQ(Finish(**expendable).out, "0\n500\n");
+}
+
+TEST(ChildProcessTest, LogsToTheEndOfAFile) {
+  const std::filesystem::path log = std::filesystem::path(testing::TempDir()) / "child.log";
+  ASSERT_TRUE(WriteFileAtomic(log, "before\n").ok());
+  ChildCommand command = Shell("echo a; echo b >&2");
+  command.log = log;
+  auto child = ChildProcess::Start(command);
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_EQ(Finish(**child).out, "");
+  EXPECT_EQ(*ReadFile(log), "before\na\nb\n");
+  command.log = log.parent_path() / "no" / "child.log";
+  EXPECT_THAT(std::string(ChildProcess::Start(command).status().message()),
+              HasSubstr("no/child.log"));
+}
+
+TEST(ChildProcessTest, WaitsNoLongerThanItsTimeoutAndReadsWhatBlocksTheChild) {
+  auto child = ChildProcess::Start(Shell("exec sleep 1000"));
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_FALSE((*child)->Wait(absl::ZeroDuration()));
+  EXPECT_FALSE((*child)->Wait(absl::Milliseconds(20)));
+  // Far more than a pipe holds.
+  auto chatty = ChildProcess::Start(Shell("head -c 1000000 /dev/zero; exit 4"));
+  ASSERT_TRUE(chatty.ok()) << chatty.status();
+  ASSERT_TRUE((*chatty)->Wait(absl::Seconds(20)));
+  EXPECT_EQ((*chatty)->exit_status().code, 4);
+}
+
+TEST(ChildProcessTest, StopKillsWhatIgnoresSigterm) {
+  auto polite = ChildProcess::Start(Shell("trap 'exit 5' TERM; echo up; while :; do :; done"));
+  ASSERT_TRUE(polite.ok()) << polite.status();
+  AwaitOutput(**polite, "up");
+  (*polite)->Stop(absl::Seconds(20));
+  EXPECT_EQ((*polite)->exit_status().ToString(), "exit code 5");
+  auto stubborn = ChildProcess::Start(Shell("trap '' TERM; echo up; while :; do sleep 60; done"));
+  ASSERT_TRUE(stubborn.ok()) << stubborn.status();
+  AwaitOutput(**stubborn, "up");
+  (*stubborn)->Stop(absl::Milliseconds(50));
+  EXPECT_EQ((*stubborn)->exit_status().ToString(), "signal SIGKILL");
+}
+
+TEST(ChildProcessTest, ItsNumberStaysItsOwnAfterTheEnd) {
+  auto child = ChildProcess::Start(Shell("exit 0"));
+  ASSERT_TRUE(child.ok()) << child.status();
+  const pid_t pid = (*child)->pid();
+  EXPECT_EQ(getpgid(pid), pid);
+  ASSERT_TRUE((*child)->Wait(absl::Seconds(20)));
+  EXPECT_TRUE(Exists(pid));
+  child->reset();
+  EXPECT_FALSE(Exists(pid));
+}
+
+TEST(SiblingProgramTest, LiesBesideThisProgram) {
+  EXPECT_EQ(SiblingProgram("other").filename(), "other");
+  EXPECT_TRUE(std::filesystem::exists(SiblingProgram("base_child_process_test")));
 }
 
 }  // namespace
-}  // namespace latentforge::agent
+}  // namespace latentforge

@@ -1,24 +1,19 @@
-// A compute process: started with pipes in its own process group, watched,
-// signalled and reaped.
+// A program that this process starts, watches, signals and reaps.
 #pragma once
 
 #include <sys/types.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/spawn.h"
 #include "base/unique_fd.h"
 
-namespace latentforge::agent {
-
-struct ChildCommand {
-  std::vector<std::string> argv;         // argv[0] is the path of the program
-  std::vector<std::string> environment;  // NAME=VALUE, in addition to our own
-};
+namespace latentforge {
 
 // How a process ended: by exit (signal is 0) or by a signal.
 struct ExitStatus {
@@ -38,14 +33,12 @@ struct ChildOutput {
   std::string err;
 };
 
-// One running process. It reads /dev/null, inherits no other descriptor of ours,
-// dumps no core, is the kernel's first choice when memory runs out, and is killed
-// when the thread that started it ends: start it from a thread that outlives it.
-// Owned by that thread; not safe for concurrent use. The destructor kills and
-// reaps it.
+// One running process (see Spawn for how it runs). It is killed when the thread that started
+// it ends: start it from a thread that outlives it. Not safe for concurrent use. The destructor
+// kills and reaps it; until then its number, which is its group's too, is nobody else's.
 class ChildProcess {
  public:
-  // Errors name the program: NotFound, PermissionDenied, ResourceExhausted.
+  // Errors name the program or the log: NotFound, PermissionDenied, ResourceExhausted.
   static absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const ChildCommand& command);
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;
@@ -56,24 +49,31 @@ class ChildProcess {
   // each stream a call. After the end, processes left in the group are killed.
   absl::Status Poll(int wake_fd, absl::Duration timeout, ChildOutput* output);
 
-  // To every process of the group; nothing once it was reaped.
+  // Waits until it has ended; drops what it writes meanwhile. False when the timeout passed.
+  bool Wait(absl::Duration timeout);
+
+  // To every process of the group; nothing once it has ended.
   void Signal(int signal);
 
-  pid_t pid() const { return pid_; }
+  // SIGTERM, `grace` to end, then SIGKILL; ends when the process has. Drops its output.
+  void Stop(absl::Duration grace);
+
+  pid_t pid() const { return spawned_.pid; }
   bool finished() const { return finished_; }
   // Valid when finished().
   const ExitStatus& exit_status() const { return exit_status_; }
 
  private:
-  ChildProcess(pid_t pid, UniqueFd out, UniqueFd err) noexcept;
-  void Reap();
+  ChildProcess(Spawned spawned, UniqueFd pid_fd);
+  void TakeEnd();
 
-  const pid_t pid_;
-  UniqueFd out_;
-  UniqueFd err_;
+  Spawned spawned_;
   UniqueFd pid_fd_;
   bool finished_ = false;
   ExitStatus exit_status_;
 };
 
-}  // namespace latentforge::agent
+// The program NAME that lies beside the running one; NAME alone where /proc is not there.
+std::filesystem::path SiblingProgram(const std::string& name);
+
+}  // namespace latentforge
