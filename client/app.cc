@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "base/command_line.h"
 #include "base/version.h"
 #include "client/commands/convert.h"
 #include "client/commands/flag_checks.h"
@@ -22,7 +23,6 @@
 #include "client/error.h"
 #include "client/exit_code.h"
 #include "client/program_name.h"
-#include "client/suggest.h"
 
 namespace latentforge::client {
 namespace {
@@ -32,39 +32,19 @@ constexpr char kHelp[] = R"(Example:
 
 Converts pretrained transformer checkpoints into ones that cache and compute less.)";
 
-// The innermost command that was recognised.
-const CLI::App* Deepest(const CLI::App& app) {
-  const CLI::App* deepest = &app;
-  while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
-  return deepest;
-}
-
-std::vector<std::string> FlagNames(const CLI::App& command) {
-  std::vector<std::string> names;
-  for (const CLI::Option* option : command.get_options()) {
-    for (const std::string& name : option->get_lnames()) names.push_back(absl::StrCat("--", name));
-  }
-  return names;
-}
-
 absl::Status UsageError(const CLI::App& app, const CLI::ParseError& error) {
-  const CLI::App* command = Deepest(app);
-  // Our checks go on after the name of the flag: "--seed: is ...".
-  std::string message = absl::StrReplaceAll(error.what(), {{": is ", " is "}});
-  const std::vector<std::string> unknown = app.remaining(true);
-  const std::vector<std::string> commands = CommandNames(*command);
-  if (!unknown.empty()) {
-    const bool flag = absl::StartsWith(unknown[0], "-");
-    const std::string name = unknown[0].substr(0, unknown[0].find('='));
-    message = absl::StrCat("\"", name, "\" is no ", flag ? "flag" : "command", " of ",
-                           CommandPath(*command),
-                           DidYouMean(name, flag ? FlagNames(*command) : commands));
-  } else if (!commands.empty()) {
-    message = absl::StrCat("a command of ", CommandPath(*command),
+  const CLI::App& command = InnermostCommand(app);
+  const std::vector<std::string> commands = CommandNames(command);
+  std::string message = UnknownArgument(app);
+  if (message.empty() && !commands.empty()) {
+    message = absl::StrCat("a command of ", CommandPath(command),
                            " is missing: ", absl::StrJoin(commands, ", "));
+  } else if (message.empty()) {
+    // Our checks go on after the name of the flag: "--seed: is ...".
+    message = absl::StrReplaceAll(error.what(), {{": is ", " is "}});
   }
   return WithNextStep(absl::InvalidArgumentError(message),
-                      absl::StrCat(CommandPath(*command), " --help"));
+                      absl::StrCat(CommandPath(command), " --help"));
 }
 
 void Report(const absl::Status& status, bool json, const CommandContext& context) {
@@ -77,7 +57,7 @@ void Report(const absl::Status& status, bool json, const CommandContext& context
 absl::Status WithHelp(const absl::Status& status, const CLI::App& app) {
   const bool usage = ExitCodeOf(status) == kExitUsage && ReasonOf(status).empty();
   if (!usage || !NextStepOf(status).empty()) return status;
-  return WithNextStep(status, absl::StrCat(CommandPath(*Deepest(app)), " --help"));
+  return WithNextStep(status, absl::StrCat(CommandPath(InnermostCommand(app)), " --help"));
 }
 
 // Also for arguments that do not parse.

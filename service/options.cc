@@ -4,6 +4,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "base/command_line.h"
 #include "base/status_macros.h"
 #include "base/version.h"
 
@@ -137,6 +138,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
   CommandLine line;
   Flags flags;
   AddFlags(app, flags, line.options);
+  ExplainUnknownArguments(&app);
   if (const std::optional<int> code = Parse(app, argc, argv)) {
     line.done = true;
     line.exit_code = *code == 0 ? 0 : 2;

@@ -7,9 +7,10 @@
 #include "CLI/Formatter.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/command_line.h"
+#include "base/suggest.h"
 #include "client/exit_code.h"
 #include "client/output.h"
-#include "client/suggest.h"
 
 namespace latentforge::client {
 namespace {
@@ -47,17 +48,6 @@ absl::Status PrintHelp(const CLI::App& app, const std::vector<std::string>& topi
 }
 
 }  // namespace
-
-std::string CommandPath(const CLI::App& command) {
-  if (command.get_parent() == nullptr) return command.get_name();
-  return absl::StrCat(CommandPath(*command.get_parent()), " ", command.get_name());
-}
-
-std::vector<std::string> CommandNames(const CLI::App& command) {
-  std::vector<std::string> names;
-  for (const CLI::App* child : command.get_subcommands({})) names.push_back(child->get_name());
-  return names;
-}
 
 // CLI::App::help would give that of the command that was parsed: of `help` itself.
 std::string HelpOf(const CLI::App& command) {

@@ -1,4 +1,4 @@
-// What a command is called, what it has, and its help.
+// The help of a command.
 #pragma once
 
 #include <string>
@@ -8,11 +8,6 @@
 #include "client/commands/command.h"
 
 namespace latentforge::client {
-
-// "latentforge job" of the command `job`.
-std::string CommandPath(const CLI::App& command);
-
-std::vector<std::string> CommandNames(const CLI::App& command);
 
 // The command's own help, whatever was parsed.
 std::string HelpOf(const CLI::App& command);

@@ -53,6 +53,18 @@ TEST(OptionsTest, ValuesAreChecked) {
   EXPECT_EQ(Parse({"--help"})->exit_code, 0);
 }
 
+TEST(OptionsTest, AMistypedFlagIsAnsweredWithTheNearestOne) {
+  // Also where a required flag is the one that was mistyped.
+  const std::vector<const char*> arguments = {"latentforge-server", "--databse", "/tmp/jobs.db"};
+  testing::internal::CaptureStderr();
+  const auto line = ParseCommandLine(static_cast<int>(arguments.size()), arguments.data());
+  EXPECT_THAT(
+      testing::internal::GetCapturedStderr(),
+      HasSubstr("\"--databse\" is no flag of latentforge-server; did you mean --database?"));
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->exit_code, 2);
+}
+
 TEST(ListenAddressTest, ReadsEveryForm) {
   EXPECT_EQ(ParseListenAddress("localhost:0")->port, 0);
   EXPECT_TRUE(ParseListenAddress("[::1]:80")->is_local());

@@ -10,6 +10,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "base/child_process.h"
+#include "base/command_line.h"
 #include "base/version.h"
 #include "worker/agent/machine.h"
 
@@ -80,6 +81,7 @@ int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
   AddDuration(app, "--exit-when-server-gone", flags.exit_when_server_gone,
               "Exit when the server has not answered for this long (default: never)");
   app.add_flag("--log-json", json_log, "Log in JSON lines");
+  ExplainUnknownArguments(&app);
   CLI11_PARSE(app, argc, argv);
   if (json_log) flags.log_format = LogFormat::kJson;
   *run = true;

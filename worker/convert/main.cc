@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "base/clock.h"
+#include "base/command_line.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/version.h"
@@ -114,7 +115,8 @@ int Main(int argc, char** argv) {
   LimitHeap();
   LimitKernelCaches();
   Flags flags;
-  CLI::App app("Converts a transformer checkpoint to latent attention: one attempt of one job.");
+  CLI::App app("Converts a transformer checkpoint to latent attention: one attempt of one job.",
+               "latentforge-convert");
   app.set_version_flag("--version", kVersion);
   app.add_option("--spec", flags.spec, "Job specification, proto3 JSON; - reads stdin");
   app.add_option("--work-dir", flags.work_dir, "Scratch folder of the job");
@@ -133,6 +135,7 @@ int Main(int argc, char** argv) {
   evaluate->add_option("--device", request.device, "auto, cpu, cuda or cuda:N");
   evaluate->add_option("--threads", request.threads, "0 means all cores");
   evaluate->add_flag("--events", flags.events, "Progress as JSON lines on stderr");
+  ExplainUnknownArguments(&app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -74,6 +74,15 @@ TEST(WorkerFlagsTest, WrongUsageIsExitCodeTwoAndNamesTheFlag) {
   }
 }
 
+TEST(WorkerFlagsTest, AMistypedFlagIsAnsweredWithTheNearestOne) {
+  int exit_code = -1;
+  testing::internal::CaptureStderr();
+  EXPECT_FALSE(Parse({"--scrach", "/s"}, &exit_code).has_value());
+  EXPECT_EQ(exit_code, 2);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("\"--scrach\" is no flag of latentforge-worker; did you mean --scratch?"));
+}
+
 TEST(WorkerFlagsTest, HelpAndVersionEndWell) {
   for (const char* flag : {"--help", "--version"}) {
     int exit_code = -1;

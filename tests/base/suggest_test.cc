@@ -1,8 +1,8 @@
-#include "client/suggest.h"
+#include "base/suggest.h"
 
 #include "gtest/gtest.h"
 
-namespace latentforge::client {
+namespace latentforge {
 namespace {
 
 TEST(SuggestTest, FindsTypingErrors) {
@@ -18,4 +18,4 @@ TEST(SuggestTest, StaysSilentWhenNothingIsNear) {
 }
 
 }  // namespace
-}  // namespace latentforge::client
+}  // namespace latentforge

@@ -1,11 +1,11 @@
-#include "client/suggest.h"
+#include "base/suggest.h"
 
 #include <algorithm>
 #include <cstddef>
 
 #include "absl/strings/str_cat.h"
 
-namespace latentforge::client {
+namespace latentforge {
 namespace {
 
 // Optimal string alignment distance.
@@ -47,4 +47,4 @@ std::string DidYouMean(absl::string_view typed, const std::vector<std::string>& 
   return nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?");
 }
 
-}  // namespace latentforge::client
+}  // namespace latentforge

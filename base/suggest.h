@@ -6,7 +6,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace latentforge::client {
+namespace latentforge {
 
 // The candidate nearest to `typed` by edit distance (adjacent swaps count as
 // one); empty when none is near enough to be a likely typing error.
@@ -15,4 +15,4 @@ std::string Nearest(absl::string_view typed, const std::vector<std::string>& can
 // "; did you mean CANDIDATE?" or "".
 std::string DidYouMean(absl::string_view typed, const std::vector<std::string>& candidates);
 
-}  // namespace latentforge::client
+}  // namespace latentforge
