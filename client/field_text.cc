@@ -43,10 +43,14 @@ std::string CanonicalEnumText(absl::string_view text) {
   return canonical;
 }
 
+absl::Status WrongValue(absl::string_view name, absl::string_view text,
+                        absl::string_view expected) {
+  return absl::InvalidArgumentError(absl::StrCat(name, " is \"", text, "\", expected ", expected));
+}
+
 absl::Status WrongValue(const FieldDescriptor& field, absl::string_view text,
                         absl::string_view expected) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(field.json_name(), " is \"", text, "\", expected ", expected));
+  return WrongValue(field.json_name(), text, expected);
 }
 
 template <typename T>
@@ -122,7 +126,8 @@ std::vector<std::string> ShortEnumNames(const EnumDescriptor& type) {
   return names;
 }
 
-absl::StatusOr<int> ParseEnum(const EnumDescriptor& type, absl::string_view text) {
+absl::StatusOr<int> ParseEnum(const EnumDescriptor& type, absl::string_view name,
+                              absl::string_view text) {
   const std::string canonical = CanonicalEnumText(text);
   for (int i = 0; i < type.value_count(); ++i) {
     const EnumValueDescriptor* value = type.value(i);
@@ -132,16 +137,15 @@ absl::StatusOr<int> ParseEnum(const EnumDescriptor& type, absl::string_view text
     }
   }
   const std::vector<std::string> names = ShortEnumNames(type);
-  return absl::InvalidArgumentError(absl::StrCat(
-      "\"", text, "\", expected one of ", absl::StrJoin(names, ", "), DidYouMean(text, names)));
+  return WrongValue(name, text,
+                    absl::StrCat("one of ", absl::StrJoin(names, ", "), DidYouMean(text, names)));
 }
 
-absl::Status ParseDuration(absl::string_view text, Message* duration) {
+absl::Status ParseDuration(absl::string_view name, absl::string_view text, Message* duration) {
   absl::Duration value;
   if (!absl::ParseDuration(text, &value) || value <= absl::ZeroDuration() ||
       value > absl::Hours(24 * 365)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "\"", text, "\", expected a time span of at most a year, such as 90s, 45m or 2h30m"));
+    return WrongValue(name, text, "a time span of at most a year, such as 90s, 45m or 2h30m");
   }
   google::protobuf::Duration parsed;
   parsed.set_seconds(absl::IDivDuration(value, absl::Seconds(1), &value));
@@ -171,9 +175,8 @@ absl::Status SetScalar(const FieldDescriptor& field, absl::string_view text, Mes
       }
       return absl::OkStatus();
     case FieldDescriptor::CPPTYPE_ENUM: {
-      const absl::StatusOr<int> value = ParseEnum(*field.enum_type(), text);
-      if (!value.ok()) return Annotate(value.status(), absl::StrCat(field.json_name(), " is"));
-      Store(field, *value, message, &Reflection::SetEnumValue, &Reflection::AddEnumValue);
+      LF_ASSIGN_OR_RETURN(const int value, ParseEnum(*field.enum_type(), field.json_name(), text));
+      Store(field, value, message, &Reflection::SetEnumValue, &Reflection::AddEnumValue);
       return absl::OkStatus();
     }
     default:

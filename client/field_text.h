@@ -25,11 +25,14 @@ std::vector<std::string> ShortEnumNames(const google::protobuf::EnumDescriptor& 
 
 // The value that is written "root-covariance", "root_covariance" or
 // "PRECONDITIONER_ROOT_COVARIANCE"; formats may also be "fp32", "bf16", "fp16".
-// InvalidArgument lists what is allowed.
-absl::StatusOr<int> ParseEnum(const google::protobuf::EnumDescriptor& type, absl::string_view text);
+// InvalidArgument "NAME is "TEXT", expected ..." lists what is allowed.
+absl::StatusOr<int> ParseEnum(const google::protobuf::EnumDescriptor& type, absl::string_view name,
+                              absl::string_view text);
 
-// A time span: "90s", "2h30m". InvalidArgument when it is not positive.
-absl::Status ParseDuration(absl::string_view text, google::protobuf::Message* duration);
+// A time span: "90s", "2h30m". InvalidArgument "NAME is "TEXT", expected ..." when it is not
+// positive.
+absl::Status ParseDuration(absl::string_view name, absl::string_view text,
+                           google::protobuf::Message* duration);
 
 // Sets (or, for a repeated field, appends) a number, text, truth value or enum.
 // InvalidArgument says which field has which value and what was expected.

@@ -125,9 +125,8 @@ class Merger {
     }
     absl::Status status;
     if (is_duration) {
-      status = Annotate(
-          ParseDuration(node.Scalar(), message->GetReflection()->MutableMessage(message, &field)),
-          absl::StrCat(field.json_name(), " is"));
+      status = ParseDuration(field.json_name(), node.Scalar(),
+                             message->GetReflection()->MutableMessage(message, &field));
     } else {
       status = SetScalar(field, node.Scalar(), message);
     }

@@ -15,11 +15,8 @@ namespace {
 absl::StatusOr<v1::JobFilter> Filter(const ListJobsOptions& options) {
   v1::JobFilter filter;
   for (const std::string& state : options.states) {
-    const absl::StatusOr<int> value = ParseEnum(*v1::JobState_descriptor(), state);
-    if (!value.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("--state is ", value.status().message()));
-    }
-    filter.add_states(static_cast<v1::JobState>(*value));
+    LF_ASSIGN_OR_RETURN(const int value, ParseEnum(*v1::JobState_descriptor(), "--state", state));
+    filter.add_states(static_cast<v1::JobState>(value));
   }
   for (const std::string& label : options.labels) {
     const size_t equals = label.find('=');

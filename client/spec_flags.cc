@@ -31,9 +31,8 @@ template <typename Set>
 absl::Status ApplyEnum(const char* flag, const std::optional<std::string>& text,
                        const google::protobuf::EnumDescriptor* type, Set set) {
   if (!text.has_value()) return absl::OkStatus();
-  const absl::StatusOr<int> value = ParseEnum(*type, *text);
-  if (!value.ok()) return Annotate(value.status(), absl::StrCat(flag, " is"));
-  set(*value);
+  LF_ASSIGN_OR_RETURN(const int value, ParseEnum(*type, flag, *text));
+  set(value);
   return absl::OkStatus();
 }
 
@@ -169,8 +168,7 @@ absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::Job
       "--output-dtype", flags.output_dtype, v1::DataType_descriptor(),
       [&](int value) { spec->mutable_output()->set_dtype(static_cast<v1::DataType>(value)); }));
   if (flags.deadline) {
-    LF_RETURN_IF_ERROR(
-        Annotate(ParseDuration(*flags.deadline, spec->mutable_deadline()), "--deadline is"));
+    LF_RETURN_IF_ERROR(ParseDuration("--deadline", *flags.deadline, spec->mutable_deadline()));
   }
   LF_RETURN_IF_ERROR(ApplyCalibration(flags, files, spec->mutable_calibration()));
   ApplyEvaluation(flags, files, spec);

@@ -193,8 +193,9 @@ TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
               HasSubstr("--method is full-mla, which is not available"));
   EXPECT_THAT(message([](SpecFlags* f) { f->kv_budget = 1.5; }), HasSubstr("--kv-budget is 1.5"));
   EXPECT_THAT(message([](SpecFlags* f) { f->preconditioner = "whiten"; }),
-              HasSubstr("--preconditioner is: \"whiten\", expected one of identity"));
-  EXPECT_THAT(message([](SpecFlags* f) { f->deadline = "x"; }), HasSubstr("--deadline is"));
+              HasSubstr("--preconditioner is \"whiten\", expected one of identity"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->deadline = "x"; }),
+              HasSubstr("--deadline is \"x\", expected a time span"));
   EXPECT_THAT(message([](SpecFlags* f) { f->labels = {"x"}; }), HasSubstr("--label x"));
 }
 
