@@ -7,7 +7,9 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "base/suggest.h"
 
 namespace latentforge {
 namespace {
@@ -92,6 +94,8 @@ class StrictHandler final : public nlohmann::json_sax<Json> {
   std::string key_;
   std::string error_;
 };
+
+constexpr size_t kMostNamedKeys = 12;  // more would hide the rest of a message
 
 std::string Shorten(const Json& value) {
   std::string text = WriteJson(value);
@@ -198,9 +202,12 @@ absl::StatusOr<JsonObject> JsonObject::Object(absl::string_view key) const {
 
 absl::Status JsonObject::RejectUnknownKeys(const std::vector<std::string>& known) const {
   for (const auto& [key, value] : value_->items()) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      return absl::InvalidArgumentError(absl::StrCat(what_, " has the unknown key \"", key, "\""));
-    }
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    const bool few = !known.empty() && known.size() <= kMostNamedKeys;
+    return absl::InvalidArgumentError(
+        absl::StrCat(what_, " has the unknown key ", Shorten(key),
+                     few ? absl::StrCat(", expected one of ", absl::StrJoin(known, ", ")) : "",
+                     DidYouMean(key, known)));
   }
   return absl::OkStatus();
 }

@@ -53,7 +53,8 @@ class JsonObject {
   // A member that is an object; what() of the result is "WHAT: KEY".
   absl::StatusOr<JsonObject> Object(absl::string_view key) const;
 
-  // InvalidArgument that names the first key not in `known`.
+  // InvalidArgument that names the first key not in `known`, the known ones where they are few,
+  // and the nearest of them.
   absl::Status RejectUnknownKeys(const std::vector<std::string>& known) const;
 
   // InvalidArgument "WHAT: KEY is VALUE, expected EXPECTED".

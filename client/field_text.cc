@@ -97,9 +97,9 @@ absl::Status SetDouble(const FieldDescriptor& field, absl::string_view text, Mes
 
 }  // namespace
 
-absl::StatusOr<const FieldDescriptor*> FindField(const Descriptor& message,
-                                                 absl::string_view name) {
-  std::vector<std::string> known;
+absl::StatusOr<const FieldDescriptor*> FindField(const Descriptor& message, absl::string_view name,
+                                                 const std::vector<std::string>& others) {
+  std::vector<std::string> known = others;
   for (int i = 0; i < message.field_count(); ++i) {
     const FieldDescriptor* field = message.field(i);
     if (name == field->json_name() || name == field->name()) return field;

@@ -13,9 +13,10 @@
 namespace latentforge::client {
 
 // The field that is called `name` (JSON name or .proto name). InvalidArgument
-// names the nearest field.
+// lists the fields, with `others` that may stand beside them, and names the nearest.
 absl::StatusOr<const google::protobuf::FieldDescriptor*> FindField(
-    const google::protobuf::Descriptor& message, absl::string_view name);
+    const google::protobuf::Descriptor& message, absl::string_view name,
+    const std::vector<std::string>& others = {});
 
 // "root-covariance" of PRECONDITIONER_ROOT_COVARIANCE; "" of the zero value.
 std::string ShortEnumName(const google::protobuf::EnumValueDescriptor& value);

@@ -20,6 +20,7 @@ namespace {
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
+constexpr char kLabels[] = "labels";  // of the job, beside its specification
 constexpr size_t kMaxJobFileBytes = size_t{8} << 20;
 
 absl::Status At(const YAML::Mark& mark, absl::string_view name, absl::string_view message) {
@@ -51,12 +52,14 @@ class Merger {
  public:
   explicit Merger(absl::string_view name) : name_(name) {}
 
-  absl::Status Mapping(const YAML::Node& node, Message* message) const {
+  // `others`: keys that may stand here besides the message's, for the error of one that may not.
+  absl::Status Mapping(const YAML::Node& node, Message* message,
+                       const std::vector<std::string>& others = {}) const {
     LF_RETURN_IF_ERROR(CheckMapping(node, message->GetDescriptor()->name()));
     std::set<const FieldDescriptor*> seen;
     for (const auto& entry : node) {
       const absl::StatusOr<const FieldDescriptor*> field =
-          FindField(*message->GetDescriptor(), entry.first.Scalar());
+          FindField(*message->GetDescriptor(), entry.first.Scalar(), others);
       if (!field.ok()) return At(entry.first.Mark(), name_, field.status().message());
       if (!seen.insert(*field).second) {
         return At(entry.first.Mark(), name_,
@@ -139,8 +142,10 @@ class Merger {
 absl::Status ApplyValue(const std::vector<std::string>& path, const std::string& value,
                         Message* message) {
   for (size_t i = 0; i < path.size(); ++i) {
+    const std::vector<std::string> others =
+        i == 0 ? std::vector<std::string>{kLabels} : std::vector<std::string>{};
     LF_ASSIGN_OR_RETURN(const FieldDescriptor* field,
-                        FindField(*message->GetDescriptor(), path[i]));
+                        FindField(*message->GetDescriptor(), path[i], others));
     const bool is_message = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
     const bool is_last = i + 1 == path.size();
     if (is_last) {
@@ -190,15 +195,15 @@ absl::Status MergeJobFile(absl::string_view text, absl::string_view name, JobDra
   const Merger merger(name);
   YAML::Node spec(YAML::NodeType::Map);
   for (const auto& entry : root) {
-    if (entry.first.IsScalar() && entry.first.Scalar() == "labels") {
+    if (entry.first.IsScalar() && entry.first.Scalar() == kLabels) {
       LF_RETURN_IF_ERROR(merger.Labels(entry.second, &draft->labels));
     }
   }
   for (const auto& entry : root) {
-    if (entry.first.IsScalar() && entry.first.Scalar() == "labels") continue;
+    if (entry.first.IsScalar() && entry.first.Scalar() == kLabels) continue;
     spec.force_insert(entry.first, entry.second);
   }
-  return merger.Mapping(spec, &draft->spec);
+  return merger.Mapping(spec, &draft->spec, {kLabels});
 }
 
 absl::Status ApplySetting(absl::string_view setting, JobDraft* draft) {
@@ -209,7 +214,7 @@ absl::Status ApplySetting(absl::string_view setting, JobDraft* draft) {
   }
   const std::vector<std::string> path = absl::StrSplit(setting.substr(0, equals), '.');
   const std::string value(setting.substr(equals + 1));
-  if (path[0] == "labels") {
+  if (path[0] == kLabels) {
     if (path.size() < 2) {
       return absl::InvalidArgumentError(
           absl::StrCat("--set ", setting, ": expected labels.KEY=VALUE"));

@@ -65,7 +65,13 @@ TEST(JsonObjectTest, RejectsUnknownKeysByName) {
   const absl::StatusOr<JsonObject> object = JsonObject::Create(value, "budget");
   ASSERT_TRUE(object.ok());
   EXPECT_EQ(object->RejectUnknownKeys({"kv_budget"}).message(),
-            "budget has the unknown key \"kv_bugdet\"");
+            "budget has the unknown key \"kv_bugdet\", expected one of kv_budget; did you mean "
+            "kv_budget?");
+  // Many are not listed.
+  std::vector<std::string> many = {"kv_budget"};
+  for (char c = 'a'; c < 'z'; ++c) many.push_back(std::string(3, c));
+  EXPECT_EQ(object->RejectUnknownKeys(many).message(),
+            "budget has the unknown key \"kv_bugdet\"; did you mean kv_budget?");
 }
 
 }  // namespace

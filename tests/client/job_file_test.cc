@@ -78,6 +78,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "job.yaml:2:3: \"kvBugdet\" is not a field of BudgetSpec (kvBudget, "
                 "maxPerplexityRatio); did you mean "
                 "kvBudget?"},
+        BadFile{"lables: {team: x}\n",
+                "job.yaml:1:1: \"lables\" is not a field of JobSpec (labels, "},
+        BadFile{"lables: {team: x}\n", "; did you mean labels?"},
         BadFile{"budget:\n  kvBudget: half\n",
                 "job.yaml:2:13: kvBudget is \"half\", expected a finite number"},
         BadFile{"budget: {kvBudget: .inf}", "expected a finite number"},
@@ -155,6 +158,7 @@ INSTANTIATE_TEST_SUITE_P(
     All, BadSettingTest,
     testing::Values(BadFile{"budget", "expected KEY=VALUE"}, BadFile{"=1", "expected KEY=VALUE"},
                     BadFile{"bugdet.kvBudget=1", "did you mean budget?"},
+                    BadFile{"lables.team=x", "did you mean labels?"},
                     BadFile{"budget.kvBudget=x", "kvBudget is \"x\""},
                     BadFile{"deadline=soon", "deadline is \"soon\", expected a time span"},
                     BadFile{"budget.kvBudget.x=1", "kvBudget has no field \"x\""},

@@ -166,6 +166,11 @@ TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
       {R"({"healing":{"weightDecay":-1}})", "\"weightDecay\" is -1"},
       {R"({"healing":{"corpora":[{"uri":""}]}})", "corpora[0]"},
       {R"({"healing":{"steps":1}})", "unknown key \"steps\""},
+      {R"({"bugdet":{}})", "job spec has the unknown key \"bugdet\", expected one of "},
+      {R"({"bugdet":{}})", "; did you mean budget?"},
+      {R"({"budget":{"kvBugdet":0.5}})",
+       "job spec: budget has the unknown key \"kvBugdet\", expected one of kvBudget, "
+       "maxPerplexityRatio; did you mean kvBudget?"},
       {R"({"dtype":"DATA_TYPE_FLOAT16"})", "float16 is for output only"},
       {R"({"threads":-2})", "\"threads\" is -2"},
   };
