@@ -109,6 +109,7 @@ class Pass {
 
   // Gives a file its name; from then on it counts as whole.
   static absl::Status Commit(const std::filesystem::path& path) {
+    LF_RETURN_IF_ERROR(RemoveFolder(path));
     std::error_code error;
     std::filesystem::rename(Partial(path), path, error);
     return error ? ErrnoStatus(error.value(), "rename", Partial(path)) : absl::OkStatus();

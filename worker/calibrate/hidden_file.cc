@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -26,8 +27,15 @@ absl::Status CheckTensor(const at::Tensor& tensor, const HiddenShape& shape, int
 
 }  // namespace
 
+absl::Status RemoveFolder(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::symlink_status(path, error);
+  return std::filesystem::is_directory(status) ? RemoveTree(path) : absl::OkStatus();
+}
+
 absl::StatusOr<HiddenFile> HiddenFile::Create(const std::filesystem::path& path,
                                               const HiddenShape& shape) {
+  LF_RETURN_IF_ERROR(RemoveFolder(path));
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!fd.valid()) return ErrnoStatus(errno, "create", path);
   if (const int error = posix_fallocate(fd.get(), 0, shape.Bytes()); error != 0) {
@@ -42,6 +50,7 @@ absl::StatusOr<HiddenFile> HiddenFile::Open(const std::filesystem::path& path,
   if (!fd.valid()) return ErrnoStatus(errno, "open", path);
   struct stat status;
   if (fstat(fd.get(), &status) != 0) return ErrnoStatus(errno, "stat", path);
+  if (!S_ISREG(status.st_mode)) return absl::DataLossError(path.string() + " is no file");
   if (status.st_size != shape.Bytes()) {
     return absl::DataLossError(
         absl::StrCat(path.string(), " has ", status.st_size, " bytes, expected ", shape.Bytes()));

@@ -28,11 +28,11 @@ struct HiddenShape {
 // count as ours. Movable; not safe for concurrent use.
 class HiddenFile {
  public:
-  // Makes or replaces `path` and reserves its space. ResourceExhausted: disk full.
+  // Makes or replaces `path`, a folder too, and reserves its space. ResourceExhausted: disk full.
   static absl::StatusOr<HiddenFile> Create(const std::filesystem::path& path,
                                            const HiddenShape& shape);
 
-  // An existing file. NotFound when it is absent, DataLoss when its size differs.
+  // An existing file. NotFound when it is absent, DataLoss when it is none or its size differs.
   static absl::StatusOr<HiddenFile> Open(const std::filesystem::path& path,
                                          const HiddenShape& shape);
 
@@ -52,5 +52,9 @@ class HiddenFile {
   HiddenShape shape_;
   UniqueFd fd_;
 };
+
+// Removes a folder at `path`, which would be in the way of a file of that name for ever: a
+// file can replace only a file. Leaves anything else, links too.
+absl::Status RemoveFolder(const std::filesystem::path& path);
 
 }  // namespace latentforge::calibrate

@@ -117,6 +117,13 @@ TEST_F(CalibrationPassTest, GoesOnAfterTheLastFinishedLayer) {
   }
 }
 
+TEST_F(CalibrationPassTest, AFolderWithTheNameOfItsFileIsReplaced) {
+  ASSERT_TRUE(CreateDirectories(HiddenPath(options_.scratch, 1) / "deeper").ok());
+  const absl::Status status = RunCalibration(*checkpoint_, sequences_, options_);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(saved_.size(), 3u);
+}
+
 TEST_F(CalibrationPassTest, ErrorsNameTheLayer) {
   options_.save = [](int64_t layer, const factorize::LayerStatistics&) {
     return layer == 1 ? absl::ResourceExhaustedError("disk full") : absl::OkStatus();

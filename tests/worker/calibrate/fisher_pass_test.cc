@@ -190,6 +190,21 @@ TEST_F(FisherPassTest, LostStatisticsAreMadeAgain) {
   EXPECT_TRUE(SameBits(saved_[0], whole.at(0)));
 }
 
+TEST_F(FisherPassTest, FoldersWithTheNamesOfItsFilesAreReplaced) {
+  ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
+  const auto whole = saved_;
+  saved_.clear();
+  for (const char* name : {"gradient.1.bin", "hidden.2.bin", "gradient.2.bin.partial"}) {
+    ASSERT_TRUE(CreateDirectories(options_.scratch / name / "deeper").ok());
+  }
+  const absl::Status status = RunFisherPass(*checkpoint_, sequences_, options_);
+  ASSERT_TRUE(status.ok()) << status;
+  for (const auto& [layer, statistics] : whole) {
+    EXPECT_TRUE(SameBits(saved_[layer], statistics)) << layer;
+  }
+  EXPECT_TRUE(ListDirectory(options_.scratch).value().empty()) << "files were left";
+}
+
 TEST_F(FisherPassTest, LostFilesAreMadeAgain) {
   ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
   const auto whole = saved_;

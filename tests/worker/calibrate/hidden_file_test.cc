@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "tests/checkpoint/fixture.h"
@@ -33,6 +34,21 @@ TEST(HiddenFileTest, RefusesAbsentAndCutFiles) {
   EXPECT_EQ(HiddenFile::Open(path, kShape).status().code(), absl::StatusCode::kNotFound);
   ASSERT_TRUE(WriteFileAtomic(path, std::string(239, 'x')).ok());
   EXPECT_EQ(HiddenFile::Open(path, kShape).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(HiddenFileTest, AFolderOfItsNameIsNoFileAndIsReplaced) {
+  const auto path = checkpoint::NewTestDirectory("hidden_folder") / "hidden.1.bin";
+  ASSERT_TRUE(CreateDirectories(path / "deeper").ok());
+  EXPECT_EQ(HiddenFile::Open(path, kShape).status().code(), absl::StatusCode::kDataLoss);
+  // Also where a folder's size is that of the file.
+  struct stat status;
+  ASSERT_EQ(stat(path.c_str(), &status), 0);
+  const HiddenShape as_large{
+      .sequences = 1, .length = 1, .width = status.st_size / 4, .dtype = at::kFloat};
+  EXPECT_EQ(HiddenFile::Open(path, as_large).status().code(), absl::StatusCode::kDataLoss);
+  const auto file = HiddenFile::Create(path, kShape);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_TRUE(HiddenFile::Open(path, kShape).ok());
 }
 
 TEST(HiddenFileTest, AFullDiskIsAnError) {
