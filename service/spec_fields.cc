@@ -67,7 +67,7 @@ void CheckTogether(const v1::FactorizationSpec& spec, Findings& findings) {
     findings.Add(kInvalidField, "spec.factorization.allocation",
                  absl::StrCat("is ", v1::RankAllocation_Name(spec.allocation()),
                               ", expected RANK_ALLOCATION_GLOBAL or _UNIFORM with a joint latent"));
-  if (!fisher && spec.has_sink_weight() && spec.sink_weight() != kDefaultSinkWeight)
+  if (!fisher && spec.has_sink_weight())
     findings.Add(
         kInvalidField, "spec.factorization.sink_weight",
         absl::StrCat("is ", spec.sink_weight(), ", expected none without PRECONDITIONER_FISHER"));
@@ -254,7 +254,8 @@ void FillFactorization(v1::FactorizationSpec& spec) {
   if (spec.latent() == v1::LATENT_LAYOUT_UNSPECIFIED) spec.set_latent(DefaultLayout(spec));
   if (!spec.has_damping()) spec.set_damping(kDefaultDamping);
   if (!spec.has_alpha()) spec.set_alpha(kDefaultAlpha);
-  if (!spec.has_sink_weight()) spec.set_sink_weight(kDefaultSinkWeight);
+  // Refused without Fisher: a job's specification can be submitted again.
+  if (fisher && !spec.has_sink_weight()) spec.set_sink_weight(kDefaultSinkWeight);
   if (spec.rank_multiple() == 0) spec.set_rank_multiple(1);
 }
 

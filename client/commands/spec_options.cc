@@ -26,19 +26,22 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option(
          "--allocation", flags->allocation,
          absl::StrCat("How layers share the budget: ", OneOf(v1::RankAllocation_descriptor()),
-                      " (default: global with fisher, else uniform)"))
+                      " (default: global, which needs fisher; else uniform)"))
       ->group(group);
-  app->add_option("--latent", flags->latent,
-                  absl::StrCat("One latent for keys and values or one each: ",
-                               OneOf(v1::LatentLayout_descriptor()),
-                               " (default: joint with fisher, else separate)"))
+  app->add_option(
+         "--latent", flags->latent,
+         absl::StrCat(
+             "One latent for keys and values or one each: ", OneOf(v1::LatentLayout_descriptor()),
+             " (default: joint, which needs fisher and no allocation of care; else "
+             "separate)"))
       ->group(group);
   app->add_option("--rank-multiple", flags->rank_multiple,
                   "Ranks are multiples of this, or the full width (default: 1)")
       ->check(Integer(1))
       ->group(group);
   app->add_option("--sink-weight", flags->sink_weight,
-                  absl::StrCat("Share of the first position in the covariance of fisher (default: ",
+                  absl::StrCat("Share of the first position in the covariance of fisher; refused "
+                               "without it (default: ",
                                kDefaultSinkWeight, ")"))
       ->check(NotNegative())
       ->group(group);

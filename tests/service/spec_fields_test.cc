@@ -82,6 +82,14 @@ TEST_F(SpecFieldsTest, SettingsThatDoNotGoTogetherAreRefused) {
   v1::JobSpec sink = Spec();
   sink.mutable_factorization()->set_sink_weight(1.5);
   ExpectRefused(sink, kInvalidField, {"sink_weight", "1.5"});
+  // Whatever it says: also the default, which has no effect either.
+  for (const double weight : {0.0, kDefaultSinkWeight, 0.5}) {
+    sink = with(v1::PRECONDITIONER_ROOT_COVARIANCE, {}, {});
+    sink.mutable_factorization()->set_sink_weight(weight);
+    ExpectRefused(sink, kInvalidField, {"sink_weight", "none without PRECONDITIONER_FISHER"});
+  }
+  EXPECT_FALSE(care->spec.factorization().has_sink_weight());
+  EXPECT_TRUE(Check(care->spec).ok()) << "a job's specification can be submitted again";
 }
 
 TEST_F(SpecFieldsTest, APerplexityRatioStandsForABudget) {

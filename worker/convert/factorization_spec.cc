@@ -143,7 +143,7 @@ absl::Status CheckTogether(const JsonObject& object, const FactorizationSpec& sp
     if (spec.allocation == RankAllocation::kGlobal) {
       return object.Wrong("allocation", "another allocation without PRECONDITIONER_FISHER");
     }
-    // The server fills in the default.
+    // Jobs of older servers have the default filled in.
     if (spec.loss_metric.sink_weight != kDefaultSinkWeight) {
       return object.Wrong("sinkWeight", "none without PRECONDITIONER_FISHER");
     }
@@ -196,8 +196,8 @@ Json FactorizationSpecToJson(const FactorizationSpec& spec) {
                {"alpha", spec.preconditioner.alpha},
                {"allocation", ProtoEnumName(kAllocations, NameableAllocation(spec.allocation))},
                {"latent", ProtoEnumName(kLayouts, spec.joint ? Layout::kJoint : Layout::kSeparate)},
-               {"sinkWeight", spec.loss_metric.sink_weight},
                {"rankMultiple", spec.rank_multiple}};
+  if (spec.loss_aware) json["sinkWeight"] = spec.loss_metric.sink_weight;
   if (!spec.rank_profile.empty()) {
     Json layers = Json::array();
     for (const LayerRanks& ranks : spec.rank_profile) {

@@ -98,6 +98,8 @@ TEST(JobSpecTest, DefaultsDependOnThePreconditioner) {
   EXPECT_FALSE(care->factorization.loss_aware);
   EXPECT_FALSE(care->factorization.joint);
   EXPECT_EQ(care->factorization.allocation, factorize::RankAllocation::kUniform);
+  EXPECT_TRUE(JobSpecToJson(*fisher)["factorization"].contains("sinkWeight"));
+  EXPECT_FALSE(JobSpecToJson(*care)["factorization"].contains("sinkWeight"));
 }
 
 TEST(JobSpecTest, DampingOfZeroIsNotTheDefault) {
