@@ -2,13 +2,16 @@
 
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "checkpoint/kv_budget.h"
+#include "worker/convert/error_reason.h"
 #include "worker/convert/phase_files.h"
 #include "worker/factorize/budget_search.h"
 
@@ -16,6 +19,8 @@ namespace latentforge::convert {
 namespace {
 
 using factorize::BudgetSearch;
+
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
 
 // What earlier attempts measured; empty when the file is absent or not as it was written.
 std::vector<BudgetSearch::Measurement> LoadMeasured(const std::filesystem::path& path) {
@@ -26,10 +31,12 @@ std::vector<BudgetSearch::Measurement> LoadMeasured(const std::filesystem::path&
   std::vector<BudgetSearch::Measurement> measured;
   for (const Json& entry : *json) {
     if (!entry.is_object() || !entry.contains("values") || !entry.contains("loss") ||
-        !entry["values"].is_number_integer() || !entry["loss"].is_number()) {
+        !entry["values"].is_number_integer() ||
+        !(entry["loss"].is_number() || entry["loss"].is_null())) {
       return {};
     }
-    measured.push_back({entry["values"].get<int64_t>(), entry["loss"].get<double>()});
+    const double loss = entry["loss"].is_null() ? kInfinite : entry["loss"].get<double>();
+    measured.push_back({entry["values"].get<int64_t>(), loss});
   }
   return measured;
 }
@@ -37,7 +44,9 @@ std::vector<BudgetSearch::Measurement> LoadMeasured(const std::filesystem::path&
 absl::Status SaveMeasured(const std::filesystem::path& path, const BudgetSearch& search) {
   Json json = Json::array();
   for (const BudgetSearch::Measurement& measured : search.measurements()) {
-    json.push_back({{"values", measured.values}, {"loss", measured.loss}});
+    // JSON has no infinity.
+    const Json loss = std::isfinite(measured.loss) ? Json(measured.loss) : Json(nullptr);
+    json.push_back({{"values", measured.values}, {"loss", loss}});
   }
   return WriteFileAtomic(path, WriteJson(json, 2) + "\n");
 }
@@ -79,7 +88,7 @@ class Search {
     LF_RETURN_IF_ERROR(KeepWindows(search.Best()));
     FoundBudget found{.kv_budget = Budget(search.Best())};
     for (const auto& measured : search.measurements()) {
-      found.measured.emplace_back(measured.values, measured.loss);
+      if (std::isfinite(measured.loss)) found.measured.emplace_back(measured.values, measured.loss);
     }
     return found;
   }
@@ -103,14 +112,20 @@ class Search {
                                            .name = "base",
                                            .part = {part.At(0.1), middle},
                                            .announce = index == 0}));
-    LF_ASSIGN_OR_RETURN(const evaluate::PerplexityResult candidate,
-                        MeasurePerplexity(attempt_, inputs_,
-                                          {.kind = PerplexityKind::kConverted,
-                                           .name = NameOf(values),
-                                           .part = {middle, part.end},
-                                           .announce = false}));
+    const absl::StatusOr<evaluate::PerplexityResult> candidate =
+        MeasurePerplexity(attempt_, inputs_,
+                          {.kind = PerplexityKind::kConverted,
+                           .name = NameOf(values),
+                           .part = {middle, part.end},
+                           .announce = false});
+    LF_ASSIGN_OR_RETURN(const double loss, CandidateLoss(candidate, base.perplexity));
+    if (!candidate.ok()) {
+      Log(Severity::kWarning, "a cache of the search fails: its evaluation is not finite",
+          {{"values_per_token", absl::StrCat(values)},
+           {"error", std::string(candidate.status().message())}});
+    }
     LF_RETURN_IF_ERROR(DropFactors());
-    return std::log(candidate.perplexity / base.perplexity);
+    return loss;
   }
 
   // The same factors on the same windows: the evaluation need not measure them again.
@@ -138,6 +153,16 @@ class Search {
 };
 
 }  // namespace
+
+absl::StatusOr<double> CandidateLoss(const absl::StatusOr<evaluate::PerplexityResult>& candidate,
+                                     double perplexity_base) {
+  if (!candidate.ok()) {
+    const bool numerical = DescribeError(candidate.status()).reason == "NUMERICAL_FAILURE";
+    return numerical ? absl::StatusOr<double>(kInfinite) : candidate.status();
+  }
+  const double loss = std::log(candidate->perplexity / perplexity_base);
+  return std::isfinite(loss) ? loss : kInfinite;
+}
 
 absl::StatusOr<FoundBudget> SearchBudget(Attempt& attempt, const Inputs& inputs,
                                          LayerFactorizer& factorizer) {

@@ -15,7 +15,7 @@ class BudgetSearch {
  public:
   struct Measurement {
     int64_t values = 0;
-    double loss = 0;
+    double loss = 0;  // not finite: beyond every limit
   };
 
   // `curve`: (size, predicted loss) with rising sizes and falling losses, at least one point; the

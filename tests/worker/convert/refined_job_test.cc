@@ -9,6 +9,7 @@
 #include "tests/worker/convert/run_job.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/evaluate_command.h"
+#include "worker/convert/phase_search.h"
 
 namespace latentforge::convert {
 namespace {
@@ -221,6 +222,75 @@ TEST(BudgetSearchJobTest, KeepsTheRatioAndReportsWhatItMeasured) {
   ASSERT_TRUE(evaluated.ok()) << evaluated.status();
   EXPECT_DOUBLE_EQ((*evaluated)["perplexity"].get<double>(),
                    report["perplexity"]["converted"].get<double>());
+}
+
+// A job that was stopped in its search, and whose perplexity overflows with a cache of `values`.
+TinyJob OverflowingJob(const std::string& name, int64_t values) {
+  const TinyJob job = SearchJob(name, 1.02);
+  bool searching = false;
+  for (int at = 1; !searching && at < 500; ++at) {
+    EXPECT_TRUE(absl::IsCancelled(RunJob(job, at).status)) << at;
+    searching = fs::exists(job.work() / "evaluate" / "base.json");
+  }
+  const std::string windows = absl::StrCat("candidate-", values, ".json");
+  EXPECT_TRUE(
+      WriteFileAtomic(job.work() / "evaluate" / windows, R"({"window_nll": [1000, 1000, 1000]})")
+          .ok());
+  return job;
+}
+
+// The number of the event that tells of it; 0: none.
+int OverflowEvent(const Outcome& outcome) {
+  for (size_t i = 0; i < outcome.events.size(); ++i) {
+    const std::string text = outcome.events[i].value("/log/text"_json_pointer, "");
+    if (text.find("perplexity ratio inf, above 1.02") != std::string::npos) return int(i) + 1;
+  }
+  return 0;
+}
+
+TEST(BudgetSearchJobTest, ACandidateWithoutAFiniteLikelihoodFailsAlone) {
+  const TinyJob whole = SearchJob("search_finite", 1.02);
+  ASSERT_TRUE(RunJob(whole).status.ok());
+  const Json finite = ReportOf(whole);
+  const double best = finite["kv_cache"]["ratio"];
+  Json chosen;
+  for (const Json& point : finite["prediction"]["measured"]) {
+    if (point["kv_ratio"] == best) chosen = point["values_per_token"];
+  }
+  ASSERT_TRUE(chosen.is_number_integer());
+
+  const TinyJob job = OverflowingJob("search_overflow", chosen);
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  const int told = OverflowEvent(outcome);
+  EXPECT_GT(told, 0);
+  const Json report = ReportOf(job);
+  EXPECT_GT(report["kv_cache"]["ratio"].get<double>(), best);
+  EXPECT_LE(report["perplexity"]["ratio"].get<double>(), 1.02);
+  for (const Json& point : report["prediction"]["measured"]) {
+    EXPECT_NE(point["values_per_token"], chosen);
+  }
+  // Another attempt knows of it.
+  const TinyJob again = OverflowingJob("search_overflow_again", chosen);
+  const Outcome first = RunJob(again, told + 1);
+  ASSERT_TRUE(absl::IsCancelled(first.status)) << first.status;
+  ASSERT_GT(OverflowEvent(first), 0);
+  const Outcome second = RunJob(again);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_EQ(OverflowEvent(second), 0);
+  EXPECT_EQ(ArtifactDigest(again.out()), ArtifactDigest(job.out()));
+}
+
+TEST(BudgetSearchJobTest, OnlyNumbersThatAreNotFiniteMakeACandidateFail) {
+  const evaluate::PerplexityResult result{.perplexity = 20};
+  EXPECT_DOUBLE_EQ(*CandidateLoss(result, 10), std::log(2.0));
+  EXPECT_EQ(*CandidateLoss(evaluate::PerplexityResult{.perplexity = HUGE_VAL}, 10), HUGE_VAL);
+  EXPECT_EQ(*CandidateLoss(evaluate::PerplexityResult{.perplexity = std::nan("")}, 10), HUGE_VAL);
+  const absl::Status broken = absl::DataLossError("layer 3, window 0: not finite");
+  EXPECT_EQ(*CandidateLoss(WithReason(broken, "NUMERICAL_FAILURE"), 10), HUGE_VAL);
+  EXPECT_EQ(CandidateLoss(WithReason(broken, "CHECKPOINT_CORRUPT"), 10).status().code(),
+            absl::StatusCode::kDataLoss);
+  EXPECT_TRUE(absl::IsCancelled(CandidateLoss(absl::CancelledError("stopped"), 10).status()));
 }
 
 TEST(BudgetSearchJobTest, ItsProgressNeverFallsAndLeavesRoomForEveryCandidate) {

@@ -62,6 +62,20 @@ TEST(BudgetSearchTest, GivesTheWholeCacheWhenNothingElseIsWithinTheLimit) {
   EXPECT_LE(outcome.measurements, 8u);
 }
 
+TEST(BudgetSearchTest, ALossThatIsNotFiniteIsBeyondTheLimitAndNothingMore) {
+  const Curve curve = ExponentialCurve(11520);
+  // Finite and within the limit from a size on, in the middle of what would do.
+  for (const double broken : {HUGE_VAL, std::nan("")}) {
+    for (const int64_t first_finite : {3000, 6000, 11000}) {
+      const auto measure = [&](int64_t values) { return values < first_finite ? broken : 0.001; };
+      const Outcome outcome = Search(curve, std::log(1.02), measure);
+      EXPECT_GE(outcome.best, first_finite);
+      EXPECT_LE(outcome.best, first_finite + 11520 / 8) << "of which half is kept, and so on";
+      EXPECT_LE(outcome.measurements, 8u);
+    }
+  }
+}
+
 TEST(BudgetSearchTest, GoesDownToTheSmallestWhenAllAreWithinTheLimit) {
   const Outcome outcome = Search(ExponentialCurve(3200), 0.01, [](int64_t) { return -0.001; });
   // Nothing tells that the smallest is within the limit but measuring it, half by half.
