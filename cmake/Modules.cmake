@@ -46,6 +46,15 @@ function(lf_test name)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
 
+# lf_fuzzer(NAME SRCS ... DEPS ...): a libFuzzer program that `scripts/check fuzz` runs from
+# the corpus that write_corpus makes for it: NAME without _fuzzer. Needs clang and
+# LATENTFORGE_SANITIZE=fuzzer-no-link,address,undefined.
+function(lf_fuzzer name)
+  lf_binary(${name} ${ARGN})
+  target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+endfunction()
+
 # Links LibTorch and reuses one precompiled <ATen/ATen.h> for all its users.
 function(lf_use_torch name)
   if(NOT TARGET latentforge_torch_pch)

@@ -1,5 +1,5 @@
-// Writes the seed corpora of the fuzzers: write_corpus DIR makes DIR/safetensors
-// and DIR/config.
+// Writes the seed corpora of the fuzzers: write_corpus DIR makes DIR/safetensors, DIR/config,
+// DIR/manifest and DIR/rank_profile.
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -52,6 +52,29 @@ absl::Status WriteConfigs(const std::filesystem::path& dir) {
   return WriteFileAtomic(dir / "index", R"({"weight_map":{"a":"model-1.safetensors"}})");
 }
 
+absl::Status WriteManifests(const std::filesystem::path& dir) {
+  LF_RETURN_IF_ERROR(CreateDirectories(dir));
+  Json manifest = {{"format_version", 1},
+                   {"job_id", "j"},
+                   {"source", {{"digest", "s"}}},
+                   {"settings", {{"digest", "t"}}},
+                   {"versions", {{"latentforge", "0.1.0"}, {"more", {1.5, nullptr, true}}}},
+                   {"files", Json::array()}};
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "empty", WriteJson(manifest)));
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    manifest["files"].push_back({{"name", name}, {"size", 7}, {"sha256", std::string(64, 'a')}});
+  }
+  return WriteFileAtomic(dir / "two", WriteJson(manifest, 2));
+}
+
+absl::Status WriteRankProfiles(const std::filesystem::path& dir) {
+  LF_RETURN_IF_ERROR(CreateDirectories(dir));
+  LF_RETURN_IF_ERROR(WriteFileAtomic(
+      dir / "report", R"({"layers":[{"layer":0,"rank_k":3,"rank_v":4,"relative_error_k":0.1},
+          {"layer":1,"rank_k":0,"rank_v":0,"rank_kv":8}]})"));
+  return WriteFileAtomic(dir / "proto", R"({"layers":[{"rankK":3,"rankV":4},{"rankKv":5}]})");
+}
+
 }  // namespace
 }  // namespace latentforge::checkpoint
 
@@ -61,8 +84,11 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::filesystem::path dir = argv[1];
-  for (const absl::Status& status : {latentforge::checkpoint::WriteSafetensors(dir / "safetensors"),
-                                     latentforge::checkpoint::WriteConfigs(dir / "config")}) {
+  namespace checkpoint = latentforge::checkpoint;
+  for (const absl::Status& status :
+       {checkpoint::WriteSafetensors(dir / "safetensors"), checkpoint::WriteConfigs(dir / "config"),
+        checkpoint::WriteManifests(dir / "manifest"),
+        checkpoint::WriteRankProfiles(dir / "rank_profile")}) {
     if (status.ok()) continue;
     std::fprintf(stderr, "%s\n", status.ToString().c_str());
     return 1;
