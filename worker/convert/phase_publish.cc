@@ -18,6 +18,7 @@
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
+#include "worker/export/gnuplot.h"
 
 namespace latentforge::convert {
 namespace {
@@ -194,6 +195,20 @@ absl::Status WithPublishReason(absl::Status status) {
                            {StatusCode::kInvalidArgument, "NUMERICAL_FAILURE"}});
 }
 
+// Draws while it can; says once why not.
+exporter::PlotRenderer MakeRenderer(Attempt& attempt) {
+  return [&attempt, told = false](absl::string_view script) mutable {
+    auto svg = exporter::RunGnuplot({.scratch = attempt.work.path()}, script, attempt.clock);
+    if (!svg.ok() && !told) {
+      attempt.events.Info(
+          absl::StrCat("the report has figures but lacks plots: ", svg.status().message(),
+                       absl::IsNotFound(svg.status()) ? "; it is in the package gnuplot-nox" : ""));
+      told = true;
+    }
+    return svg;
+  };
+}
+
 }  // namespace
 
 int64_t PeakRssBytes() {
@@ -237,7 +252,8 @@ absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
                                           .ranks = CheckpointRanks(factorization.ranks),
                                           .dtype = inputs.output_dtype,
                                           .source_digest = inputs.source_digest,
-                                          .settings_digest = inputs.settings_digest};
+                                          .settings_digest = inputs.settings_digest,
+                                          .render_plot = MakeRenderer(attempt)};
   const int64_t layers = inputs.checkpoint.config().num_layers;
   const auto layer_source = [&](int layer) -> absl::StatusOr<exporter::ConvertedLayer> {
     if (attempt.stopped()) return absl::CancelledError("publishing was stopped");

@@ -14,6 +14,7 @@
 #include "worker/export/embedded_files.h"
 #include "worker/export/manifest.h"
 #include "worker/export/model_card.h"
+#include "worker/export/plots.h"
 #include "worker/export/tensor_cast.h"
 
 namespace latentforge::exporter {
@@ -175,14 +176,30 @@ absl::Status CopySmallFiles(const Checkpoint& source, StagingFolder& staging) {
   return absl::OkStatus();
 }
 
-// report.json and README.md; returns the versions for the manifest.
+// Those of the report's plots that could be drawn, as files.
+absl::StatusOr<std::vector<Plot>> WritePlots(const Report& report, const PlotRenderer& render,
+                                             StagingFolder& staging) {
+  std::vector<Plot> written;
+  if (render == nullptr) return written;
+  for (Plot& plot : PlotsOf(report)) {
+    const absl::StatusOr<std::string> svg = render(plot.script);
+    if (!svg.ok()) continue;
+    LF_RETURN_IF_ERROR(staging.Write(plot.name, *svg));
+    written.push_back(std::move(plot));
+  }
+  return written;
+}
+
+// report.json, the plots and README.md; returns the versions for the manifest.
 absl::StatusOr<Json> WriteReport(const Checkpoint& source, const ArtifactRequest& request,
                                  const ReportMaker& make_report, StagingFolder& staging) {
   LF_ASSIGN_OR_RETURN(const Report report, make_report());
   LF_ASSIGN_OR_RETURN(const Json json, ReportToJson(report));
   LF_RETURN_IF_ERROR(staging.Write("report.json", WriteJson(json, 2) + "\n"));
   const std::string base = BaseModelName(source.config_json(), report.source.uri);
-  LF_RETURN_IF_ERROR(staging.Write("README.md", ModelCard(report, base, request.joint)));
+  LF_ASSIGN_OR_RETURN(const std::vector<Plot> plots,
+                      WritePlots(report, request.render_plot, staging));
+  LF_RETURN_IF_ERROR(staging.Write("README.md", ModelCard(report, base, request.joint, plots)));
   return report.versions;
 }
 

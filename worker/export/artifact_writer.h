@@ -44,6 +44,9 @@ using LayerSource = std::function<absl::StatusOr<ConvertedLayer>(int layer)>;
 // the report can hold the time of most of the writing.
 using ReportMaker = std::function<absl::StatusOr<Report>()>;
 
+// Makes an SVG of a plot's script. Where it cannot, the artifact goes without that plot.
+using PlotRenderer = std::function<absl::StatusOr<std::string>(absl::string_view script)>;
+
 struct ArtifactRequest {
   std::filesystem::path output;               // absent, or an empty folder
   std::string job_id;                         // names the folder OUTPUT.partial-JOB
@@ -53,6 +56,7 @@ struct ArtifactRequest {
   std::string source_digest;    // Checkpoint::Digest of the source
   std::string settings_digest;  // SHA-256 of the job specification
   int64_t shard_bytes = kDefaultShardBytes;
+  PlotRenderer render_plot;  // none: no plots
 };
 
 struct PublishedArtifact {

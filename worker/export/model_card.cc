@@ -63,6 +63,14 @@ std::string FiguresTable(const Report& report) {
   return table;
 }
 
+std::string Pictures(const std::vector<Plot>& plots) {
+  std::string text;
+  for (const Plot& plot : plots) {
+    absl::StrAppend(&text, "![", plot.caption, "](", plot.name, ")\n\n");
+  }
+  return text;
+}
+
 // What of the original is in the checkpoint as it was.
 std::string OtherWeights(const Report& report) {
   if (!report.healing || report.healing->best_step == 0) {
@@ -90,7 +98,8 @@ std::string BaseModelName(absl::string_view source_config, absl::string_view uri
   return std::string(uri.substr(uri.rfind('/') + 1));
 }
 
-std::string ModelCard(const Report& report, absl::string_view base_model, bool joint) {
+std::string ModelCard(const Report& report, absl::string_view base_model, bool joint,
+                      const std::vector<Plot>& plots) {
   return absl::StrCat(
       HeadYaml(base_model), "# ", base_model, " with a latent key-value cache\n\n",
       "Made by latentforge ", kVersion, " from ", base_model,
@@ -98,7 +107,7 @@ std::string ModelCard(const Report& report, absl::string_view base_model, bool j
       "holds ",
       joint ? "one latent per token and layer from which both keys and values are expanded"
             : "one latent for keys and one for values per token and layer",
-      ". ", OtherWeights(report), "\n\n", FiguresTable(report),
+      ". ", OtherWeights(report), "\n\n", FiguresTable(report), Pictures(plots),
       "## Use\n\n"
       "```python\n"
       "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

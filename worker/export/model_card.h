@@ -2,8 +2,10 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
+#include "worker/export/plots.h"
 #include "worker/export/report.h"
 
 namespace latentforge::exporter {
@@ -13,7 +15,8 @@ namespace latentforge::exporter {
 std::string BaseModelName(absl::string_view source_config, absl::string_view uri);
 
 // Markdown with a YAML head: what the artifact is, its figures, how to load it and
-// what it cannot do.
-std::string ModelCard(const Report& report, absl::string_view base_model, bool joint);
+// what it cannot do. It shows `plots`, which lie beside it.
+std::string ModelCard(const Report& report, absl::string_view base_model, bool joint,
+                      const std::vector<Plot>& plots);
 
 }  // namespace latentforge::exporter

@@ -79,15 +79,18 @@ TEST_F(DiskSpaceTest, HiddenStatesAreNotNeededBehindCalibration) {
 
 TEST_F(DiskSpaceTest, HealingNeedsItsStateTwice) {
   const int64_t before = Needed();
-  spec_.healing.emplace();
+  spec_.healing.emplace().attention = false;
   const checkpoint::ModelConfig& config = inputs_->checkpoint.config();
   const int64_t n = 2 * config.kv_width();
   // Half of the values a layer, each with a row of A and a column of B: four matrices in fp32,
   // twice, and the healed ones.
   const int64_t factors = n / 2 * (config.hidden_size + n);
   EXPECT_EQ(Needed() - before, config.num_layers * factors * 4 * 9);
+  spec_.healing->attention = true;
+  const int64_t all = factors + 2 * config.q_width() * config.hidden_size;
+  EXPECT_EQ(Needed() - before, config.num_layers * all * 4 * 9);
   ASSERT_TRUE(WriteFileAtomic(HealingStatePath(work_), RandomText(size_t{16} << 10, 5)).ok());
-  EXPECT_NEAR(double(Needed() - before), double(config.num_layers * factors * 4 * 9 - (16 << 10)),
+  EXPECT_NEAR(double(Needed() - before), double(config.num_layers * all * 4 * 9 - (16 << 10)),
               4096);
 }
 

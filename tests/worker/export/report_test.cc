@@ -85,7 +85,9 @@ TEST(ReportTest, RefusesNumbersThatJsonCannotHold) {
 }
 
 TEST(ModelCardTest, HasHeadAndFigures) {
-  const std::string card = ModelCard(Example(), "owner/tiny: \"x\"", false);
+  const std::string card =
+      ModelCard(Example(), "owner/tiny: \"x\"", false, {{"loss.svg", "Loss by size", "plot 1"}});
+  EXPECT_THAT(card, HasSubstr("![Loss by size](loss.svg)"));
   EXPECT_THAT(card, testing::StartsWith("---\nbase_model: \"owner/tiny: \\\"x\\\"\"\n"));
   EXPECT_THAT(card, HasSubstr("library_name: transformers\n"));
   EXPECT_THAT(card, HasSubstr("| perplexity | 10.0000 | 12.0000 | 1.2000 |"));
@@ -94,11 +96,11 @@ TEST(ModelCardTest, HasHeadAndFigures) {
   EXPECT_THAT(card, HasSubstr("8 windows of 2048 tokens of t.txt in bfloat16. "));
   Report report = Example();
   report.evaluation.text = "held back from the end of file:///home/me/a.txt";
-  EXPECT_THAT(ModelCard(report, "m", true),
+  EXPECT_THAT(ModelCard(report, "m", true, {}),
               HasSubstr("tokens of the end of a.txt, held back from calibration, in bfloat16. "));
   report.perplexity_base.reset();
   report.perplexity_converted.reset();
-  EXPECT_THAT(ModelCard(report, "m", true), Not(HasSubstr("perplexity |")));
+  EXPECT_THAT(ModelCard(report, "m", true, {}), Not(HasSubstr("perplexity |")));
 }
 
 TEST(ModelCardTest, NamesTheBaseModel) {
