@@ -13,7 +13,6 @@ on both sides. Prints the --text arguments.
 import argparse
 import hashlib
 import pathlib
-import shutil
 import sysconfig
 
 import yaml
@@ -69,7 +68,8 @@ def main():
         for use, text in zip(("calibration", "evaluation"), texts):
             (args.out / f"{name}.{use}.txt").write_text(cut(text))
     for use, file in zip(("calibration", "evaluation"), args.wikitext):
-        shutil.copy(file, args.out / f"wikitext2.{use}.txt")
+        # read_text makes one character of a line end: with two, the original is 2 % better.
+        (args.out / f"wikitext2.{use}.txt").write_text(file.read_text())
     for name in ("wikitext2", *parts):
         print(f"--text {name}={args.out / name}.calibration.txt:{args.out / name}.evaluation.txt")
 
