@@ -96,13 +96,13 @@ Cluster::~Cluster() {
   fs::remove_all(folder_);
 }
 
-void Cluster::StartServer() {
+void Cluster::StartServer(const std::string& lease) {
   fs::remove(folder_ / "ready");
   server_ = std::make_unique<Daemon>(
       "latentforge-server",
       std::vector<std::string>{"--listen", address_, "--database", (folder_ / "jobs.db").string(),
                                "--ready-file", (folder_ / "ready").string(), "--lease-duration",
-                               "2s", "--retry-backoff", "10ms", "--drain-delay", "0s"});
+                               lease, "--retry-backoff", "10ms", "--drain-delay", "0s"});
   EXPECT_TRUE(Await([this] { return fs::exists(folder_ / "ready"); })) << "no server";
   // A connection of its own: one to a server that was killed fails its first call.
   grpc::ChannelArguments arguments;

@@ -52,7 +52,7 @@ class Cluster {
   Cluster();
   ~Cluster();
 
-  void StartServer();
+  void StartServer(const std::string& lease = "2s");
   void KillServer();
   Daemon& StartWorker(const std::string& name, const std::vector<std::string>& more_flags = {});
   Daemon& worker(const std::string& name) { return *workers_.at(name); }

@@ -148,6 +148,9 @@ TEST_F(ServiceKillTest, AKilledWorkerTakesItsProcessAlongAndAnotherFinishes) {
 }
 
 TEST_F(ServiceKillTest, AServerKilledAndRestartedInterruptsNothing) {
+  // On a busy machine a worker finds its server again after some seconds.
+  cluster_.KillServer();
+  cluster_.StartServer("30s");
   cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit(
       {Steps({kStarted, Layer(0), kNote, kWaitForGo,
@@ -158,7 +161,7 @@ TEST_F(ServiceKillTest, AServerKilledAndRestartedInterruptsNothing) {
   Go();
   EXPECT_TRUE(Await([&] { return Lines(cluster_.Path("work")).size() == 2; }));
   EXPECT_TRUE(Await([&] { return !IsRunning(process); }));
-  cluster_.StartServer();
+  cluster_.StartServer("30s");
   const v1::Job ended = cluster_.AwaitEnd(job);
   EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED) << ended.ShortDebugString();
   EXPECT_EQ(ended.status().attempt(), 1);
