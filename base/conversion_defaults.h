@@ -17,7 +17,6 @@ inline constexpr int32_t kDefaultWindowLength = 2048;
 inline constexpr int64_t kDefaultHealingTokens = 262144;
 inline constexpr int32_t kDefaultHealingSequenceLength = 512;
 inline constexpr int32_t kDefaultHealingBatch = 2;
-inline constexpr double kDefaultHealingLearningRate = 5e-4;
 inline constexpr int32_t kDefaultHealingWarmupSteps = 5;
 inline constexpr int32_t kDefaultHealingEvaluateEvery = 20;
 inline constexpr int32_t kDefaultMaxAttempts = 3;

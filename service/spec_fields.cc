@@ -263,7 +263,6 @@ void FillHealing(v1::HealingSpec& spec, int32_t sequence_length) {
   if (spec.tokens() == 0) spec.set_tokens(kDefaultHealingTokens);
   if (spec.sequence_length() == 0) spec.set_sequence_length(sequence_length);
   if (spec.batch_sequences() == 0) spec.set_batch_sequences(kDefaultHealingBatch);
-  if (spec.learning_rate() == 0) spec.set_learning_rate(kDefaultHealingLearningRate);
   if (!spec.has_warmup_steps()) spec.set_warmup_steps(kDefaultHealingWarmupSteps);
   if (spec.evaluate_every() == 0) spec.set_evaluate_every(kDefaultHealingEvaluateEvery);
   if (spec.weights() == v1::HEALED_WEIGHTS_UNSPECIFIED)

@@ -127,8 +127,8 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
       ->check(Integer(1))
       ->group(group);
   app->add_option("--heal-learning-rate", flags->heal_learning_rate,
-                  absl::StrCat("Largest relative step of a weight (default: ",
-                               kDefaultHealingLearningRate, ")"))
+                  "Largest relative step of a weight (default: by how far the factorised model is "
+                  "from the original)")
       ->check(NotNegative())
       ->group(group);
   app->add_option("--heal-weights", flags->heal_weights,

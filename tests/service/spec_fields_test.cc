@@ -120,7 +120,8 @@ TEST_F(SpecFieldsTest, HealingGetsDefaultsAndCostsTimeAndMemory) {
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_EQ(checked->spec.healing().tokens(), kDefaultHealingTokens);
   EXPECT_EQ(checked->spec.healing().batch_sequences(), kDefaultHealingBatch);
-  EXPECT_EQ(checked->spec.healing().learning_rate(), kDefaultHealingLearningRate);
+  EXPECT_EQ(checked->spec.healing().learning_rate(), 0);
+  EXPECT_EQ(checked->spec.healing().weights(), v1::HEALED_WEIGHTS_ATTENTION);
   EXPECT_EQ(checked->spec.healing().warmup_steps(), kDefaultHealingWarmupSteps);
   EXPECT_GT(checked->estimate.seconds(), without->estimate.seconds());
   spec.mutable_healing()->set_warmup_steps(0);

@@ -45,7 +45,6 @@ absl::StatusOr<std::optional<HealingSpec>> ParseHealingSpec(const JsonObject& jo
   if (spec.learning_rate < 0 || spec.learning_rate > 1) {
     return object.Wrong("learningRate", "a number from 0 (the default) to 1");
   }
-  if (spec.learning_rate == 0) spec.learning_rate = kDefaultHealingLearningRate;
   LF_ASSIGN_OR_RETURN(spec.warmup_steps,
                       ProtoInt(object, "warmupSteps", 0, kInt32, spec.warmup_steps));
   LF_ASSIGN_OR_RETURN(spec.weight_decay, ProtoDouble(object, "weightDecay", 0));

@@ -16,7 +16,7 @@ struct HealingSpec {
   int64_t tokens = kDefaultHealingTokens;
   int64_t sequence_length = kDefaultHealingSequenceLength;
   int64_t batch_sequences = kDefaultHealingBatch;
-  double learning_rate = kDefaultHealingLearningRate;
+  double learning_rate = 0;  // 0: finetune::HealingOptions decides
   int64_t warmup_steps = kDefaultHealingWarmupSteps;
   double weight_decay = 0;
   int64_t evaluate_every = kDefaultHealingEvaluateEvery;

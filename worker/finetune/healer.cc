@@ -68,6 +68,10 @@ void Update(std::vector<Layer>& layers, const std::vector<TrainableWeights>& gra
 
 }  // namespace
 
+double SuitableRate(double divergence) {
+  return std::clamp(4.3e-3 * std::sqrt(divergence), 1e-4, 2e-3);
+}
+
 std::vector<HealingMeasurement>::const_iterator HealingState::Best() const {
   return std::min_element(measurements.begin(), measurements.end(),
                           [](const HealingMeasurement& a, const HealingMeasurement& b) {
@@ -156,8 +160,10 @@ absl::Status Healer::Train(HealingState& state) {
         if (!std::isfinite(norm)) {
           return absl::DataLossError(absl::StrCat("the norm of the gradients is ", norm));
         }
-        const double rate = LearningRate(state.steps_done(), steps(), options_.warmup_steps,
-                                         options_.learning_rate);
+        const double peak = options_.learning_rate > 0
+                                ? options_.learning_rate
+                                : SuitableRate(state.measurements.front().divergence);
+        const double rate = LearningRate(state.steps_done(), steps(), options_.warmup_steps, peak);
         Update(state.layers, gradients, norm > options_.clip ? options_.clip / norm : 1.0,
                state.steps_done() + 1, rate, options_.adam);
         state.steps.push_back({.step = state.steps_done() + 1,

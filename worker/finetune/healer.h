@@ -22,7 +22,8 @@ struct HealingOptions {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kBFloat16;  // of activations and gradients; or kFloat
   int64_t batch_sequences = 2;
-  double learning_rate = 2e-3;
+  // The largest relative step; 0: that of SuitableRate.
+  double learning_rate = 0;
   int64_t warmup_steps = 5;
   AdamOptions adam;
   // Gradients are shortened together to this norm, measured in nats for changes of each element
@@ -33,6 +34,11 @@ struct HealingOptions {
   int64_t patience = 4;
   std::function<bool()> stop;  // asked between layers; true ends with Cancelled
 };
+
+// The learning rate for a model that starts `divergence` nats a token from the original. What is
+// to be repaired is a relative error of the order of its root; larger steps only add noise.
+// Measured on SmolLM2: docs/quality.md.
+double SuitableRate(double divergence);
 
 // One step of training, or a measurement on the held-back text after `step` steps.
 struct HealingStep {

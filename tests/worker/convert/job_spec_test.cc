@@ -63,7 +63,7 @@ TEST(JobSpecTest, HealingSearchAndGateAreReadAndWritten) {
   ASSERT_TRUE(defaults.ok()) << defaults.status();
   ASSERT_TRUE(defaults->healing.has_value());
   EXPECT_EQ(defaults->healing->tokens, kDefaultHealingTokens);
-  EXPECT_EQ(defaults->healing->learning_rate, kDefaultHealingLearningRate);
+  EXPECT_EQ(defaults->healing->learning_rate, 0);
   json["healing"] = {{"tokens", "4096"},    {"sequenceLength", 64},
                      {"batchSequences", 3}, {"learningRate", 1e-3},
                      {"warmupSteps", 0},    {"weightDecay", 0.5},

@@ -85,6 +85,18 @@ TEST_F(HealerTest, GoesOnWithTheSameBits) {
   ExpectSameBits(state, expected);
 }
 
+TEST_F(HealerTest, TheRateFollowsTheStart) {
+  EXPECT_DOUBLE_EQ(SuitableRate(0.04), 2 * SuitableRate(0.01));
+  EXPECT_DOUBLE_EQ(SuitableRate(100), 2e-3);
+  EXPECT_DOUBLE_EQ(SuitableRate(0), 1e-4);
+  options_.learning_rate = 0;
+  Healer healer = Make();
+  HealingState state = healer.Start();
+  ASSERT_TRUE(healer.Run(state, {}).ok());
+  // The second step ends the warm-up.
+  EXPECT_DOUBLE_EQ(state.steps[1].learning_rate, SuitableRate(state.measurements[0].divergence));
+}
+
 TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
   options_.learning_rate = 1000;  // leaves every optimum at once
   options_.patience = 2;
