@@ -13,7 +13,9 @@ struct Row {
 
 constexpr Row kAdvice[] = {
     {"ALREADY_CONVERTED", "give the original checkpoint"},
-    {"BUDGET_OUT_OF_RANGE", "raise --kv-budget; latentforge model inspect MODEL shows budgets"},
+    {"BUDGET_OUT_OF_RANGE",
+     "give --kv-budget or --max-perplexity-ratio within its limits; latentforge model inspect "
+     "MODEL shows budgets"},
     {"CONCURRENT_TRANSITION", "repeat the command"},
     {"CONVERSION_RUNNING", "wait for the other run, or stop it with Ctrl-C"},
     {"CORPUS_NOT_READABLE", "name a text file that server and worker can read"},
@@ -36,6 +38,8 @@ constexpr Row kAdvice[] = {
     {"OUTPUT_OVERLAPS_SOURCE", "choose an --out apart from the model's folder"},
     {"OUT_OF_MEMORY", "use shorter sequences (--sequence-length), or a machine with more memory"},
     {"PATH_NOT_ALLOWED", "move the files there, or start the server with another --allowed-root"},
+    {"QUALITY_GATE_FAILED",
+     "read the report, then raise --kv-budget or --quality-gate, or add --heal"},
     {"RANK_OUT_OF_RANGE", "latentforge model inspect MODEL shows widths and budgets"},
     {"REQUEST_ID_REUSED", "use another --request-id for another job"},
     {"SCRATCH_FULL",
@@ -43,7 +47,8 @@ constexpr Row kAdvice[] = {
     {"SCRATCH_NOT_WRITABLE", "give the worker a folder that it may write: --scratch"},
     {"SCRATCH_UNUSABLE", "give the worker a folder that it may write: --scratch"},
     {"SOURCE_CORRUPT", "download the weights again"},
-    {"SOURCE_NOT_READABLE", "name the folder that holds config.json and *.safetensors"},
+    {"SOURCE_NOT_READABLE",
+     "name the folder that holds config.json, *.safetensors and tokenizer.json"},
     {"STORE_BUSY", "repeat the command"},
     {"STORE_CORRUPT", "restore the server's database from a back-up"},
     {"STORE_FULL", "free disk space, delete jobs, or raise the server's --database-max-bytes"},
@@ -86,6 +91,7 @@ constexpr Row kFlags[] = {
     {"spec.evaluation.window_length", "--window-length"},
     {"spec.evaluation.quality_gate", "--quality-gate"},
     {"spec.healing.tokens", "--heal-tokens"},
+    {"spec.healing.weights", "--heal-weights"},
     {"spec.healing.learning_rate", "--heal-learning-rate"},
     {"spec.healing.corpora", "--heal-text"},
     {"spec.dtype", "--dtype"},

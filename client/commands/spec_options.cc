@@ -127,17 +127,19 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
       ->check(Integer(1))
       ->group(group);
   app->add_option("--heal-learning-rate", flags->heal_learning_rate,
-                  "Largest relative step of a weight (default: by how far the factorised model is "
+                  "Heal, with this largest relative step of a weight (default: by how far the "
+                  "factorised model is "
                   "from the original)")
       ->check(NotNegative())
       ->group(group);
   app->add_option("--heal-weights", flags->heal_weights,
-                  absl::StrCat("What is trained: ", OneOf(v1::HealedWeights_descriptor()),
+                  absl::StrCat("Heal, and train these: ", OneOf(v1::HealedWeights_descriptor()),
                                " (default: attention)"))
       ->group(group)
       ->type_name("WEIGHTS");
-  app->add_option("--heal-text", flags->heal_text,
-                  "Text to heal with, FILE or FILE:WEIGHT; repeatable (default: the calibration's)")
+  app->add_option(
+         "--heal-text", flags->heal_text,
+         "Heal with this text, FILE or FILE:WEIGHT; repeatable (default: the calibration's)")
       ->group(group)
       ->type_name("FILE[:WEIGHT]")
       ->allow_extra_args(false);
