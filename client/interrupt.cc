@@ -1,9 +1,11 @@
 #include "client/interrupt.h"
 
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 
 #include "client/exit_code.h"
 
@@ -11,12 +13,29 @@ namespace latentforge::client {
 namespace {
 
 // What the handler touches: lock-free atomics, the only thing that is safe there.
-std::atomic<int> signals_seen{0};
+std::atomic<int64_t> first_signal{0};  // when, in nanoseconds; 0: none yet
 std::atomic<pid_t> groups[8];
-static_assert(std::atomic<int>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free);
+static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free);
 
-void OnSignal(int) {
-  if (signals_seen.fetch_add(1) == 0) return;
+constexpr int64_t kSecond = 1'000'000'000;
+constexpr char kLeft[] =
+    "\nerror: left at once; what was begun stays, and the same command goes on\n";
+
+int64_t Monotonic() {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * kSecond + now.tv_nsec;
+}
+
+void OnSignal(int signal) {
+  const int64_t now = Monotonic();
+  int64_t first = 0;
+  if (first_signal.compare_exchange_strong(first, now)) return;
+  // Whoever stops a process and its group sends SIGTERM twice and means it once.
+  if (signal != SIGINT && now - first < kSecond) return;
+  if (write(STDERR_FILENO, kLeft, sizeof(kLeft) - 1) < 0) {
+    // Nobody reads; nothing else is left to do about it.
+  }
   for (const std::atomic<pid_t>& group : groups) {
     if (const pid_t id = group.load(); id > 0) kill(-id, SIGKILL);
   }
@@ -34,7 +53,7 @@ void InstallInterruptHandlers() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-bool Interrupted() { return signals_seen.load() > 0; }
+bool Interrupted() { return first_signal.load() != 0; }
 
 KillOnInterrupt::KillOnInterrupt(pid_t group) : group_(group) {
   for (std::atomic<pid_t>& slot : groups) {

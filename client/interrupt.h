@@ -8,7 +8,8 @@ namespace latentforge::client {
 
 // Installs handlers for SIGINT, SIGTERM and SIGHUP and ignores SIGPIPE. Call once,
 // first in main. A second signal kills the process groups of every KillOnInterrupt
-// with SIGKILL and exits with status 130.
+// with SIGKILL, says so and exits with status 130; a second SIGTERM or SIGHUP within a
+// second of the first signal counts as the same one.
 void InstallInterruptHandlers();
 
 // True after the first signal.

@@ -181,6 +181,20 @@ TEST_F(ConvertTest, CtrlCCancelsAndCleansUp) {
   EXPECT_THAT(LeftInWork(), IsEmpty());
 }
 
+// As `timeout` and service managers send them: to the process, and to its group.
+TEST_F(ConvertTest, TwoTermsTogetherAreOne) {
+  Script(R"([{"append": "@/pid", "text": "$PID"}, {"sleep_ms": 600000}])");
+  const std::unique_ptr<ChildProcess> child = Start("table");
+  ASSERT_TRUE(Await([&] { return ComputePid() > 0; }));
+  child->Signal(SIGTERM);
+  absl::SleepFor(absl::Milliseconds(20));
+  child->Signal(SIGTERM);
+  const Ending ending = Finish(*child);
+  EXPECT_EQ(ending.how, "exit code 130");
+  EXPECT_THAT(ending.progress, HasSubstr("error: interrupted; the conversion was cancelled"));
+  EXPECT_THAT(LeftInWork(), IsEmpty());
+}
+
 TEST_F(ConvertTest, ASecondCtrlCLeavesAtOnceAndTheNextRunWorks) {
   Script(absl::StrCat(R"([{"ignore_sigterm": true}, {"append": "@/pid", "text": "$PID"},
                           {"hang": true}])"));
@@ -191,6 +205,7 @@ TEST_F(ConvertTest, ASecondCtrlCLeavesAtOnceAndTheNextRunWorks) {
     if (line.find("cancelling; Ctrl-C again") == 0) child->Signal(SIGINT);
   });
   EXPECT_EQ(ending.how, "exit code 130");
+  EXPECT_THAT(ending.progress, HasSubstr("error: left at once"));
   EXPECT_TRUE(ComputeHasGone());
   Script(success_);
   const Ending again = Finish(*Start("name"));
