@@ -24,8 +24,10 @@ namespace {
 using finetune::Healer;
 using finetune::HealingState;
 
-// What a killed process loses at most.
+// What a killed process loses at most, unless a state takes long to write: that has a twentieth
+// of the time.
 constexpr absl::Duration kSaveInterval = absl::Minutes(1);
+constexpr int kSaveShare = 20;
 
 finetune::HealingOptions Options(const Attempt& attempt) {
   const HealingSpec& spec = *attempt.spec.healing;
@@ -48,8 +50,7 @@ absl::Status WithHealingReason(const absl::Status& status) {
 }
 
 // The factors of the factorisation, and what else of the original is trained.
-absl::StatusOr<std::vector<finetune::TrainableWeights>> Initial(
-    const Attempt& attempt, const checkpoint::Checkpoint& source) {
+absl::StatusOr<HealingState> Start(const Attempt& attempt, const checkpoint::Checkpoint& source) {
   const model::WeightLoader loader(source, at::kCPU, at::kFloat);
   std::vector<finetune::TrainableWeights> initial;
   for (int64_t layer = 0; layer < source.config().num_layers; ++layer) {
@@ -65,7 +66,7 @@ absl::StatusOr<std::vector<finetune::TrainableWeights>> Initial(
     }
     initial.push_back(std::move(weights));
   }
-  return initial;
+  return finetune::StartHealing(initial);
 }
 
 // Turns what the healer observes into events.
@@ -128,25 +129,28 @@ absl::Status SaveHealed(const Attempt& attempt, const Inputs& inputs, const Heal
 }
 
 absl::StatusOr<Healing> Train(Attempt& attempt, const Inputs& inputs) {
-  LF_ASSIGN_OR_RETURN(const std::vector<finetune::TrainableWeights> initial,
-                      Initial(attempt, inputs.checkpoint));
-  LF_ASSIGN_OR_RETURN(
-      Healer healer, Healer::Create(inputs.checkpoint, inputs.training, initial, Options(attempt)));
-  Healing healing{.state = healer.Start(), .steps = healer.steps()};
+  LF_ASSIGN_OR_RETURN(Healer healer,
+                      Healer::Create(inputs.checkpoint, inputs.training, Options(attempt)));
+  Healing healing{.steps = healer.steps()};
+  LF_ASSIGN_OR_RETURN(healing.state, Start(attempt, inputs.checkpoint));
   HealingState& state = healing.state;
   const std::filesystem::path path = HealingStatePath(attempt.work);
   LF_RETURN_IF_ERROR(LoadHealingState(path, state).status());
   Reporter reporter(attempt, inputs, healing.steps, state.steps_done());
   attempt.progress.Resume(double(state.steps_done()) / double(healing.steps));
   absl::Duration saved = attempt.clock.Monotonic();
+  absl::Duration interval = kSaveInterval;
   const auto save = [&](const HealingState& now) {
+    const absl::Duration begin = attempt.clock.Monotonic();
+    const absl::Status status = SaveHealingState(path, now);
     saved = attempt.clock.Monotonic();
-    return SaveHealingState(path, now);
+    interval = std::max(kSaveInterval, kSaveShare * (saved - begin));
+    return status;
   };
   const absl::Status status =
       healer.Run(state, {.step = [&](const HealingState& now) -> absl::Status {
                            reporter.Step(now);
-                           if (attempt.clock.Monotonic() - saved < kSaveInterval)
+                           if (attempt.clock.Monotonic() - saved < interval)
                              return absl::OkStatus();
                            return save(now);
                          },

@@ -31,7 +31,7 @@ Layer StartLayer(const TrainableWeights& initial) {
     if (named[i].second->defined())
       layer.slots[i] = MakeSlot(*named[i].second, AxisOf(named[i].first));
   }
-  layer.best = Map(initial, [](const at::Tensor& x) { return x.to(at::kFloat, false, true); });
+  layer.best = Map(initial, [](const at::Tensor& x) { return x.to(at::kFloat); });
   return layer;
 }
 
@@ -79,41 +79,33 @@ std::vector<HealingMeasurement>::const_iterator HealingState::Best() const {
                           });
 }
 
-Healer::Healer(const TrainingText& text, HealingOptions options, Distiller distiller,
-               const std::vector<TrainableWeights>& initial)
-    : text_(text),
-      options_(std::move(options)),
-      distiller_(std::move(distiller)),
-      initial_(initial) {}
+HealingState StartHealing(const std::vector<TrainableWeights>& initial) {
+  HealingState state;
+  for (const TrainableWeights& weights : initial) state.layers.push_back(StartLayer(weights));
+  return state;
+}
 
 absl::StatusOr<Healer> Healer::Create(const checkpoint::Checkpoint& checkpoint,
-                                      const TrainingText& text,
-                                      const std::vector<TrainableWeights>& initial,
-                                      HealingOptions options) {
-  const int64_t layers = checkpoint.config().num_layers;
-  if (static_cast<int64_t>(initial.size()) != layers || text.validation.empty() ||
-      text.order.empty() || options.batch_sequences < 1 || options.evaluate_every < 1) {
+                                      const TrainingText& text, HealingOptions options) {
+  if (text.validation.empty() || text.order.empty() || options.batch_sequences < 1 ||
+      options.evaluate_every < 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat("healing got factors of ", initial.size(), " layers, ", text.sequences(),
-                     " sequences to train on and ", text.validation.size(),
-                     " ids to measure on; expected ", layers, " layers and both texts"));
+        absl::StrCat("healing got ", text.sequences(), " sequences to train on, ",
+                     text.validation.size(), " ids to measure on, ", options.batch_sequences,
+                     " sequences a step and a measurement each ", options.evaluate_every,
+                     " steps; expected at least one of each"));
   }
   LF_ASSIGN_OR_RETURN(Distiller distiller,
                       Distiller::Create(checkpoint, {.device = options.device,
                                                      .dtype = options.dtype,
                                                      .sequence_length = text.length,
                                                      .stop = options.stop}));
-  return Healer(text, std::move(options), std::move(distiller), initial);
+  return Healer(text, std::move(options), std::move(distiller),
+                static_cast<size_t>(checkpoint.config().num_layers));
 }
 
 int64_t Healer::steps() const {
   return (text_.sequences() + options_.batch_sequences - 1) / options_.batch_sequences;
-}
-
-HealingState Healer::Start() const {
-  HealingState state;
-  for (const TrainableWeights& factors : initial_) state.layers.push_back(StartLayer(factors));
-  return state;
 }
 
 // As the model computes with them.
@@ -176,6 +168,10 @@ absl::Status Healer::Train(HealingState& state) {
 }
 
 absl::Status Healer::Run(HealingState& state, const Observer& observer) {
+  if (state.layers.size() != layers_) {
+    return absl::InvalidArgumentError(absl::StrCat("healing got weights of ", state.layers.size(),
+                                                   " layers, expected ", layers_));
+  }
   // DataLoss means a number that is not finite: the best factors so far are the result.
   const auto keep_best = [&](const absl::Status& status) {
     if (!absl::IsDataLoss(status)) return status;

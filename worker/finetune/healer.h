@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -72,19 +73,17 @@ struct HealingState {
   int64_t best_step() const { return Best() == measurements.end() ? 0 : Best()->step; }
 };
 
+// The state before the first step: trains from `initial`, one of each layer, of any type. Those in
+// fp32 are taken over without a copy, as the best ones so far.
+HealingState StartHealing(const std::vector<TrainableWeights>& initial);
+
 // Borrows checkpoint and text. Not safe for concurrent use.
 class Healer {
  public:
-  // Trains from `initial`, one of each layer, of any type.
   static absl::StatusOr<Healer> Create(const checkpoint::Checkpoint& checkpoint,
-                                       const TrainingText& text,
-                                       const std::vector<TrainableWeights>& initial,
-                                       HealingOptions options);
+                                       const TrainingText& text, HealingOptions options);
 
   int64_t steps() const;
-
-  // The state before the first step.
-  HealingState Start() const;
 
   // Told after each step and each measurement; an error ends the run.
   struct Observer {
@@ -92,16 +91,20 @@ class Healer {
     std::function<absl::Status(const HealingState&)> measurement;
   };
 
-  // Goes on from a state that Start or an observer gave, until all steps are made, or until it
-  // does not get better, or until a loss or a gradient is not finite: then `ended_early` says so
+  // Goes on from a state that StartHealing or an observer gave, until all steps are made, or until
+  // it does not get better, or until a loss or a gradient is not finite: then `ended_early` says so
   // and the best factors stay as they are. On the CPU the result does not depend on
-  // interruptions. Errors: those of Distiller but for that, and those of the observer; the state
+  // interruptions. Errors: InvalidArgument for a state of another number of layers, those of
+  // Distiller but for that, and those of the observer; the state
   // is then that of the last whole step.
   absl::Status Run(HealingState& state, const Observer& observer);
 
  private:
-  Healer(const TrainingText& text, HealingOptions options, Distiller distiller,
-         const std::vector<TrainableWeights>& initial);
+  Healer(const TrainingText& text, HealingOptions options, Distiller distiller, size_t layers)
+      : text_(text),
+        options_(std::move(options)),
+        distiller_(std::move(distiller)),
+        layers_(layers) {}
 
   absl::Status Measure(HealingState& state);
   absl::Status Train(HealingState& state);
@@ -110,7 +113,7 @@ class Healer {
   const TrainingText& text_;
   HealingOptions options_;
   Distiller distiller_;
-  std::vector<TrainableWeights> initial_;
+  size_t layers_;
   at::Tensor teacher_states_;
 };
 

@@ -29,7 +29,7 @@ class HealerTest : public testing::Test {
                 .evaluate_every = 5};
   }
 
-  Healer Make() { return Healer::Create(*model_, text_, factors_, options_).value(); }
+  Healer Make() { return Healer::Create(*model_, text_, options_).value(); }
 
   static void ExpectSameBits(const HealingState& a, const HealingState& b) {
     ASSERT_EQ(a.layers.size(), b.layers.size());
@@ -55,7 +55,7 @@ class HealerTest : public testing::Test {
 TEST_F(HealerTest, BringsTheModelCloserToTheOriginal) {
   Healer healer = Make();
   EXPECT_EQ(healer.steps(), 20);
-  HealingState state = healer.Start();
+  HealingState state = StartHealing(factors_);
   ASSERT_TRUE(healer.Run(state, {}).ok());
   EXPECT_EQ(state.steps_done(), 20);
   EXPECT_EQ(state.steps.size(), 20u);
@@ -69,13 +69,13 @@ TEST_F(HealerTest, BringsTheModelCloserToTheOriginal) {
 TEST_F(HealerTest, GoesOnWithTheSameBits) {
   factors_ = TinyFactors(*model_, /*joint=*/true, 5, /*attention=*/true);
   Healer whole = Make();
-  HealingState expected = whole.Start();
+  HealingState expected = StartHealing(factors_);
   ASSERT_TRUE(whole.Run(expected, {}).ok());
   // Stopped in the middle of a step, between measurements.
   int64_t calls = 0;
   options_.stop = [&] { return ++calls > 120; };
   Healer first = Make();
-  HealingState state = first.Start();
+  HealingState state = StartHealing(factors_);
   EXPECT_TRUE(absl::IsCancelled(first.Run(state, {})));
   EXPECT_GT(state.steps_done(), 3);
   EXPECT_LT(state.steps_done(), 20);
@@ -91,7 +91,7 @@ TEST_F(HealerTest, TheRateFollowsTheStart) {
   EXPECT_DOUBLE_EQ(SuitableRate(0), 1e-4);
   options_.learning_rate = 0;
   Healer healer = Make();
-  HealingState state = healer.Start();
+  HealingState state = StartHealing(factors_);
   ASSERT_TRUE(healer.Run(state, {}).ok());
   // The second step ends the warm-up.
   EXPECT_DOUBLE_EQ(state.steps[1].learning_rate, SuitableRate(state.measurements[0].divergence));
@@ -102,7 +102,7 @@ TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
   options_.patience = 2;
   options_.evaluate_every = 2;
   Healer healer = Make();
-  HealingState state = healer.Start();
+  HealingState state = StartHealing(factors_);
   ASSERT_TRUE(healer.Run(state, {}).ok());
   EXPECT_EQ(state.best_step(), 0);
   EXPECT_EQ(state.steps_done(), 4);
@@ -115,7 +115,7 @@ TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
 }
 
 TEST_F(HealerTest, ALossThatIsNotFiniteEndsItAndNamesTheStep) {
-  HealingState state = Make().Start();
+  HealingState state = StartHealing(factors_);
   const auto poison = [&](const HealingState&) {
     if (state.steps_done() == 7) {
       state.layers[1].slots[0].master.fill_(std::numeric_limits<float>::quiet_NaN());
@@ -132,7 +132,7 @@ TEST_F(HealerTest, ALossThatIsNotFiniteEndsItAndNamesTheStep) {
 
 TEST_F(HealerTest, AnErrorOfTheObserverEndsIt) {
   Healer healer = Make();
-  HealingState state = healer.Start();
+  HealingState state = StartHealing(factors_);
   const absl::Status status = healer.Run(
       state, {.measurement = [](const HealingState&) { return absl::UnavailableError("disk"); }});
   EXPECT_EQ(status.message(), "disk");
@@ -140,8 +140,9 @@ TEST_F(HealerTest, AnErrorOfTheObserverEndsIt) {
 
 TEST_F(HealerTest, RefusesFactorsOfAnotherModel) {
   factors_.pop_back();
-  EXPECT_EQ(Healer::Create(*model_, text_, factors_, options_).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  HealingState state = StartHealing(factors_);
+  EXPECT_EQ(Make().Run(state, {}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(state.steps_done(), 0);
 }
 
 }  // namespace
