@@ -10,11 +10,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 
@@ -44,11 +44,6 @@ int PollMilliseconds(absl::Duration timeout) {
   if (timeout == absl::InfiniteDuration()) return -1;
   const absl::Duration bounded = std::clamp(timeout, absl::ZeroDuration(), absl::Hours(1));
   return static_cast<int>(absl::ToInt64Milliseconds(absl::Ceil(bounded, absl::Milliseconds(1))));
-}
-
-// For intervals; what is waited for here is the kernel, which knows no other clock.
-absl::Duration Monotonic() {
-  return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
 }
 
 }  // namespace
@@ -107,8 +102,10 @@ absl::Status ChildProcess::Poll(int wake_fd, absl::Duration timeout, ChildOutput
 }
 
 bool ChildProcess::Wait(absl::Duration timeout) {
-  const absl::Duration deadline = Monotonic() + timeout;
-  for (absl::Duration left = timeout; !finished_; left = deadline - Monotonic()) {
+  // What is waited for is the kernel, which knows no other clock.
+  const Clock& clock = RealClock();
+  const absl::Duration deadline = clock.Monotonic() + timeout;
+  for (absl::Duration left = timeout; !finished_; left = deadline - clock.Monotonic()) {
     ChildOutput dropped;
     if (!Poll(-1, left, &dropped).ok() || left <= absl::ZeroDuration()) break;
   }

@@ -128,8 +128,7 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--heal-learning-rate", flags->heal_learning_rate,
                   "Heal, with this largest relative step of a weight (default: by how far the "
-                  "factorised model is "
-                  "from the original)")
+                  "factorised model is from the original)")
       ->check(NotNegative())
       ->group(group);
   app->add_option("--heal-weights", flags->heal_weights,
