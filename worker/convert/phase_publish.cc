@@ -1,4 +1,5 @@
 // Publishing: the artifact with its report, written beside the output and renamed.
+#include <ATen/Parallel.h>
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
@@ -117,6 +118,20 @@ std::vector<exporter::ReportPrediction::Measured> Measured(const Factorization& 
   return measured;
 }
 
+// The specification with what this attempt chose where it leaves the choice.
+JobSpec WithChoices(const Attempt& attempt, const Inputs& inputs,
+                    const std::optional<Healing>& healing) {
+  JobSpec spec = attempt.spec;
+  spec.device = attempt.device.str();
+  spec.threads = at::get_num_threads();
+  spec.output_dtype = inputs.output_dtype;
+  if (healing && spec.healing->learning_rate == 0 && !healing->state.measurements.empty()) {
+    spec.healing->learning_rate =
+        finetune::SuitableRate(healing->state.measurements.front().divergence);
+  }
+  return spec;
+}
+
 exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
                             const Factorization& factorization,
                             const std::optional<Healing>& healing, const Evaluation& evaluation,
@@ -149,7 +164,7 @@ exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
   }
   report.peak_rss_bytes = result.peak_rss_bytes;
   report.parameters_converted = ConvertedParameters(inputs, factorization.ranks);
-  report.settings = JobSpecToJson(spec);
+  report.settings = JobSpecToJson(WithChoices(attempt, inputs, healing));
   report.source = {.uri = UriFromPath(spec.source),
                    .digest = inputs.source_digest,
                    .model_type = inputs.checkpoint.config().model_type,
