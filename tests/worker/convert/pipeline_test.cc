@@ -57,18 +57,10 @@ TEST(PipelineTest, ConvertsEndToEnd) {
             32);
 
   // What was reported is what was shipped: the same windows through the artifact.
-  const EvaluateRequest request{.model = job.out(),
-                                .text = job.root / "eval.txt",
-                                .windows = 3,
-                                .window_length = 32,
-                                .dtype = "float32",
-                                .device = "cpu",
-                                .threads = 1};
-  const auto evaluated = Evaluate(request, nullptr, StopToken(), StepClock());
-  ASSERT_TRUE(evaluated.ok()) << evaluated.status();
-  EXPECT_DOUBLE_EQ((*evaluated)["perplexity"].get<double>(),
+  const Json evaluated = EvaluateAgain(job);
+  EXPECT_DOUBLE_EQ(evaluated["perplexity"].get<double>(),
                    result["perplexityConverted"].get<double>());
-  EXPECT_EQ((*evaluated)["kv_bytes_per_token"], 128);
+  EXPECT_EQ(evaluated["kv_bytes_per_token"], 128);
 
   const Json report = ParseJson(ReadFile(job.out() / "report.json").value()).value();
   EXPECT_EQ(report["perplexity"]["base"], result["perplexityBase"]);

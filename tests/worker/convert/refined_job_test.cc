@@ -8,7 +8,6 @@
 #include "checkpoint/tensor_catalogue.h"
 #include "tests/worker/convert/run_job.h"
 #include "worker/convert/error_reason.h"
-#include "worker/convert/evaluate_command.h"
 #include "worker/convert/phase_search.h"
 
 namespace latentforge::convert {
@@ -46,6 +45,10 @@ TEST(HealingJobTest, HealsAndReports) {
     if (event.contains("healing") && !event["healing"].contains("divergence")) ++steps;
   }
   EXPECT_EQ(steps, 10);
+  const Json settings = ReportOf(job)["settings"];
+  EXPECT_EQ(settings["output"]["dtype"], "DATA_TYPE_FLOAT32");
+  EXPECT_EQ(settings["threads"], 1);
+  EXPECT_EQ(settings["device"], "cpu");
   const Json healing = ReportOf(job)["healing"];
   EXPECT_EQ(healing["tokens"], 640);
   EXPECT_EQ(healing["steps"], 10);
@@ -83,16 +86,8 @@ TEST(HealingJobTest, TrainsTheWholeAttentionOrTheLatentsAlone) {
     const Json& measured = report["healing"]["measurements"];
     EXPECT_LT(measured.back()["divergence"].get<double>(), measured[0]["divergence"].get<double>());
     // What was measured is what was published.
-    const auto again = Evaluate({.model = job.out(),
-                                 .text = job.root / "eval.txt",
-                                 .windows = report["evaluation"]["windows"],
-                                 .window_length = report["evaluation"]["window_length"],
-                                 .dtype = report["evaluation"]["dtype"],
-                                 .device = "cpu",
-                                 .threads = 1},
-                                nullptr, StopToken(), StepClock());
-    ASSERT_TRUE(again.ok()) << again.status();
-    EXPECT_DOUBLE_EQ((*again)["perplexity"], report["perplexity"]["converted"]);
+    EXPECT_DOUBLE_EQ(EvaluateAgain(job)["perplexity"].get<double>(),
+                     report["perplexity"]["converted"].get<double>());
   }
 }
 
@@ -211,16 +206,7 @@ TEST(BudgetSearchJobTest, KeepsTheRatioAndReportsWhatItMeasured) {
       EXPECT_EQ(event["phaseStarted"]["resumed"], false);
     }
   }
-  const EvaluateRequest request{.model = job.out(),
-                                .text = job.root / "eval.txt",
-                                .windows = 3,
-                                .window_length = 32,
-                                .dtype = "float32",
-                                .device = "cpu",
-                                .threads = 1};
-  const auto evaluated = Evaluate(request, nullptr, StopToken(), StepClock());
-  ASSERT_TRUE(evaluated.ok()) << evaluated.status();
-  EXPECT_DOUBLE_EQ((*evaluated)["perplexity"].get<double>(),
+  EXPECT_DOUBLE_EQ(EvaluateAgain(job)["perplexity"].get<double>(),
                    report["perplexity"]["converted"].get<double>());
 }
 

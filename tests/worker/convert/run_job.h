@@ -13,6 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "base/sha256.h"
 #include "tests/worker/convert/tiny_job.h"
+#include "worker/convert/evaluate_command.h"
 #include "worker/convert/pipeline.h"
 
 namespace latentforge::convert {
@@ -33,6 +34,20 @@ class StepClock : public Clock {
   std::function<void()> on_event_;
   mutable int64_t seconds_ = 0;
 };
+
+// The published artifact's perplexity on the windows that the job measured, and its figures.
+inline Json EvaluateAgain(const TinyJob& job) {
+  const auto evaluated = Evaluate({.model = job.out(),
+                                   .text = job.root / "eval.txt",
+                                   .windows = 3,
+                                   .window_length = 32,
+                                   .dtype = "float32",
+                                   .device = "cpu",
+                                   .threads = 1},
+                                  /*events=*/nullptr, StopToken(), StepClock());
+  EXPECT_TRUE(evaluated.ok()) << evaluated.status();
+  return evaluated.ok() ? *evaluated : Json::object();
+}
 
 inline std::vector<Json> ReadEvents(const std::filesystem::path& path) {
   std::vector<Json> events;
