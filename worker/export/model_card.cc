@@ -55,7 +55,8 @@ std::string FiguresTable(const Report& report) {
   absl::StrAppendFormat(&table, "| parameters | %d | %d | |\n\n", report.source.parameters,
                         report.parameters_converted);
   if (report.perplexity_base.has_value()) {
-    absl::StrAppend(&table, "Perplexity over ", report.evaluation.windows, " windows of ",
+    absl::StrAppend(&table, "Perplexity over ", report.evaluation.windows,
+                    report.evaluation.windows == 1 ? " window of " : " windows of ",
                     report.evaluation.window_length, " tokens of ",
                     TextName(report.evaluation.text), " in ", report.evaluation.dtype, ". ");
   }
