@@ -129,7 +129,4 @@ absl::StatusOr<exporter::ConvertedLayer> LoadLayer(const std::filesystem::path& 
 // The factors that will be published: healed ones where healing was asked for.
 absl::StatusOr<exporter::ConvertedLayer> LoadFactors(const Attempt& attempt, int64_t layer);
 
-// Highest resident set of this process so far.
-int64_t PeakRssBytes();
-
 }  // namespace latentforge::convert

@@ -7,6 +7,7 @@
 #include "worker/calibrate/corpus.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/process_memory.h"
 #include "worker/convert/text_tokens.h"
 #include "worker/evaluate/perplexity.h"
 #include "worker/model/device.h"

@@ -1,5 +1,4 @@
 // latentforge-convert: one attempt of a conversion, or an evaluation.
-#include <malloc.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -21,6 +20,7 @@
 #include "worker/convert/event_writer.h"
 #include "worker/convert/job_spec.h"
 #include "worker/convert/pipeline.h"
+#include "worker/convert/process_memory.h"
 #include "worker/convert/stop_token.h"
 
 namespace latentforge::convert {
@@ -77,25 +77,6 @@ int RunEvaluate(const Flags& flags) {
   return 0;
 }
 
-// glibc keeps what is freed below a threshold that grows with every larger block: tensors
-// of one phase then stay resident through the next. Fixed thresholds give them back.
-void LimitHeap() {
-  constexpr int kThreshold = 1 << 20;
-  mallopt(M_MMAP_THRESHOLD, kThreshold);
-  mallopt(M_TRIM_THRESHOLD, kThreshold);
-  mallopt(M_ARENA_MAX, 2);
-}
-
-// oneDNN and its layer in LibTorch keep a thousand kernels for shapes that they have seen.
-// A converted model has other shapes in each layer, so these would grow with its depth; a
-// forward pass has seven at a time. Both are read when they are first used. A user's setting
-// wins.
-void LimitKernelCaches() {
-  constexpr char kKernels[] = "8";
-  setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", kKernels, /*overwrite=*/0);
-  setenv("LRU_CACHE_CAPACITY", kKernels, /*overwrite=*/0);
-}
-
 // libgomp's threads wait for each other in a busy loop, which on a machine that is shared
 // takes the processor from those that they wait for: half the speed and less. It reads its
 // settings when it is loaded, before main, so the program starts itself once more. A user's
@@ -142,6 +123,7 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
   InstallStopSignals();
+  ReleaseCodePages();
   if (evaluate->parsed()) return RunEvaluate(flags);
   if (flags.spec.empty() || flags.work_dir.empty()) {
     std::cerr << "latentforge-convert needs --spec and --work-dir, or the command evaluate\n";

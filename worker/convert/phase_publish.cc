@@ -6,12 +6,8 @@
 #include <cmath>
 #include <map>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "base/version.h"
@@ -19,6 +15,7 @@
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/process_memory.h"
 #include "worker/export/gnuplot.h"
 
 namespace latentforge::convert {
@@ -225,21 +222,6 @@ exporter::PlotRenderer MakeRenderer(Attempt& attempt) {
 }
 
 }  // namespace
-
-int64_t PeakRssBytes() {
-  // Not getrusage: its maximum survives exec and may be the parent's.
-  const absl::StatusOr<std::string> status = ReadFile("/proc/self/status", 1 << 16);
-  if (!status.ok()) return 0;
-  constexpr absl::string_view kKey = "VmHWM:";
-  for (absl::string_view line : absl::StrSplit(*status, '\n')) {
-    int64_t kib = 0;
-    if (absl::ConsumePrefix(&line, kKey) && absl::ConsumeSuffix(&line, "kB") &&
-        absl::SimpleAtoi(absl::StripAsciiWhitespace(line), &kib)) {
-      return kib * 1024;
-    }
-  }
-  return 0;
-}
 
 absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
                                     const Factorization& factorization,

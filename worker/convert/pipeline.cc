@@ -11,6 +11,7 @@
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/phase_files.h"
+#include "worker/convert/process_memory.h"
 #include "worker/model/device.h"
 
 namespace latentforge::convert {
@@ -88,6 +89,7 @@ class Pipeline {
     attempt_.phase_start = attempt_.clock.Monotonic();
     attempt_.events.PhaseStarted(phase, resumed);
     attempt_.progress.Begin(phase);
+    ReleaseCodePages();  // a phase does not use the last one's
     std::invoke_result_t<F> result = body();
     const double seconds = absl::ToDoubleSeconds(attempt_.clock.Monotonic() - attempt_.phase_start);
     LF_RETURN_IF_ERROR(KeepTime(phase, seconds, result.status()));
