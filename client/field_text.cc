@@ -14,6 +14,7 @@
 #include "base/suggest.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/duration.pb.h"
+#include "proto/enum_text.h"
 
 namespace latentforge::client {
 namespace {
@@ -24,15 +25,6 @@ using google::protobuf::EnumValueDescriptor;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
-
-std::string ToUpperSnake(absl::string_view camel) {
-  std::string snake;
-  for (size_t i = 0; i < camel.size(); ++i) {
-    if (i > 0 && absl::ascii_isupper(camel[i]) && !absl::ascii_isupper(camel[i - 1])) snake += '_';
-    snake += absl::ascii_toupper(camel[i]);
-  }
-  return snake;
-}
 
 std::string CanonicalEnumText(absl::string_view text) {
   std::string canonical =
@@ -108,14 +100,6 @@ absl::StatusOr<const FieldDescriptor*> FindField(const Descriptor& message, absl
   return absl::InvalidArgumentError(absl::StrCat("\"", name, "\" is not a field of ",
                                                  message.name(), " (", absl::StrJoin(known, ", "),
                                                  ")", DidYouMean(name, known)));
-}
-
-std::string ShortEnumName(const EnumValueDescriptor& value) {
-  if (value.number() == 0) return "";
-  const std::string prefix = ToUpperSnake(value.type()->name()) + "_";
-  absl::string_view name = value.name();
-  if (absl::StartsWith(name, prefix)) name.remove_prefix(prefix.size());
-  return absl::StrReplaceAll(absl::AsciiStrToLower(name), {{"_", "-"}});
 }
 
 std::vector<std::string> ShortEnumNames(const EnumDescriptor& type) {

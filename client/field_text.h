@@ -18,9 +18,6 @@ absl::StatusOr<const google::protobuf::FieldDescriptor*> FindField(
     const google::protobuf::Descriptor& message, absl::string_view name,
     const std::vector<std::string>& others = {});
 
-// "root-covariance" of PRECONDITIONER_ROOT_COVARIANCE; "" of the zero value.
-std::string ShortEnumName(const google::protobuf::EnumValueDescriptor& value);
-
 // Every short name of an enum but that of its zero value.
 std::vector<std::string> ShortEnumNames(const google::protobuf::EnumDescriptor& type);
 

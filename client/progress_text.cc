@@ -7,17 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "client/field_text.h"
 #include "client/text_format.h"
+#include "proto/enum_text.h"
 
 namespace latentforge::client {
 namespace {
-
-template <typename Enum>
-std::string EnumText(const google::protobuf::EnumDescriptor* type, Enum value) {
-  const auto* descriptor = type->FindValueByNumber(value);
-  return descriptor == nullptr ? "" : ShortEnumName(*descriptor);
-}
 
 std::string ModelText(v1::PerplexityKind kind) {
   return kind == v1::PERPLEXITY_KIND_CONVERTED ? "converted" : "original";
@@ -90,9 +84,9 @@ std::string FinishedLine(const v1::PhaseFinished& finished) {
 
 }  // namespace
 
-std::string PhaseText(v1::Phase phase) { return EnumText(v1::Phase_descriptor(), phase); }
+std::string PhaseText(v1::Phase phase) { return ShortEnumName(phase); }
 
-std::string StateText(v1::JobState state) { return EnumText(v1::JobState_descriptor(), state); }
+std::string StateText(v1::JobState state) { return ShortEnumName(state); }
 
 std::string PerplexityText(const v1::Perplexity& perplexity) {
   std::string text = absl::StrCat("perplexity ", FormatFigure(perplexity.value()), " ",

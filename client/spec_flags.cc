@@ -18,6 +18,7 @@
 #include "client/rank_profile.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/duration.pb.h"
+#include "proto/enum_text.h"
 
 namespace latentforge::client {
 namespace {
@@ -211,10 +212,9 @@ void MakeUrisAbsolute(const FileAccess& files, v1::JobSpec* spec) {
 // The API names methods of later versions too.
 absl::Status CheckMethod(v1::Method method) {
   if (method == v1::METHOD_UNSPECIFIED || method == v1::METHOD_KV_LATENT) return absl::OkStatus();
-  const auto* value = v1::Method_descriptor()->FindValueByNumber(method);
   return WithReason(
       absl::InvalidArgumentError(absl::StrCat(
-          "--method is ", value == nullptr ? absl::StrCat(method) : ShortEnumName(*value),
+          "--method is ", ShortEnumName(method),
           ", which is not available in this version, expected kv-latent (job file: method)")),
       "METHOD_NOT_SUPPORTED");
 }

@@ -29,7 +29,7 @@ ARROWS = {
 }
 GRPC = re.compile(r"^(grpc|grpcpp|google)/")
 TORCH = re.compile(r"^(ATen|c10|torch)/")
-GRPC_FOLDERS = ("service", "client", "worker/agent")
+GRPC_FOLDERS = ("proto", "service", "client", "worker/agent")
 # Where the exceptions of a library end: LibTorch, CLI11, yaml-cpp, prometheus-cpp.
 CATCH_FILES = ("worker/model/torch_guard.cc", "worker/convert/main.cc", "worker/convert/text_tokens.cc", "client/app.cc",
                "client/job_file.cc", "service/metrics.cc")

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "proto/enum_text.h"
 #include "service/attempt_events.h"
 #include "service/errors.h"
 #include "service/time_util.h"
@@ -55,8 +56,8 @@ class Decider {
   absl::Status operator()(const command::Claim& claim) {
     if (state() != v1::JOB_STATE_QUEUED || now_ < record().claimable_time) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_QUEUED",
-                       absl::StrCat("job ", record().id, " is ", v1::JobState_Name(state()),
-                                    ", expected a claimable JOB_STATE_QUEUED"),
+                       absl::StrCat("job ", record().id, " is ", ShortEnumName(state()),
+                                    ", expected one that waits to be claimed"),
                        {{"job", record().id}});
     }
     v1::JobStatus& status = this->status();
@@ -211,8 +212,8 @@ class Decider {
     return MakeError(
         absl::StatusCode::kAborted, kLeaseLost,
         absl::StrCat("the lease of attempt ", lease.attempt, ", epoch ", lease.epoch, " of job ",
-                     record().id, " is over: the job is ", v1::JobState_Name(state()),
-                     " in attempt ", status().attempt(), ", epoch ", record().lease_epoch),
+                     record().id, " is over: the job is ", ShortEnumName(state()), " in attempt ",
+                     status().attempt(), ", epoch ", record().lease_epoch),
         {{"job", record().id},
          {"attempt", absl::StrCat(lease.attempt)},
          {"lease_epoch", absl::StrCat(lease.epoch)},

@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "proto/enum_text.h"
 #include "service/errors.h"
 #include "service/job_name.h"
 #include "service/paging.h"
@@ -148,8 +149,8 @@ absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& r
   const v1::JobState state = record.job.status().state();
   if (!IsTerminal(state)) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_ENDED",
-                     absl::StrCat(request.name(), " is ", v1::JobState_Name(state),
-                                  "; cancel it and wait for its end before deleting it"),
+                     absl::StrCat(request.name(), " is ", ShortEnumName(state),
+                                  ", expected a job that has ended"),
                      {{"job", request.name()}, {"state", v1::JobState_Name(state)}});
   }
   LF_RETURN_IF_ERROR(engine_.store().Delete(id, record.version));

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/conversion_defaults.h"
+#include "proto/enum_text.h"
 #include "service/time_util.h"
 
 namespace latentforge::service {
@@ -50,6 +51,11 @@ bool IsCare(v1::RankAllocation allocation) {
   return allocation == v1::RANK_ALLOCATION_CARE || allocation == v1::RANK_ALLOCATION_CARE_CODE;
 }
 
+// " with preconditioner identity".
+std::string WithPreconditioner(const v1::FactorizationSpec& spec) {
+  return absl::StrCat(" with preconditioner ", ShortEnumName(spec.preconditioner()));
+}
+
 // Settings that each are right and together are not.
 void CheckTogether(const v1::FactorizationSpec& spec, Findings& findings) {
   const bool fisher = IsFisher(spec);
@@ -57,24 +63,36 @@ void CheckTogether(const v1::FactorizationSpec& spec, Findings& findings) {
   const bool joint = spec.latent() == v1::LATENT_LAYOUT_JOINT;
   if (!fisher && spec.allocation() == v1::RANK_ALLOCATION_GLOBAL)
     findings.Add(kInvalidField, "spec.factorization.allocation",
-                 "is RANK_ALLOCATION_GLOBAL, expected another allocation without "
-                 "PRECONDITIONER_FISHER");
+                 absl::StrCat("is global, expected uniform, care, care-code or profile",
+                              WithPreconditioner(spec)));
   if (joint && !fisher)
     findings.Add(kInvalidField, "spec.factorization.latent",
-                 "is LATENT_LAYOUT_JOINT, expected LATENT_LAYOUT_SEPARATE without "
-                 "PRECONDITIONER_FISHER");
+                 absl::StrCat("is joint, expected separate", WithPreconditioner(spec)));
   if (joint && care)
     findings.Add(kInvalidField, "spec.factorization.allocation",
-                 absl::StrCat("is ", v1::RankAllocation_Name(spec.allocation()),
-                              ", expected RANK_ALLOCATION_GLOBAL or _UNIFORM with a joint latent"));
+                 absl::StrCat("is ", ShortEnumName(spec.allocation()),
+                              ", expected global or uniform with a joint latent"));
   if (!fisher && spec.has_sink_weight())
     findings.Add(
         kInvalidField, "spec.factorization.sink_weight",
-        absl::StrCat("is ", spec.sink_weight(), ", expected none without PRECONDITIONER_FISHER"));
+        absl::StrCat("is ", spec.sink_weight(), ", expected none", WithPreconditioner(spec)));
   if (spec.rank_multiple() > 1 && (care || spec.allocation() == v1::RANK_ALLOCATION_PROFILE))
     findings.Add(kInvalidField, "spec.factorization.rank_multiple",
-                 absl::StrCat("is ", spec.rank_multiple(), ", expected 1 with ",
-                              v1::RankAllocation_Name(spec.allocation())));
+                 absl::StrCat("is ", spec.rank_multiple(), ", expected 1 with allocation ",
+                              ShortEnumName(spec.allocation())));
+}
+
+void CheckProfileIsWanted(const v1::FactorizationSpec& spec, Findings& findings) {
+  const bool wanted = spec.allocation() == v1::RANK_ALLOCATION_PROFILE;
+  const bool given = spec.rank_profile().layers_size() > 0;
+  if (wanted && !given)
+    findings.Add("RANK_OUT_OF_RANGE", "spec.factorization.rank_profile",
+                 "is empty, expected ranks for every layer with allocation profile");
+  if (wanted || !given) return;
+  const std::string allocation = ShortEnumName(spec.allocation());
+  findings.Add(kInvalidField, "spec.factorization.allocation",
+               absl::StrCat("is ", allocation.empty() ? "missing" : allocation,
+                            ", expected profile with a rank profile"));
 }
 
 void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
@@ -89,15 +107,7 @@ void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
   CheckRange(findings, "spec.factorization.sink_weight", spec.sink_weight(), 0.0, 1.0);
   CheckRange(findings, "spec.factorization.rank_multiple", spec.rank_multiple(), 0, kMaxRank);
   CheckTogether(spec, findings);
-  const bool wants_profile = spec.allocation() == v1::RANK_ALLOCATION_PROFILE;
-  const bool has_profile = spec.rank_profile().layers_size() > 0;
-  if (wants_profile && !has_profile)
-    findings.Add("RANK_OUT_OF_RANGE", "spec.factorization.rank_profile",
-                 "is empty, expected ranks for every layer with RANK_ALLOCATION_PROFILE");
-  if (!wants_profile && has_profile)
-    findings.Add(kInvalidField, "spec.factorization.allocation",
-                 absl::StrCat("is ", v1::RankAllocation_Name(spec.allocation()),
-                              ", expected RANK_ALLOCATION_PROFILE with a rank_profile"));
+  CheckProfileIsWanted(spec, findings);
 }
 
 // A share of the cache, or the perplexity that decides it.
@@ -118,10 +128,12 @@ void CheckBudget(const v1::JobSpec& spec, Findings& findings) {
     findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
                  absl::StrCat("is ", budget, ", expected none beside max_perplexity_ratio"));
   const v1::FactorizationSpec& factorization = spec.factorization();
-  if (!IsFisher(factorization) || factorization.rank_profile().layers_size() > 0)
-    findings.Add(kInvalidField, "spec.budget.max_perplexity_ratio",
-                 "expected PRECONDITIONER_FISHER without a rank profile: the search follows its "
-                 "predicted loss");
+  const bool profile = factorization.rank_profile().layers_size() > 0;
+  if (IsFisher(factorization) && !profile) return;
+  findings.Add(kInvalidField, "spec.budget.max_perplexity_ratio",
+               absl::StrCat("is ", ratio, ", expected none",
+                            profile ? " with a rank profile" : WithPreconditioner(factorization),
+                            ": the search follows the loss that fisher predicts"));
 }
 
 void CheckHealing(const v1::JobSpec& spec, Findings& findings) {
@@ -183,11 +195,10 @@ bool IsFisher(const v1::FactorizationSpec& spec) {
 absl::Status CheckMethod(const v1::JobSpec& spec) {
   if (spec.method() != v1::METHOD_FULL_MLA && spec.method() != v1::METHOD_LOW_RANK)
     return absl::OkStatus();
-  const std::string name = v1::Method_Name(spec.method());
-  return MakeError(
-      absl::StatusCode::kUnimplemented, "METHOD_NOT_SUPPORTED",
-      absl::StrCat("method ", name, " is not supported by this version, METHOD_KV_LATENT is"),
-      {{"method", name}});
+  return MakeError(absl::StatusCode::kUnimplemented, "METHOD_NOT_SUPPORTED",
+                   absl::StrCat("method is ", ShortEnumName(spec.method()),
+                                ", which is not available in this version, expected kv-latent"),
+                   {{"method", v1::Method_Name(spec.method())}});
 }
 
 void CheckFields(const v1::JobSpec& spec, Findings& findings) {
@@ -202,7 +213,7 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   CheckRange(findings, "spec.calibration.sequences", calibration.sequences(), 0, kMaxSequences);
   if (!IsFisher(spec.factorization()) && calibration.labels() == v1::FISHER_LABELS_TEXT)
     findings.Add(kInvalidField, "spec.calibration.labels",
-                 "is FISHER_LABELS_TEXT, expected none without PRECONDITIONER_FISHER");
+                 absl::StrCat("is text, expected none", WithPreconditioner(spec.factorization())));
   CheckEnum(findings, "spec.calibration.labels", calibration.labels(),
             v1::FisherLabels_IsValid(calibration.labels()));
   CheckRange(findings, "spec.calibration.sequence_length", calibration.sequence_length(), 0,
@@ -223,8 +234,7 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   CheckEnum(findings, "spec.dtype", spec.dtype(), v1::DataType_IsValid(spec.dtype()));
   if (spec.dtype() == v1::DATA_TYPE_FLOAT16)
     findings.Add(kInvalidField, "spec.dtype",
-                 "is DATA_TYPE_FLOAT16, expected DATA_TYPE_BFLOAT16 or DATA_TYPE_FLOAT32: float16 "
-                 "is for output only");
+                 "is float16, expected bfloat16 or float32: float16 is for output only");
   if (!DeviceIsKnown(spec.device()))
     findings.Add(kInvalidField, "spec.device",
                  absl::StrCat("is \"", spec.device().substr(0, 40),

@@ -15,6 +15,7 @@
 #include "checkpoint/estimate.h"
 #include "checkpoint/kv_budget.h"
 #include "checkpoint/tokenizer_file.h"
+#include "proto/enum_text.h"
 
 namespace latentforge::service {
 namespace {
@@ -193,9 +194,10 @@ void CheckRankProfile(const v1::JobSpec& spec, const checkpoint::ModelConfig& co
   // A layout that is asked for is checked with the fields.
   if (joint && spec.factorization().latent() != v1::LATENT_LAYOUT_JOINT &&
       !IsFisher(spec.factorization()))
-    findings.Add("INVALID_FIELD", absl::StrCat(kField, "[0].rank_kv"),
-                 absl::StrCat("is ", layers[0].rank_kv(), ", expected rank_k and rank_v with ",
-                              v1::Preconditioner_Name(spec.factorization().preconditioner())));
+    findings.Add(
+        "INVALID_FIELD", absl::StrCat(kField, "[0].rank_kv"),
+        absl::StrCat("is ", layers[0].rank_kv(), ", expected rank_k and rank_v with ",
+                     "preconditioner ", ShortEnumName(spec.factorization().preconditioner())));
   double total = 0;
   for (int i = 0; i < layers.size(); ++i) {
     const v1::LayerRank& layer = layers[i];

@@ -137,7 +137,7 @@ TEST_F(JobsTest, OnlyEndedJobsAreDeleted) {
   request.set_name(job);
   const absl::Status early = jobs_->Delete(request).status();
   EXPECT_EQ(early.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(early.message()), HasSubstr("JOB_STATE_QUEUED"));
+  EXPECT_THAT(std::string(early.message()), HasSubstr("is queued, expected a job that has ended"));
   Cancel(job);
   EXPECT_TRUE(jobs_->Delete(request).ok());
   EXPECT_EQ(ReasonOf(jobs_->Delete(request).status()), kJobNotFound);

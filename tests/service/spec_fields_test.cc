@@ -55,7 +55,7 @@ TEST_F(SpecFieldsTest, MethodsThatDoNotRunAreUnimplemented) {
   const absl::Status status = Check(spec).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(ReasonOf(status), "METHOD_NOT_SUPPORTED");
-  EXPECT_THAT(std::string(status.message()), HasSubstr("METHOD_FULL_MLA"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("method is full-mla"));
   spec.set_method(static_cast<v1::Method>(99));
   ExpectRefused(spec, kInvalidField, {"spec.method", "99"});
 }
@@ -70,11 +70,12 @@ TEST_F(SpecFieldsTest, SettingsThatDoNotGoTogetherAreRefused) {
     return spec;
   };
   ExpectRefused(with(v1::PRECONDITIONER_IDENTITY, v1::RANK_ALLOCATION_GLOBAL, {}), kInvalidField,
-                {"allocation", "without PRECONDITIONER_FISHER"});
+                {"allocation", "is global, expected uniform, care, care-code or profile",
+                 "with preconditioner identity"});
   ExpectRefused(with(v1::PRECONDITIONER_IDENTITY, {}, v1::LATENT_LAYOUT_JOINT), kInvalidField,
-                {"latent", "LATENT_LAYOUT_SEPARATE"});
+                {"latent", "is joint, expected separate with preconditioner identity"});
   ExpectRefused(with({}, v1::RANK_ALLOCATION_CARE, v1::LATENT_LAYOUT_JOINT), kInvalidField,
-                {"allocation", "with a joint latent"});
+                {"allocation", "is care, expected global or uniform with a joint latent"});
   const auto care = Check(with(v1::PRECONDITIONER_ROOT_COVARIANCE, {}, {}));
   ASSERT_TRUE(care.ok()) << care.status();
   EXPECT_EQ(care->spec.factorization().allocation(), v1::RANK_ALLOCATION_UNIFORM);
@@ -86,7 +87,7 @@ TEST_F(SpecFieldsTest, SettingsThatDoNotGoTogetherAreRefused) {
   for (const double weight : {0.0, kDefaultSinkWeight, 0.5}) {
     sink = with(v1::PRECONDITIONER_ROOT_COVARIANCE, {}, {});
     sink.mutable_factorization()->set_sink_weight(weight);
-    ExpectRefused(sink, kInvalidField, {"sink_weight", "none without PRECONDITIONER_FISHER"});
+    ExpectRefused(sink, kInvalidField, {"sink_weight", "none with preconditioner root-covariance"});
   }
   EXPECT_FALSE(care->spec.factorization().has_sink_weight());
   EXPECT_TRUE(Check(care->spec).ok()) << "a job's specification can be submitted again";
@@ -107,7 +108,8 @@ TEST_F(SpecFieldsTest, APerplexityRatioStandsForABudget) {
   }
   spec.mutable_budget()->set_max_perplexity_ratio(1.05);
   spec.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_IDENTITY);
-  ExpectRefused(spec, kInvalidField, {"max_perplexity_ratio", "PRECONDITIONER_FISHER"});
+  ExpectRefused(spec, kInvalidField,
+                {"max_perplexity_ratio", "is 1.05, expected none with preconditioner identity"});
 }
 
 TEST_F(SpecFieldsTest, HealingGetsDefaultsAndCostsTimeAndMemory) {

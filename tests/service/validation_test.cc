@@ -214,7 +214,8 @@ TEST_F(ValidationTest, RankProfilesMustFitModelAndBudget) {
   profile.mutable_layers()->RemoveLast();
   ExpectRefused(spec, "RANK_OUT_OF_RANGE", {"entries"});
   spec.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_CARE);
-  ExpectRefused(spec, kInvalidField, {"allocation", "RANK_ALLOCATION_CARE"});
+  ExpectRefused(spec, kInvalidField,
+                {"allocation", "is care, expected profile with a rank profile"});
 }
 
 TEST_F(ValidationTest, JointRanksGoUpToTwiceTheWidth) {
@@ -246,7 +247,7 @@ TEST_F(ValidationTest, JointRanksNeedTheFisherInformation) {
     layer.set_layer(i);
     layer.set_rank_kv(1);
   }
-  ExpectRefused(spec, kInvalidField, {"layers[0].rank_kv", "PRECONDITIONER_IDENTITY"});
+  ExpectRefused(spec, kInvalidField, {"layers[0].rank_kv", "preconditioner identity"});
   spec.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_FISHER);
   EXPECT_TRUE(Check(spec).ok()) << Check(spec).status();
 }

@@ -72,16 +72,16 @@ absl::Status CheckRanks(const JobSpec& spec, const checkpoint::ModelConfig& conf
 absl::Status CheckLabels(const JobSpec& spec) {
   if (spec.labels != calibrate::FisherLabels::kText) return absl::OkStatus();
   if (!spec.factorization.loss_aware) {
-    return WithReason(absl::InvalidArgumentError(
-                          "calibration: labels is FISHER_LABELS_TEXT, expected none without "
-                          "PRECONDITIONER_FISHER"),
-                      "INVALID_SPEC");
+    return WithReason(
+        absl::InvalidArgumentError(
+            "calibration: labels is text, expected none without preconditioner fisher"),
+        "INVALID_SPEC");
   }
   if (spec.sequence_length > 1) return absl::OkStatus();
-  return WithReason(absl::InvalidArgumentError(absl::StrCat(
-                        "calibration: sequenceLength is ", spec.sequence_length,
-                        ", expected at least 2 with FISHER_LABELS_TEXT: the last token of a "
-                        "sequence has no next one")),
+  return WithReason(absl::InvalidArgumentError(
+                        absl::StrCat("calibration: sequenceLength is ", spec.sequence_length,
+                                     ", expected at least 2 with labels text: the last token of a "
+                                     "sequence has no next one")),
                     "INVALID_SPEC");
 }
 

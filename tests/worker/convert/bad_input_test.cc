@@ -126,7 +126,7 @@ const Case kCases[] = {
        job.spec["calibration"]["labels"] = "FISHER_LABELS_TEXT";
        job.spec["calibration"]["sequenceLength"] = 1;
      }},
-    {"text_labels_without_fisher", "INVALID_SPEC", "labels is FISHER_LABELS_TEXT",
+    {"text_labels_without_fisher", "INVALID_SPEC", "labels is text",
      [](TinyJob& job) {
        job.spec["calibration"]["labels"] = "FISHER_LABELS_TEXT";
        job.spec["factorization"] = {{"preconditioner", "PRECONDITIONER_IDENTITY"}};
