@@ -13,14 +13,27 @@ struct Row {
 
 constexpr Row kAdvice[] = {
     {"ALREADY_CONVERTED", "give the original checkpoint"},
+    {"ARTIFACT_CORRUPT", "run it again; if it fails again, check the disk of the output"},
+    {"ATTEMPT_STOPPED", "look into the worker's log"},
+    {"BAD_NAME", "latentforge job list shows the names of jobs"},
+    {"BAD_PAGE_TOKEN", "start at the first page: leave --page-token out"},
+    {"BAD_URI", "give the path of a file or folder that the server can see"},
     {"BUDGET_OUT_OF_RANGE",
      "give --kv-budget or --max-perplexity-ratio within its limits; latentforge model inspect "
      "MODEL shows budgets"},
+    {"CHECKPOINT_CORRUPT", "run it again; if it fails again, check the disk of the work folder"},
+    {"CHILD_DIED", "read the log that the message names; the same command goes on"},
     {"CONCURRENT_TRANSITION", "repeat the command"},
     {"CONVERSION_RUNNING", "wait for the other run, or stop it with Ctrl-C"},
     {"CORPUS_NOT_READABLE", "name a text file that can be read where the computation runs"},
+    {"DEADLINE_TOO_LONG", "give a shorter --deadline"},
     {"DEVICE_UNAVAILABLE", "leave --device out, or name one that the worker has"},
+    {"DRAINING", "repeat the command when the server's successor is there"},
+    {"EVENT_STREAM_INVALID", "install worker and compute process of one version"},
     {"GPU_OUT_OF_MEMORY", "use --device cpu, or shorter sequences: --sequence-length"},
+    {"INTERNAL", "try again; if it fails again, report it with this message"},
+    {"INTERRUPTED", "run the command again"},
+    {"INVALID_SPEC", "correct what the message names"},
     {"JOB_CANCELLED", "submit it again if it is still wanted"},
     {"JOB_DEADLINE", "raise --deadline, or make the job smaller: --calibration-sequences"},
     {"JOB_NOT_ENDED", "latentforge job cancel JOB, and wait for its end"},
@@ -31,6 +44,8 @@ constexpr Row kAdvice[] = {
     {"MALFORMED_CORPUS", "save the text as UTF-8; JSON lines need the field that holds the text"},
     {"MALFORMED_SAFETENSORS", "download the weights again"},
     {"MALFORMED_TOKENIZER", "download tokenizer.json again"},
+    {"METHOD_NOT_SUPPORTED", "leave --method out"},
+    {"NUMERICAL_FAILURE", "try --dtype float32, or other calibration text"},
     {"OUTPUT_DISK_FULL", "free disk space, or choose another --out"},
     {"OUTPUT_IN_USE", "choose another --out, or wait for the job that writes there"},
     {"OUTPUT_NOT_EMPTY", "choose another --out, or remove the folder; nothing is overwritten"},
@@ -41,27 +56,36 @@ constexpr Row kAdvice[] = {
     {"QUALITY_GATE_FAILED",
      "read the report, then raise --kv-budget or --quality-gate, or add --heal"},
     {"RANK_OUT_OF_RANGE", "latentforge model inspect MODEL shows widths and budgets"},
+    {"REPORT_REFUSED", "look into the logs of server and worker"},
     {"REQUEST_ID_REUSED", "use another --request-id for another job"},
     {"SCRATCH_FULL",
      "free disk space, or choose another folder: --work-dir, or the worker's --scratch"},
     {"SCRATCH_NOT_WRITABLE", "give the worker a folder that it may write: --scratch"},
     {"SCRATCH_UNUSABLE", "give the worker a folder that it may write: --scratch"},
+    {"SEQUENCE_AHEAD", "give a lower --from-sequence"},
+    {"SERVER_UNREACHABLE",
+     "start latentforge-server, or name another server: --server, LATENTFORGE_SERVER"},
     {"SOURCE_CORRUPT", "download the weights again"},
     {"SOURCE_NOT_READABLE",
      "name the folder that holds config.json, *.safetensors and tokenizer.json"},
     {"STORE_BUSY", "repeat the command"},
+    {"STORE_CONFLICT", "repeat the command"},
     {"STORE_CORRUPT", "restore the server's database from a back-up"},
+    {"STORE_FAILED", "look into the server's log"},
     {"STORE_FULL", "free disk space, delete jobs, or raise the server's --database-max-bytes"},
     {"STORE_UNWRITABLE", "let the server write its --database"},
     {"TOO_FEW_TOKENS",
      "give more text, or ask for fewer sequences or windows; --help names the flags"},
     {"TOO_MANY_WATCHES", "close watches, or raise the server's --max-watches"},
+    {"UNKNOWN", "look into the worker's log"},
     {"UNSUPPORTED_ARCHITECTURE", "latentforge model inspect MODEL shows what was read"},
     {"VERSION_MISMATCH", "install the same version of server and worker"},
+    {"WAIT_TIMED_OUT", "watch the job again: latentforge job watch JOB"},
     {"WORKER_CRASHED", "look into the worker's log"},
     {"WORKER_LOST", "look whether the worker was killed or its machine is away"},
     {"WORKER_MISCONFIGURED", "look into the worker's log, and install it in full"},
     {"WORKER_NAME_TAKEN", "start the worker with another --name"},
+    {"WORK_DIR_IN_USE", "wait for the other process that works in the folder"},
 };
 
 // Longer prefixes before shorter ones.
@@ -122,6 +146,32 @@ std::string AdviceOn(absl::string_view reason) {
     if (row.key == reason) return std::string(row.value);
   }
   return "";
+}
+
+std::string AdviceOn(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+      return "";  // what helps depends on the command
+    case absl::StatusCode::kNotFound:
+      return "look whether the file or name in the message is right";
+    case absl::StatusCode::kAlreadyExists:
+      return "choose another name, or remove what is there";
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
+      return "ask who runs it for the right that the message names";
+    case absl::StatusCode::kResourceExhausted:
+      return "free the resource that the message names";
+    case absl::StatusCode::kUnimplemented:
+      return "look whether --server names a latentforge-server of this version";
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+      return "repeat the command";
+    default:
+      return AdviceOn("INTERNAL");
+  }
 }
 
 std::string FlagOfField(absl::string_view field) {

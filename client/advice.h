@@ -3,13 +3,18 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace latentforge::client {
 
-// One sentence on what to do about a reason; docs/errors.md lists all reasons. Empty
-// where the message says it, or where nothing can be done.
+// One sentence on what to do about a reason; docs/errors.md lists all reasons. Empty for
+// reasons that are not known here.
 std::string AdviceOn(absl::string_view reason);
+
+// The same about an error that has no more than a code. Empty for wrong usage: the
+// command's help is what helps.
+std::string AdviceOn(absl::StatusCode code);
 
 // The flag or argument that sets a field of a request: "--out" of "spec.output.uri".
 // A field without a flag stays as it is, without "spec.".

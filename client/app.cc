@@ -53,10 +53,9 @@ void Report(const absl::Status& status, bool json, const CommandContext& context
   context.terminal.Write(json ? RenderErrorJson(complete) : RenderErrorText(complete));
 }
 
-// A wrong flag that only the command itself could see.
+// A wrong flag that only the command itself, or the server, could see.
 absl::Status WithHelp(const absl::Status& status, const CLI::App& app) {
-  const bool usage = ExitCodeOf(status) == kExitUsage && ReasonOf(status).empty();
-  if (!usage || !NextStepOf(status).empty()) return status;
+  if (ExitCodeOf(status) != kExitUsage || !NextStepOf(status).empty()) return status;
   return WithNextStep(status, absl::StrCat(CommandPath(InnermostCommand(app)), " --help"));
 }
 

@@ -96,8 +96,11 @@ int ExitCodeOf(const absl::Status& status) {
 std::string ReasonOf(const absl::Status& status) { return PayloadOf(status, kReasonUrl); }
 
 std::string NextStepOf(const absl::Status& status) {
+  if (status.ok()) return "";
   const std::string next = PayloadOf(status, kNextStepUrl);
-  return next.empty() && !status.ok() ? AdviceOn(ReasonOrGeneral(status)) : next;
+  if (!next.empty()) return next;
+  const std::string advice = AdviceOn(ReasonOrGeneral(status));
+  return advice.empty() ? AdviceOn(status.code()) : advice;
 }
 
 std::vector<FieldViolation> ViolationsOf(const absl::Status& status) {

@@ -30,7 +30,7 @@ absl::Status WithExitCode(absl::Status status, ExitCode code);
 int ExitCodeOf(const absl::Status& status);
 
 // What an error carries; empty when it carries none. The next step is the advice on
-// its reason (client/advice.h) where nobody gave one.
+// its reason or code (client/advice.h) where nobody gave one.
 std::string ReasonOf(const absl::Status& status);
 std::string NextStepOf(const absl::Status& status);
 std::vector<FieldViolation> ViolationsOf(const absl::Status& status);

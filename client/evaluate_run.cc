@@ -109,9 +109,8 @@ absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& c
   for (const auto& [flag, path] :
        {std::pair<const char*, std::string>{"MODEL", options.model}, {"--text", options.text}}) {
     if (!context.files.exists(context.files.current_folder / path)) {
-      return WithReason(
-          absl::NotFoundError(absl::StrCat(flag, " ", path, ": no such file or folder")),
-          flag[0] == 'M' ? "SOURCE_NOT_READABLE" : "CORPUS_NOT_READABLE");
+      return WithReason(absl::NotFoundError(absl::StrCat(flag, ": ", path, " does not exist")),
+                        flag[0] == 'M' ? "SOURCE_NOT_READABLE" : "CORPUS_NOT_READABLE");
     }
   }
   LF_ASSIGN_OR_RETURN(const std::unique_ptr<ChildProcess> child,

@@ -20,7 +20,7 @@ constexpr ExitCodeText kTexts[] = {
     {kExitJobCancelled, "the job ended CANCELLED"},
     {kExitNotFound, "a job, file or folder was not found or cannot be read"},
     {kExitConflict, "conflict: it exists already, or its state does not allow this"},
-    {kExitWaitTimedOut, "the wait timed out; the job still runs"},
+    {kExitWaitTimedOut, "the wait timed out; the job goes on"},
     {kExitUnavailable, "the server cannot be reached, or did not answer in time"},
     {kExitInterrupted, "interrupted by Ctrl-C or SIGTERM"},
 };

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "client/advice.h"
 #include "client/error.h"
 #include "client/job_tracker.h"
 #include "client/text_format.h"
@@ -65,7 +66,8 @@ absl::Status Outcome(const v1::Job& job, absl::string_view subject, absl::string
       absl::Status status(CodeOf(error),
                           absl::StrCat(subject, " failed: ", Printable(error.message())));
       status = WithReason(status, error.reason());
-      if (NextStepOf(status).empty()) {
+      // A reason of a newer server: its class says something.
+      if (AdviceOn(error.reason()).empty()) {
         status = WithNextStep(status, NextStepAfter(error.error_class(), again));
       }
       return WithExitCode(status, kExitJobFailed);

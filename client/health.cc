@@ -32,6 +32,21 @@ std::string Bytes(const grpc::ByteBuffer& buffer) {
   return bytes;
 }
 
+absl::Status Explain(const absl::Status& status, const std::string& address,
+                     const std::string& service) {
+  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
+    return WithReason(Annotate(status, absl::StrCat("server ", address, " did not answer")),
+                      "SERVER_UNREACHABLE");
+  }
+  if (absl::IsNotFound(status) && !service.empty()) {
+    return WithNextStep(
+        absl::NotFoundError(absl::StrCat("--service is \"", service, "\", which server ", address,
+                                         " does not have")),
+        "leave --service out, or name latentforge.v1.JobService or latentforge.v1.WorkerService");
+  }
+  return Annotate(status, absl::StrCat("server ", address));
+}
+
 }  // namespace
 
 std::string EncodeHealthRequest(const std::string& service) {
@@ -73,12 +88,7 @@ absl::StatusOr<std::string> CheckHealth(const std::string& address, const std::s
   const grpc::Status status =
       grpc::internal::BlockingUnaryCall(channel.get(), method, &context, request, &response);
   if (!status.ok()) {
-    const bool away = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
-                      status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
-    return WithNextStep(
-        WithReason(Annotate(FromRpcStatus(status), absl::StrCat("server ", address)),
-                   away ? "SERVER_UNREACHABLE" : ""),
-        "start latentforge-server, or name another server with --server or LATENTFORGE_SERVER");
+    return Explain(FromRpcStatus(status), address, service);
   }
   LF_ASSIGN_OR_RETURN(const int value, DecodeHealthResponse(Bytes(response)));
   const char* const names[] = {"UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"};

@@ -22,7 +22,7 @@ absl::StatusOr<v1::JobFilter> Filter(const ListJobsOptions& options) {
     const size_t equals = label.find('=');
     if (equals == std::string::npos || equals == 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--label ", label, ": expected KEY=VALUE, such as team=search"));
+          absl::StrCat("--label is \"", label, "\", expected KEY=VALUE, such as team=search"));
     }
     (*filter.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
   }

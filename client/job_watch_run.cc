@@ -14,6 +14,7 @@
 #include "client/interrupt.h"
 #include "client/job_run.h"
 #include "client/output.h"
+#include "client/progress_text.h"
 #include "client/result_table.h"
 
 namespace latentforge::client {
@@ -35,20 +36,20 @@ void PrintMessage(const v1::WatchJobResponse& message) {
   if (line.ok()) PrintOutput(*line).IgnoreError();  // a reader that left ends us by its exit
 }
 
-// The job still runs: why we stop watching, and how to watch again.
-absl::Status Detached(FollowEnd end, const std::string& job, const std::string& address) {
-  const std::string again =
-      absl::StrCat("latentforge job watch ", job, " --server ", ShellWord(address));
-  if (end == FollowEnd::kTimedOut) {
-    return WithNextStep(WithExitCode(absl::DeadlineExceededError(absl::StrCat(
-                                         "the time to wait is over; ", job, " still runs")),
-                                     kExitWaitTimedOut),
-                        again);
-  }
+// The job goes on: why we stop watching, and how to watch again.
+absl::Status Detached(const FollowResult& result, const std::string& job,
+                      const std::string& address) {
+  const bool late = result.end == FollowEnd::kTimedOut;
+  const std::string state = result.job.name().empty()
+                                ? absl::StrCat("server ", address, " has not answered")
+                                : absl::StrCat(job, " is ", StateText(result.job.status().state()));
+  const std::string message =
+      absl::StrCat(late ? "the time to wait is over; " : "stopped watching; ", state);
+  const absl::Status status =
+      late ? WithExitCode(absl::DeadlineExceededError(message), kExitWaitTimedOut)
+           : WithExitCode(absl::CancelledError(message), kExitInterrupted);
   return WithNextStep(
-      WithExitCode(absl::CancelledError(absl::StrCat("stopped watching; ", job, " still runs")),
-                   kExitInterrupted),
-      again);
+      status, absl::StrCat("latentforge job watch ", job, " --server ", ShellWord(address)));
 }
 
 }  // namespace
@@ -69,7 +70,7 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
   const absl::StatusOr<FollowResult> result = FollowJob(client, context.clock, name, *view, follow);
   view->Finish();
   if (!result.ok()) return result.status();
-  if (result->end != FollowEnd::kJobEnded) return Detached(result->end, name, address);
+  if (result->end != FollowEnd::kJobEnded) return Detached(*result, name, address);
   LF_RETURN_IF_ERROR(JobOutcome(result->job));
   if (events) return absl::OkStatus();
   if (format == OutputFormat::kTable)

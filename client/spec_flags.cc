@@ -182,7 +182,7 @@ absl::Status ApplyLabels(const SpecFlags& flags, JobDraft* draft) {
     const size_t equals = label.find('=');
     if (equals == std::string::npos || equals == 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--label ", label, ": expected KEY=VALUE, such as team=search"));
+          absl::StrCat("--label is \"", label, "\", expected KEY=VALUE, such as team=search"));
     }
     draft->labels[label.substr(0, equals)] = label.substr(equals + 1);
   }
@@ -245,7 +245,7 @@ absl::Status CheckComplete(const v1::JobSpec& spec) {
 absl::Status CheckInput(absl::string_view flag, const std::string& uri, const FileAccess& files) {
   LF_ASSIGN_OR_RETURN(const std::filesystem::path path, PathFromUri(uri));
   if (files.exists(path)) return absl::OkStatus();
-  return absl::NotFoundError(absl::StrCat(flag, " ", path.string(), ": no such file or folder"));
+  return absl::NotFoundError(absl::StrCat(flag, ": ", path.string(), " does not exist"));
 }
 
 }  // namespace
@@ -286,8 +286,8 @@ absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view flag, absl::str
   // "file:/text" has a colon that is no weight's.
   if (!is_number && !files.exists(files.current_folder / path)) return WeightedFile{whole, 0};
   if (!is_number || !std::isfinite(weight) || weight <= 0) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, " ", text, ": weight is \"", weight_text,
-                                                   "\", expected a positive number"));
+    return absl::InvalidArgumentError(absl::StrCat(flag, " is \"", text, "\", with the weight \"",
+                                                   weight_text, "\", expected a positive number"));
   }
   return WeightedFile{path, weight};
 }

@@ -2,7 +2,7 @@
 
 Include arrows between folders, which folders may see gRPC and LibTorch, `using
 namespace` in headers, exceptions, bare new and delete, file lengths, unfinished work; and
-that docs/errors.md explains every reason that an error can have.
+that docs/errors.md explains every reason that an error can have, and client/advice.cc says what to do about it.
 """
 
 import pathlib
@@ -43,6 +43,11 @@ NO_REASON = re.compile(
     r"F\d_|(LC|XDG|OMP|ONEDNN|LRU|GOMP)_|(NO_COLOR|NOT_FOUND|NOT_SERVING|SERVICE_UNKNOWN|LATENTFORGE_SERVER)$")
 REASONS_OF_METHODS = ("METHOD_NOT_SUPPORTED",)
 REASON_FILE = pathlib.Path("docs/errors.md")
+# A reason, and what to do about it.
+REASON_ROW = re.compile(r"^\| `([A-Z_0-9]+)` \|.*\| ([^|]+) \|$", re.MULTILINE)
+# What the client tells itself, and reasons that only logs show.
+ADVICE_FILE = "client/advice.cc"
+NO_ADVICE = re.compile(r"`latentforge COMMAND --help`|nothing|report it")
 
 COMMENT_OR_STRING = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'', re.DOTALL)
@@ -107,18 +112,20 @@ def reasons_in(text):
 
 
 def reason_errors(sources):
-    """Reasons that the program gives and the documentation lacks, and the other way round."""
-    documented = set(re.findall(r"^\| `([A-Z_0-9]+)` \|", REASON_FILE.read_text(encoding="utf-8"), re.MULTILINE))
+    """Reasons that the program gives and the documentation lacks, the other way round, and those without advice."""
+    documented = dict(REASON_ROW.findall(REASON_FILE.read_text(encoding="utf-8")))
     given = {}
     for path, text in sources.items():
         if not path.startswith(("tests/", "bench/")):
             given |= {name: path for name in reasons_in(text)}
-    for name in sorted(set(given) - documented):
+    for name in sorted(given.keys() - documented.keys()):
         yield f"{given[name]}: gives the reason {name}, which {REASON_FILE} does not explain"
     everything = "".join(text for path, text in sources.items() if not path.startswith("tests/"))
     for name in sorted(documented):
         if f'"{name}"' not in everything:
             yield f"{REASON_FILE}: explains {name}, which nothing gives"
+        if f'"{name}"' not in sources[ADVICE_FILE] and not NO_ADVICE.fullmatch(documented[name]):
+            yield f"{ADVICE_FILE}: has no advice on {name}: {documented[name]}"
 
 
 def main():

@@ -1,6 +1,7 @@
 #include "service/errors.h"
 
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/rpc/error_details.pb.h"
@@ -32,7 +33,8 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::st
 }
 
 absl::Status MakeFieldError(absl::string_view reason, const std::vector<FieldViolation>& violations,
-                            const std::map<std::string, std::string>& metadata) {
+                            const std::map<std::string, std::string>& metadata,
+                            absl::StatusCode code) {
   google::rpc::BadRequest request;
   for (const FieldViolation& violation : violations) {
     auto* added = request.add_field_violations();
@@ -41,11 +43,13 @@ absl::Status MakeFieldError(absl::string_view reason, const std::vector<FieldVio
   }
   const std::string message =
       absl::StrJoin(violations, "; ", [](std::string* out, const FieldViolation& violation) {
-        absl::StrAppend(out, violation.field, ": ", violation.description);
+        const bool goes_on = absl::StartsWith(violation.description, "is ") ||
+                             absl::StartsWith(violation.description, "has ");
+        absl::StrAppend(out, violation.field, goes_on ? " " : ": ", violation.description);
       });
   std::map<std::string, std::string> all = metadata;
   if (!violations.empty()) all.emplace("field", violations.front().field);
-  absl::Status status = MakeError(absl::StatusCode::kInvalidArgument, reason, message, all);
+  absl::Status status = MakeError(code, reason, message, all);
   Attach(status, request);
   return status;
 }

@@ -25,6 +25,8 @@ inline constexpr char kOutputInUse[] = "OUTPUT_IN_USE";
 inline constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
 inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";
 
+// The description goes on after the name of the field ("is 2, expected 1", "has 70
+// bytes"), or is a sentence of its own ("/a does not exist").
 struct FieldViolation {
   std::string field;
   std::string description;
@@ -35,10 +37,11 @@ struct FieldViolation {
 absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message,
                        const std::map<std::string, std::string>& metadata = {});
 
-// INVALID_ARGUMENT with a BadRequest that lists every violation; the message
-// repeats them. `violations` is not empty.
+// A status with a BadRequest that lists every violation; the message repeats them.
+// `violations` is not empty.
 absl::Status MakeFieldError(absl::string_view reason, const std::vector<FieldViolation>& violations,
-                            const std::map<std::string, std::string>& metadata = {});
+                            const std::map<std::string, std::string>& metadata = {},
+                            absl::StatusCode code = absl::StatusCode::kInvalidArgument);
 
 // Adds google.rpc.RetryInfo.
 absl::Status WithRetryDelay(absl::Status status, absl::Duration delay);

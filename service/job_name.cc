@@ -19,8 +19,9 @@ absl::StatusOr<std::string> ParseJobName(absl::string_view name, absl::string_vi
                     });
   if (fine) return std::string(id);
   return MakeFieldError(
-      "BAD_NAME", {{std::string(field),
-                    absl::StrCat("is \"", name.substr(0, 80), "\", expected \"jobs/{id}\"")}});
+      "BAD_NAME",
+      {{std::string(field), absl::StrCat("is \"", name.substr(0, 80),
+                                         "\", expected jobs/ID of a to z, 0 to 9 and \"-\"")}});
 }
 
 std::string JobName(absl::string_view id) { return absl::StrCat("jobs/", id); }

@@ -92,8 +92,9 @@ absl::StatusOr<std::optional<v1::CreateJobResponse>> Jobs::FindRepeated(
   if (known->digest != digest) {
     return MakeFieldError(
         kRequestIdReused,
-        {{"request_id", absl::StrCat(request.request_id(), " was used for ", JobName(known->job_id),
-                                     " with another body")}},
+        {{"request_id",
+          absl::StrCat("is \"", request.request_id(), "\", which belongs to ",
+                       JobName(known->job_id), " with another specification, expected a new one")}},
         {{"job", JobName(known->job_id)}});
   }
   LF_ASSIGN_OR_RETURN(JobRecord record, engine_.store().Get(known->job_id));

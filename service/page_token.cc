@@ -39,7 +39,9 @@ absl::StatusOr<std::string> PageTokenCodec::Decode(absl::string_view token,
   }
   return MakeFieldError(
       "BAD_PAGE_TOKEN",
-      {{"page_token", "is not the next_page_token of an earlier call with the same filter"}});
+      {{"page_token", absl::StrCat("is \"", token.substr(0, 80),
+                                   "\", expected the next_page_token of an earlier page of the "
+                                   "same list")}});
 }
 
 }  // namespace latentforge::service

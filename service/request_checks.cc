@@ -38,11 +38,12 @@ absl::Status CheckCreateRequest(const v1::CreateJobRequest& request) {
                                                  " entries, expected at most ", kMaxLabels)});
   for (const auto& [key, value] : request.labels()) {
     if (key.empty() || key.size() > kMaxLabelBytes)
-      violations.push_back({"labels", absl::StrCat("key \"", key.substr(0, 80), "\" has ",
-                                                   key.size(), " bytes, expected 1 to 63")});
+      violations.push_back({"labels", absl::StrCat("has a key of ", key.size(), " bytes, \"",
+                                                   key.substr(0, 80), "\", expected 1 to 63")});
     if (value.size() > kMaxLabelBytes)
       violations.push_back({absl::StrCat("labels.", key.substr(0, 80)),
-                            absl::StrCat("has ", value.size(), " bytes, expected at most 63")});
+                            absl::StrCat("has a value of ", value.size(), " bytes for \"",
+                                         key.substr(0, 80), "\", expected at most 63")});
   }
   return Result(violations);
 }
@@ -51,7 +52,8 @@ absl::Status CheckFilter(const v1::JobFilter& filter) {
   std::vector<FieldViolation> violations;
   for (const int state : filter.states()) {
     if (state == v1::JOB_STATE_UNSPECIFIED || !v1::JobState_IsValid(state))
-      violations.push_back({"filter.states", absl::StrCat("has ", state, ", expected a JobState")});
+      violations.push_back({"filter.states", absl::StrCat("has the state ", state,
+                                                          ", expected a number that has a name")});
   }
   if (filter.labels_size() > kMaxLabels)
     violations.push_back(
@@ -79,7 +81,8 @@ absl::Status CheckAcquireRequest(const v1::AcquireLeaseRequest& request,
         {"worker.devices",
          absl::StrCat("has ", worker.devices_size(), " entries, expected at most ", kMaxDevices)});
   if (request.wait().seconds() < 0 || request.wait().nanos() < 0)
-    violations.push_back({"wait", "is negative"});
+    violations.push_back(
+        {"wait", absl::StrCat("is ", request.wait().seconds(), " s, expected 0 or more")});
   LF_RETURN_IF_ERROR(Result(violations));
   if (MinorVersion(worker.version()) == MinorVersion(server_version)) return absl::OkStatus();
   return MakeError(

@@ -34,8 +34,9 @@ void CheckRange(Findings& findings, absl::string_view field, T value, T min, T m
 template <typename Enum>
 void CheckEnum(Findings& findings, absl::string_view field, Enum value, bool known) {
   if (!known)
-    findings.Add(kInvalidField, field,
-                 absl::StrCat("is ", static_cast<int>(value), ", which has no name"));
+    findings.Add(
+        kInvalidField, field,
+        absl::StrCat("is ", static_cast<int>(value), ", expected a number that has a name"));
 }
 
 void CheckCorpus(const v1::CorpusSpec& corpus, const std::string& field, Findings& findings) {
@@ -166,7 +167,8 @@ void CheckDeadline(const v1::JobSpec& spec, Findings& findings) {
   if (!spec.has_deadline()) return;
   const absl::Duration deadline = FromProto(spec.deadline());
   if (deadline < absl::Seconds(1))
-    findings.Add(kInvalidField, "spec.deadline", "is below one second");
+    findings.Add(kInvalidField, "spec.deadline",
+                 absl::StrCat("is ", absl::FormatDuration(deadline), ", expected at least 1s"));
   if (deadline > kMaxDeadline)
     findings.Add("DEADLINE_TOO_LONG", "spec.deadline",
                  absl::StrCat("is ", absl::FormatDuration(deadline), ", expected at most ",

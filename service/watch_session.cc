@@ -22,11 +22,13 @@ absl::StatusOr<int64_t> StartAfter(const v1::WatchJobRequest& request, int64_t l
         {{"from_sequence", absl::StrCat("is ", request.from_sequence(), ", expected 0 or more")}});
   }
   if (request.from_sequence() > last) {
-    return MakeError(absl::StatusCode::kOutOfRange, "SEQUENCE_AHEAD",
-                     absl::StrCat("from_sequence is ", request.from_sequence(), ", ",
-                                  request.name(), " has events up to ", last),
-                     {{"from_sequence", absl::StrCat(request.from_sequence())},
-                      {"last_sequence", absl::StrCat(last)}});
+    return MakeFieldError(
+        "SEQUENCE_AHEAD",
+        {{"from_sequence", absl::StrCat("is ", request.from_sequence(), ", expected at most ", last,
+                                        ", the last event of ", request.name())}},
+        {{"from_sequence", absl::StrCat(request.from_sequence())},
+         {"last_sequence", absl::StrCat(last)}},
+        absl::StatusCode::kOutOfRange);
   }
   return request.from_sequence();
 }

@@ -60,8 +60,20 @@ TEST(ErrorTest, OneViolationIsSaidOnceAndTheReasonGivesAdvice) {
 TEST(ErrorTest, EveryErrorHasAReason) {
   EXPECT_EQ(RenderErrorText(absl::InvalidArgumentError("--x is 1")), "error: --x is 1 [USAGE]\n");
   EXPECT_EQ(RenderErrorText(WithExitCode(absl::DeadlineExceededError("late"), kExitWaitTimedOut)),
-            "error: late [WAIT_TIMED_OUT]\n");
-  EXPECT_EQ(RenderErrorText(absl::NotFoundError("none")), "error: none [NOT_FOUND]\n");
+            "error: late [WAIT_TIMED_OUT]\n"
+            "next: watch the job again: latentforge job watch JOB\n");
+  EXPECT_EQ(RenderErrorText(absl::NotFoundError("none")),
+            "error: none [NOT_FOUND]\n"
+            "next: look whether the file or name in the message is right\n");
+}
+
+TEST(ErrorTest, EveryErrorButWrongUsageSaysWhatToDo) {
+  for (int code = 1; code <= 16; ++code) {
+    const absl::Status status(static_cast<absl::StatusCode>(code), "x");
+    EXPECT_EQ(NextStepOf(status).empty(), ExitCodeOf(status) == kExitUsage) << status;
+    // A reason that only a newer server knows.
+    EXPECT_EQ(NextStepOf(WithReason(status, "NEW")).empty(), ExitCodeOf(status) == kExitUsage);
+  }
 }
 
 TEST(AdviceTest, FieldsHaveTheNamesOfTheirFlags) {

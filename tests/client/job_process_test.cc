@@ -182,6 +182,54 @@ TEST_F(JobTest, ErrorsSayWhatToDoUnderTheNamesOfTheFlags) {
   EXPECT_THAT(text.messages, HasSubstr("[CORPUS_NOT_READABLE]\nnext: "));
 }
 
+TEST_F(JobTest, EveryRefusalOfTheServerHasOneStyle) {
+  const std::string help = absl::StrCat("next: ", Program("latentforge"), " job submit --help\n");
+  const std::string long_text(70, 'a');
+  EXPECT_EQ(Submit({"--request-id", "r"}).how, "exit code 0");
+  const struct {
+    Ending ending;
+    std::string message;
+  } kCases[] = {
+      {Run({"job", "get", "A B"}),
+       "error: JOB is \"jobs/A B\", expected jobs/ID of a to z, 0 to 9 and \"-\" "
+       "[BAD_NAME]\nnext: "},
+      {Run({"job", "list", "--page-token", "x"}),
+       "error: --page-token is \"x\", expected the next_page_token of an earlier page of the same "
+       "list [BAD_PAGE_TOKEN]\nnext: start at the first page"},
+      {Run({"worker", "list", "--page-token", "x"}), "[BAD_PAGE_TOKEN]\nnext: start"},
+      {Run({"job", "list", "--label", "x"}),
+       "error: --label is \"x\", expected KEY=VALUE, such as team=search [USAGE]\nnext: "},
+      {Submit({"--label", absl::StrCat(long_text, "=x")}),
+       "error: --label has a key of 70 bytes, \"aaa"},
+      {Submit({"--label", absl::StrCat("x=", long_text)}),
+       "error: --label has a value of 70 bytes for \"x\", expected at most 63 [INVALID_FIELD]\n" +
+           help},
+      {Submit({"--request-id", "r", "--seed", "7"}),
+       "error: --request-id is \"r\", which belongs to"},
+      {Submit({"--device", "tpu"}),
+       "error: --device is \"tpu\", expected auto, cpu, cuda or cuda:N [INVALID_FIELD]\n" + help},
+      {Submit({"--deadline", "1ms"}), "error: --deadline is 1ms, expected at least 1s"},
+      {Submit({"--deadline", "1000h"}), "expected at most 720h [DEADLINE_TOO_LONG]\nnext: "},
+      {Submit({"--evaluate", "s3://x/y"}),
+       "expected a file: URI or an absolute path [BAD_URI]\nnext: "},
+      {Submit({"--preconditioner", "identity", "--allocation", "global"}),
+       "error: --allocation is global, expected uniform, care, care-code or profile with "
+       "preconditioner identity [INVALID_FIELD]\n" +
+           help},
+      {Run({"health", "--service", "none"}), "error: --service is \"none\", which server "},
+  };
+  for (const auto& [ending, message] : kCases) {
+    EXPECT_THAT(ending.messages, HasSubstr(message));
+    EXPECT_THAT(ending.messages, HasSubstr("]\nnext: "));
+  }
+  const std::string job = Run({"job", "list", "-o", "name"}).output;
+  const Ending ahead =
+      Run({"job", "watch", std::string(absl::StripSuffix(job, "\n")), "--from-sequence", "9"});
+  EXPECT_THAT(ahead.messages,
+              HasSubstr("error: --from-sequence is 9, expected at most 1, the last"));
+  EXPECT_THAT(ahead.messages, HasSubstr("[SEQUENCE_AHEAD]\nnext: give a lower --from-sequence"));
+}
+
 TEST_F(JobTest, RepeatableFlagsTakeOneValueEachTime) {
   std::ofstream(folder_ / "more.txt") << "Some more words.\n";
   const Ending submitted =
@@ -215,7 +263,8 @@ TEST_F(JobTest, CtrlCStopsWatchingNotTheJob) {
   watch->Signal(SIGINT);
   const Ending ending = Finish(*watch);
   EXPECT_EQ(ending.how, "exit code 130");
-  EXPECT_THAT(ending.messages, HasSubstr("still runs"));
+  EXPECT_THAT(ending.messages, HasSubstr(absl::StrCat("stopped watching; ", job,
+                                                      " is queued [INTERRUPTED]\nnext: ")));
   EXPECT_EQ(Run({"job", "list", "--state", "queued", "-o", "name"}).output, job + "\n");
 }
 

@@ -135,7 +135,7 @@ TEST(SpecFlagsTest, AnyHealingFlagAsksForHealing) {
   EXPECT_EQ(healing.corpora(1).uri(), "file:///abs/i.txt");
   EXPECT_THAT(
       std::string(CheckLocalInputs(*draft, FakeFiles({"/data/m", "/data/a.txt"})).message()),
-      HasSubstr("--heal-text /data/h.txt"));
+      HasSubstr("--heal-text: /data/h.txt does not exist"));
 }
 
 TEST(SpecFlagsTest, ARatioTakesThePlaceOfABudget) {
@@ -196,7 +196,8 @@ TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
               HasSubstr("--preconditioner is \"whiten\", expected one of identity"));
   EXPECT_THAT(message([](SpecFlags* f) { f->deadline = "x"; }),
               HasSubstr("--deadline is \"x\", expected a time span"));
-  EXPECT_THAT(message([](SpecFlags* f) { f->labels = {"x"}; }), HasSubstr("--label x"));
+  EXPECT_THAT(message([](SpecFlags* f) { f->labels = {"x"}; }),
+              HasSubstr("--label is \"x\", expected KEY=VALUE"));
 }
 
 TEST(WeightedFileTest, AnExistingFileWinsOverAWeight) {
@@ -237,8 +238,8 @@ TEST(LocalInputsTest, NamesTheFlagOfAMissingFile) {
   ASSERT_TRUE(draft.ok()) << draft.status();
   const absl::Status status = CheckLocalInputs(*draft, model_only);
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(status.message(), HasSubstr("--calibration /data/a.txt"));
-  EXPECT_THAT(CheckLocalInputs(*draft, FakeFiles({})).message(), HasSubstr("MODEL /data/m"));
+  EXPECT_THAT(status.message(), HasSubstr("--calibration: /data/a.txt"));
+  EXPECT_THAT(CheckLocalInputs(*draft, FakeFiles({})).message(), HasSubstr("MODEL: /data/m"));
   EXPECT_TRUE(CheckLocalInputs(*draft, FakeFiles({"/data/m", "/data/a.txt"})).ok());
 }
 

@@ -31,13 +31,14 @@ TEST(ErrorsTest, ExactlyOneErrorInfoAlways) {
 }
 
 TEST(ErrorsTest, FieldErrorsListEveryViolation) {
-  const absl::Status status = MakeFieldError("INVALID_FIELD", {{"a", "is 1"}, {"b", "is 2"}});
-  EXPECT_EQ(status.message(), "a: is 1; b: is 2");
+  const absl::Status status =
+      MakeFieldError("INVALID_FIELD", {{"a", "is 1"}, {"b", "/x does not exist"}});
+  EXPECT_EQ(status.message(), "a is 1; b: /x does not exist");
   google::rpc::BadRequest request;
   ASSERT_EQ(CountDetails(ToRpcStatus(status), &request), 1);
   ASSERT_EQ(request.field_violations_size(), 2);
   EXPECT_EQ(request.field_violations(1).field(), "b");
-  EXPECT_EQ(request.field_violations(1).description(), "is 2");
+  EXPECT_EQ(request.field_violations(1).description(), "/x does not exist");
 }
 
 TEST(ErrorsTest, RetryInfoHoldsTheDelay) {

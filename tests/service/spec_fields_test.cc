@@ -43,7 +43,7 @@ TEST_F(SpecFieldsTest, BudgetsOutsideTheirRangeAreRefused) {
     layer.set_rank_v(1);
   }
   EXPECT_EQ(Check(absent).status().message(),
-            "spec.budget.kv_budget: is missing, expected a number in (0, 1]");
+            "spec.budget.kv_budget is missing, expected a number in (0, 1]");
   v1::JobSpec tiny = Spec();
   tiny.mutable_budget()->set_kv_budget(1e-9);
   ExpectRefused(tiny, "BUDGET_OUT_OF_RANGE", {"kv_budget"});
