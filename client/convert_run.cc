@@ -157,6 +157,39 @@ bool WorkIsDone(const v1::Job& job) {
          status.error().reason() == "JOB_DEADLINE";
 }
 
+// A request that the same command would be refused again.
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsAlreadyExists(status) ||
+         absl::IsNotFound(status) || absl::IsUnimplemented(status) ||
+         absl::IsFailedPrecondition(status);
+}
+
+// What lies in the work folder at the end.
+enum class Leftover {
+  kNothing,     // of any use
+  kUnfinished,  // the same command goes on with it
+  kEarlier,     // an earlier run's, for when the refusal is out of the way
+};
+
+Leftover LeftBy(const absl::StatusOr<v1::Job>& job, bool existed) {
+  if (job.ok()) return WorkIsDone(*job) ? Leftover::kNothing : Leftover::kUnfinished;
+  if (IsRefusal(job.status())) return existed ? Leftover::kEarlier : Leftover::kNothing;
+  // Interrupted before there was a job.
+  if (absl::IsCancelled(job.status()) && !existed) return Leftover::kNothing;
+  return Leftover::kUnfinished;
+}
+
+const char* KeptText(Leftover left) {
+  switch (left) {
+    case Leftover::kUnfinished:
+      return "logs; the same command goes on with what is there";
+    case Leftover::kEarlier:
+      return "what an earlier run finished";
+    default:
+      return "logs and files of this run";
+  }
+}
+
 // A private server that does not answer has died, as by a limit of the shell: how it
 // ended says more. The kernel may need a moment to tell.
 absl::Status CauseOf(const absl::Status& status, PrivateService& service, Clock& clock) {
@@ -204,18 +237,12 @@ absl::Status RunConvert(const ConvertOptions& options, const CommandContext& con
   }
   const absl::StatusOr<v1::Job> job = ConvertIn(folder, draft, digest, context);
   folder.Release();
-  // A refused request leaves nothing worth keeping; a broken service leaves logs
-  // and finished layers.
-  const bool refused = absl::IsInvalidArgument(job.status()) || absl::IsCancelled(job.status()) ||
-                       absl::IsAlreadyExists(job.status()) || absl::IsNotFound(job.status()) ||
-                       absl::IsUnimplemented(job.status());
-  const bool remove =
-      !options.keep_work && (job.ok() ? WorkIsDone(*job) : refused && !folder.existed());
-  if (remove) {
+  const Leftover left = LeftBy(job, folder.existed());
+  if (left == Leftover::kNothing && !options.keep_work) {
     LF_RETURN_IF_ERROR(folder.Remove());
   } else {
-    context.terminal.Write(absl::StrCat("kept: ", folder.path().string(),
-                                        " (logs; the same command goes on with what is there)\n"));
+    context.terminal.Write(
+        absl::StrCat("kept: ", folder.path().string(), " (", KeptText(left), ")\n"));
   }
   if (!job.ok()) return job.status();
   if (job->status().state() == v1::JOB_STATE_CANCELLED && Interrupted()) return Interruption();

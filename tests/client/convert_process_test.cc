@@ -71,11 +71,23 @@ class ConvertTest : public testing::Test {
         absl::StrCat("{\"attempts\": [", attempts, "]}"), {{"@", folder_.string()}});
   }
 
-  std::unique_ptr<ChildProcess> Start(const std::string& output) {
-    auto child = ChildProcess::Start(
-        {.argv = {folder_ / "bin" / "latentforge", "convert", folder_ / "model", "--kv-budget",
-                  "0.5", "--calibration", folder_ / "text.txt", "--out", folder_ / "out",
-                  "--work-dir", folder_ / "work", "-o", output}});
+  std::unique_ptr<ChildProcess> Start(const std::string& output,
+                                      const std::vector<std::string>& more = {}) {
+    std::vector<std::string> command = {folder_ / "bin" / "latentforge",
+                                        "convert",
+                                        folder_ / "model",
+                                        "--kv-budget",
+                                        "0.5",
+                                        "--calibration",
+                                        folder_ / "text.txt",
+                                        "--out",
+                                        folder_ / "out",
+                                        "--work-dir",
+                                        folder_ / "work",
+                                        "-o",
+                                        output};
+    command.insert(command.end(), more.begin(), more.end());
+    auto child = ChildProcess::Start({.argv = command});
     EXPECT_TRUE(child.ok()) << child.status();
     return std::move(*child);
   }
@@ -257,6 +269,21 @@ TEST_F(ConvertTest, AFullDiskEndsTheOnlyMachinesJobAtOnce) {
   EXPECT_EQ(ending.progress.find(why), ending.progress.rfind(why));
   EXPECT_THAT(ending.progress, Not(HasSubstr("jobs/")));
   EXPECT_THAT(ending.progress, Not(HasSubstr("trying again")));
+}
+
+TEST_F(ConvertTest, OnlyWhatTheSameCommandCanGoOnWithIsPromised) {
+  const std::vector<std::string> wrong = {"--device", "tpu"};
+  const Ending refused = Finish(*Start("table", wrong));
+  EXPECT_EQ(refused.how, "exit code 2") << refused.progress;
+  EXPECT_THAT(refused.progress, HasSubstr("error: --device is \"tpu\""));
+  EXPECT_THAT(refused.progress, Not(HasSubstr("kept: ")));
+  EXPECT_THAT(LeftInWork(), IsEmpty());
+  const Ending kept = Finish(*Start("table", {"--device", "tpu", "--keep-work"}));
+  EXPECT_THAT(kept.progress, HasSubstr(" (logs and files of this run)\n"));
+  EXPECT_THAT(kept.progress, Not(HasSubstr("the same command")));
+  const Ending again = Finish(*Start("table", wrong));
+  EXPECT_THAT(again.progress, HasSubstr(" (what an earlier run finished)\n"));
+  EXPECT_THAT(again.progress, Not(HasSubstr("the same command")));
 }
 
 TEST_F(ConvertTest, AServerThatDoesNotStartShowsWhy) {
