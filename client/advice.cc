@@ -53,6 +53,7 @@ constexpr Row kAdvice[] = {
     {"OUTPUT_OVERLAPS_SOURCE", "choose an --out apart from the model's folder"},
     {"OUT_OF_MEMORY", "use shorter sequences (--sequence-length), or a machine with more memory"},
     {"PATH_NOT_ALLOWED", "move the files there, or start the server with another --allowed-root"},
+    {"PROGRAM_UNUSABLE", "install latentforge in full: its programs belong into one folder"},
     {"QUALITY_GATE_FAILED",
      "read the report, then raise --kv-budget or --quality-gate, or add --heal"},
     {"RANK_OUT_OF_RANGE", "latentforge model inspect MODEL shows widths and budgets"},

@@ -6,7 +6,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/child_process.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/status_macros.h"
@@ -16,6 +15,7 @@
 #include "client/follow_job.h"
 #include "client/interrupt.h"
 #include "client/job_tracker.h"
+#include "client/own_program.h"
 #include "client/private_service.h"
 #include "client/result_table.h"
 #include "client/state_folder.h"
@@ -201,15 +201,21 @@ absl::Status CauseOf(const absl::Status& status, PrivateService& service, Clock&
   return status;
 }
 
-absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, const JobDraft& draft,
-                                  const std::string& digest, const CommandContext& context) {
+// All programs are looked for before any is started.
+absl::StatusOr<PrivateServiceOptions> FindPrograms() {
   PrivateServiceOptions options;
+  LF_ASSIGN_OR_RETURN(options.server, OwnProgram("latentforge-server"));
+  LF_ASSIGN_OR_RETURN(options.worker, OwnProgram("latentforge-worker"));
+  LF_ASSIGN_OR_RETURN(options.convert, OwnProgram("latentforge-convert"));
+  options.interrupted = Interrupted;
+  return options;
+}
+
+absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, PrivateServiceOptions options,
+                                  const JobDraft& draft, const std::string& digest,
+                                  const CommandContext& context) {
   options.folder = folder.path();
   LF_ASSIGN_OR_RETURN(options.socket, folder.SocketPath());
-  options.server = SiblingProgram("latentforge-server");
-  options.worker = SiblingProgram("latentforge-worker");
-  options.convert = SiblingProgram("latentforge-convert");
-  options.interrupted = Interrupted;
   LF_ASSIGN_OR_RETURN(const std::unique_ptr<PrivateService> service,
                       PrivateService::Start(options, context.clock));
   ConversionClient client(OpenChannel(service->address()), service->address(), context.clock);
@@ -228,6 +234,7 @@ absl::Status RunConvert(const ConvertOptions& options, const CommandContext& con
   LF_ASSIGN_OR_RETURN(const JobDraft draft, BuildDraft(options.spec, context.files));
   LF_RETURN_IF_ERROR(InputStatus(CheckLocalInputs(draft, context.files)));
   LF_RETURN_IF_ERROR(CheckLocalDevice(draft.spec.device()));
+  LF_ASSIGN_OR_RETURN(PrivateServiceOptions programs, FindPrograms());
   LF_ASSIGN_OR_RETURN(const std::filesystem::path root, StateRoot(options, context));
   const std::string digest = SpecDigest(draft.spec);
   LF_ASSIGN_OR_RETURN(StateFolder folder, StateFolder::Open(root, digest));
@@ -235,7 +242,8 @@ absl::Status RunConvert(const ConvertOptions& options, const CommandContext& con
     context.terminal.Write(
         absl::StrCat("continuing the interrupted run in ", folder.path().string(), "\n"));
   }
-  const absl::StatusOr<v1::Job> job = ConvertIn(folder, draft, digest, context);
+  const absl::StatusOr<v1::Job> job =
+      ConvertIn(folder, std::move(programs), draft, digest, context);
   folder.Release();
   const Leftover left = LeftBy(job, folder.existed());
   if (left == Leftover::kNothing && !options.keep_work) {

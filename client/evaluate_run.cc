@@ -16,6 +16,7 @@
 #include "client/error.h"
 #include "client/interrupt.h"
 #include "client/output.h"
+#include "client/own_program.h"
 #include "client/progress_view.h"
 #include "client/text_format.h"
 
@@ -113,10 +114,10 @@ absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& c
                         flag[0] == 'M' ? "SOURCE_NOT_READABLE" : "CORPUS_NOT_READABLE");
     }
   }
-  LF_ASSIGN_OR_RETURN(const std::unique_ptr<ChildProcess> child,
-                      ChildProcess::Start({.argv = EvaluateCommandLine(
-                                               options, SiblingProgram("latentforge-convert")),
-                                           .expendable = true}));
+  LF_ASSIGN_OR_RETURN(const std::filesystem::path program, OwnProgram("latentforge-convert"));
+  LF_ASSIGN_OR_RETURN(
+      const std::unique_ptr<ChildProcess> child,
+      ChildProcess::Start({.argv = EvaluateCommandLine(options, program), .expendable = true}));
   const KillOnInterrupt guard(child->pid());
   const std::unique_ptr<ProgressView> view = MakeProgressView(context.terminal, context.clock);
   ComputeEvents events(*view, KindOf(context.files.current_folder / options.model));

@@ -104,11 +104,7 @@ absl::StatusOr<std::unique_ptr<PrivateService::Program>> PrivateService::StartOn
   const std::filesystem::path log = LogFile(options_.folder, name);
   absl::StatusOr<std::unique_ptr<ChildProcess>> child =
       ChildProcess::Start({.argv = std::move(command), .log = log});
-  if (!child.ok()) {
-    return WithNextStep(child.status(),
-                        absl::StrCat("install latentforge in full: ", name,
-                                     " belongs into the same folder as latentforge"));
-  }
+  if (!child.ok()) return WithReason(child.status(), "PROGRAM_UNUSABLE");
   auto program = std::make_unique<Program>(*std::move(child));
   const absl::Duration deadline = clock_.Monotonic() + options_.patience;
   std::error_code error;

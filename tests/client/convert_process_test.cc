@@ -286,6 +286,27 @@ TEST_F(ConvertTest, OnlyWhatTheSameCommandCanGoOnWithIsPromised) {
   EXPECT_THAT(again.progress, Not(HasSubstr("the same command")));
 }
 
+TEST_F(ConvertTest, AProgramThatIsMissingIsNamedAtOnce) {
+  const std::string missing = folder_ / "bin" / "latentforge-convert";
+  fs::remove(missing);
+  const Ending ending = Finish(*Start("table"));
+  EXPECT_EQ(ending.how, "exit code 6");
+  EXPECT_EQ(ending.progress,
+            absl::StrCat("error: ", missing,
+                         " does not exist [PROGRAM_UNUSABLE]\n"
+                         "next: install latentforge in full: its programs belong into one "
+                         "folder\n"));
+  EXPECT_FALSE(fs::exists(folder_ / "work")) << "nothing was started";
+  // The worker on its own.
+  auto worker = ChildProcess::Start({.argv = {folder_ / "bin" / "latentforge-worker", "--server",
+                                              absl::StrCat("unix:", (folder_ / "s").string())}});
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  const Ending refused = Finish(**worker);
+  EXPECT_EQ(refused.how, "exit code 1");
+  EXPECT_THAT(refused.progress,
+              HasSubstr(absl::StrCat("--convert: ", missing, " does not exist [WORKER_MISCONF")));
+}
+
 TEST_F(ConvertTest, AServerThatDoesNotStartShowsWhy) {
   Script(success_);
   std::ofstream(folder_ / "bin" / "new-server") << "#!/bin/sh\necho no disk left >&2\nexit 4\n";

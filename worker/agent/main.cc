@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +13,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "base/status_macros.h"
 #include "base/version.h"
 #include "worker/agent/agent.h"
@@ -120,8 +120,11 @@ void Stop(const WorkerFlags& flags, Agent& agent, bool server_gone) {
 
 int Run(const WorkerFlags& flags) {
   ConfigureLog(flags.log_format, Severity::kInfo);
-  if (access(flags.convert.c_str(), X_OK) != 0) {
-    Log(Severity::kError, std::string(ErrnoStatus(errno, "run", flags.convert).message()));
+  if (const absl::Status program = CheckProgram(flags.convert); !program.ok()) {
+    Log(Severity::kError,
+        absl::StrCat("--convert: ", program.message(),
+                     " [WORKER_MISCONFIGURED]; install "
+                     "latentforge-convert beside latentforge-worker, or name it: --convert FILE"));
     return 1;
   }
   const absl::StatusOr<std::unique_ptr<Scratch>> scratch = Scratch::Open(flags.scratch);
