@@ -101,6 +101,9 @@ absl::StatusOr<FollowResult> FollowJob(ConversionClient& client, Clock& clock,
     }
     if (clock.Monotonic() >= deadline)
       return FollowResult{tracker.job(), tracker.sequence(), FollowEnd::kTimedOut};
+    if (options.notice && tracker.has_snapshot() && !tracker.replaying()) {
+      if (const auto line = options.notice(tracker.job()); line.has_value()) view.Notice(*line);
+    }
     const std::optional<WatchUpdate> update = watch.Next(kTick);
     if (!update.has_value()) {
       view.Tick();

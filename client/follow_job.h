@@ -23,6 +23,8 @@ struct FollowOptions {
   std::function<bool()> interrupted;
   // Asked as often; an error ends the wait with it.
   std::function<absl::Status()> check;
+  // Asked as often about the job as last known; a line to show, or none.
+  std::function<std::optional<std::string>(const v1::Job&)> notice;
   // Every message of the watch, before the view sees it.
   std::function<void(const v1::WatchJobResponse&)> on_message;
 };

@@ -15,6 +15,7 @@
 #include "client/job_run.h"
 #include "client/output.h"
 #include "client/progress_text.h"
+#include "client/queue_hint.h"
 #include "client/result_table.h"
 
 namespace latentforge::client {
@@ -64,6 +65,12 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
   if (events) follow.on_message = PrintMessage;
   const std::string address = ServerAddress(options.server, context);
   ConversionClient client(OpenChannel(address), address, context.clock);
+  QueueHint hint(address, context.clock, [&client] {
+    v1::ListWorkersRequest request;
+    request.set_page_size(1000);
+    return client.ListWorkers(request);
+  });
+  follow.notice = [&hint](const v1::Job& job) { return hint.Next(job); };
   const std::unique_ptr<ProgressView> view =
       events ? std::make_unique<SilentView>() : MakeProgressView(context.terminal, context.clock);
   const std::string name = JobName(options.job);

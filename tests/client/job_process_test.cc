@@ -268,6 +268,15 @@ TEST_F(JobTest, CtrlCStopsWatchingNotTheJob) {
   EXPECT_EQ(Run({"job", "list", "--state", "queued", "-o", "name"}).output, job + "\n");
 }
 
+TEST_F(JobTest, AWatchSaysThatNoWorkerIsThere) {
+  const Ending waited = Submit({"--wait", "--timeout", "12s", "--request-id", "r"});
+  EXPECT_EQ(waited.how, "exit code 8");
+  EXPECT_THAT(waited.messages,
+              HasSubstr(absl::StrCat("\nqueued\nno worker is connected, so the job waits; start "
+                                     "one: latentforge-worker --server ",
+                                     address_, "  (")));
+}
+
 TEST_F(JobTest, AWatchSurvivesRestartsOfTheServer) {
   const std::string job(absl::StripSuffix(Submit().output, "\n"));
   const auto watch =

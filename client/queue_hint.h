@@ -1,0 +1,37 @@
+// Says why a job stays queued when nobody is there to take it.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "latentforge/v1/job.pb.h"
+#include "latentforge/v1/worker_service.pb.h"
+
+namespace latentforge::client {
+
+// Not safe for concurrent use. Borrows the clock.
+class QueueHint {
+ public:
+  using ListWorkers = std::function<absl::StatusOr<v1::ListWorkersResponse>()>;
+
+  // `address` is the server's, as a worker would name it.
+  QueueHint(std::string address, const Clock& clock, ListWorkers workers);
+
+  // A line with the command to type, once for each time that the job has been queued
+  // for ten seconds and no worker of the server can take it. Cheap: asks the server once
+  // in ten seconds, and only about a queued job.
+  std::optional<std::string> Next(const v1::Job& job);
+
+ private:
+  const std::string address_;
+  const Clock& clock_;
+  const ListWorkers workers_;
+  std::optional<absl::Duration> next_look_;  // none: the job is not queued
+  bool said_ = false;
+};
+
+}  // namespace latentforge::client
