@@ -1,147 +1,22 @@
 #include "service/metrics.h"
 
 #include <prometheus/collectable.h>
-#include <prometheus/counter.h>
 #include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
-#include <prometheus/histogram.h>
-#include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
 #include <exception>
-#include <set>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
-#include "absl/synchronization/mutex.h"
 #include "base/version.h"
-#include "service/errors.h"
+#include "service/metric_families.h"
 #include "service/process_metrics.h"
 #include "service/time_util.h"
 
 namespace latentforge::service {
-namespace {
 
-using prometheus::BuildCounter;
-using prometheus::BuildHistogram;
-using prometheus::Counter;
-using prometheus::Family;
-using prometheus::Histogram;
-using Buckets = Histogram::BucketBoundaries;
-
-const Buckets kRpcSeconds = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
-const Buckets kQueueSeconds = {1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600};
-const Buckets kJobSeconds = {30, 60, 300, 900, 1800, 3600, 4 * 3600, 12 * 3600, 48 * 3600};
-const Buckets kPhaseSeconds = {0.1, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600};
-const Buckets kRatio = {0.95, 1, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 5, 10, 100};
-
-// "RUNNING" of JOB_STATE_RUNNING as a label: "running".
-std::string Label(absl::string_view name, absl::string_view prefix) {
-  absl::ConsumePrefix(&name, prefix);
-  return absl::AsciiStrToLower(name);
-}
-
-std::string StateLabel(v1::JobState state) { return Label(v1::JobState_Name(state), "JOB_STATE_"); }
-
-std::string PhaseLabel(v1::Phase phase) {
-  return v1::Phase_IsValid(phase) ? Label(v1::Phase_Name(phase), "PHASE_") : "unspecified";
-}
-
-// A failure is told by who has to act: alerts must not count users' mistakes.
-const char* OutcomeLabel(AttemptOutcome outcome, v1::ErrorClass error_class) {
-  switch (outcome) {
-    case AttemptOutcome::kRunning:
-      return "running";
-    case AttemptOutcome::kSucceeded:
-      return "succeeded";
-    case AttemptOutcome::kFailed:
-      if (error_class == v1::ERROR_CLASS_USER) return "failed_user";
-      return error_class == v1::ERROR_CLASS_RESOURCE ? "failed_resource" : "failed_system";
-    case AttemptOutcome::kCancelled:
-      return "cancelled";
-    case AttemptOutcome::kReleased:
-      return "released";
-    case AttemptOutcome::kLeaseExpired:
-      return "lease_expired";
-    case AttemptOutcome::kDeadline:
-      return "deadline";
-  }
-  return "unknown";
-}
-
-constexpr const char* kOutcomeLabels[] = {"succeeded",       "failed_user", "failed_system",
-                                          "failed_resource", "cancelled",   "released",
-                                          "lease_expired",   "deadline"};
-
-// Workers choose reasons; a label must not take any number of values.
-class BoundedLabels {
- public:
-  std::string Of(absl::string_view value) {
-    constexpr size_t kMost = 64;
-    absl::MutexLock lock(&mutex_);
-    if (seen_.size() < kMost) seen_.insert(std::string(value));
-    return seen_.count(std::string(value)) > 0 ? std::string(value) : "OTHER";
-  }
-
- private:
-  absl::Mutex mutex_;
-  std::set<std::string> seen_ ABSL_GUARDED_BY(mutex_);
-};
-
-}  // namespace
-
-struct Metrics::Families {
-  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
-  BoundedLabels reasons;
-
-  Family<Counter>& counter(const char* name, const char* help) {
-    return BuildCounter().Name(name).Help(help).Register(*registry);
-  }
-  Family<Histogram>& histogram(const char* name, const char* help) {
-    return BuildHistogram().Name(name).Help(help).Register(*registry);
-  }
-
-  Counter& submitted = counter("latentforge_jobs_submitted_total", "Jobs accepted").Add({});
-  Counter& deduplicated = counter("latentforge_submits_deduplicated_total",
-                                  "CreateJob calls answered with an earlier job")
-                              .Add({});
-  Family<Counter>& rejected =
-      counter("latentforge_submits_rejected_total", "CreateJob calls refused");
-  Family<Counter>& jobs_finished = counter("latentforge_jobs_finished_total", "Jobs that ended");
-  Family<Counter>& attempts_finished =
-      counter("latentforge_attempts_finished_total", "Attempts that ended");
-  Histogram& queue_wait =
-      histogram("latentforge_job_queue_wait_seconds", "Time from queueing to a lease")
-          .Add({}, kQueueSeconds);
-  Family<Histogram>& job_duration =
-      histogram("latentforge_job_duration_seconds", "Time from creation to the end of a job");
-  Family<Histogram>& phase_duration =
-      histogram("latentforge_phase_duration_seconds", "Wall time of finished phases");
-  Family<Counter>& phase_resumed =
-      counter("latentforge_phase_resumed_total", "Phases that continued an earlier attempt's work");
-  Family<Counter>& tokens = counter("latentforge_tokens_processed_total", "Tokens processed");
-  Histogram& perplexity_ratio =
-      histogram("latentforge_perplexity_ratio", "Perplexity converted / original of finished jobs")
-          .Add({}, kRatio);
-  Counter& leases_expired =
-      counter("latentforge_leases_expired_total", "Leases that ended without a word").Add({});
-  Counter& renewals = counter("latentforge_lease_renewals_total", "Heartbeats").Add({});
-  Counter& dispatches = counter("latentforge_dispatches_total", "Leases handed out").Add({});
-  Family<Counter>& fenced =
-      counter("latentforge_fenced_writes_total", "Worker calls with a lease that was over");
-  Counter& watch_resumes =
-      counter("latentforge_watch_resumes_total", "Watches that named a sequence").Add({});
-  Family<Counter>& watch_closed = counter("latentforge_watch_closed_total", "Watches that ended");
-  Family<Counter>& watch_sent =
-      counter("latentforge_watch_events_sent_total", "Messages sent to watches");
-  Family<Counter>& rpc_started = counter("grpc_server_started_total", "Calls started");
-  Family<Counter>& rpc_handled = counter("grpc_server_handled_total", "Calls ended");
-  Family<Histogram>& rpc_seconds =
-      histogram("grpc_server_handling_seconds", "Time from call to answer, unary calls");
-
+struct Metrics::Families : MetricFamilies {
   // After the registry that it reads; stops serving first.
   std::shared_ptr<GaugeCollector> gauges;
   std::shared_ptr<ProcessCollector> process = std::make_shared<ProcessCollector>();
@@ -215,17 +90,6 @@ Metrics::Metrics() : families_(std::make_unique<Families>()) {
       .Register(*families_->registry)
       .Add({{"version", kVersion}})
       .Set(1);
-  // What alerts and dashboards divide or sum must exist before the first event.
-  for (int number = v1::PHASE_UNSPECIFIED; number <= v1::PHASE_PUBLISHING; ++number) {
-    const std::string phase = PhaseLabel(static_cast<v1::Phase>(number));
-    for (const char* outcome : kOutcomeLabels)
-      families_->attempts_finished.Add({{"outcome", outcome}, {"phase", phase}});
-    if (number == v1::PHASE_UNSPECIFIED) continue;
-    families_->phase_duration.Add({{"phase", phase}}, kPhaseSeconds);
-    families_->tokens.Add({{"phase", phase}});
-  }
-  for (const char* operation : {"heartbeat", "report", "complete"})
-    families_->fenced.Add({{"operation", operation}});
 }
 
 Metrics::~Metrics() { families_->exposer.reset(); }
@@ -336,8 +200,7 @@ void Metrics::RpcHandled(absl::string_view service, absl::string_view method,
   auto with_code = labels;
   with_code["grpc_code"] = absl::StatusCodeToString(status.code());
   families_->rpc_handled.Add(with_code).Increment();
-  // How long a watch or a wait for work lasted says nothing about speed.
-  if (method == "WatchJob" || method == "AcquireLease") return;
+  if (!IsTimed(method)) return;
   families_->rpc_seconds.Add(labels, kRpcSeconds).Observe(absl::ToDoubleSeconds(duration));
 }
 

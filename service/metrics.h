@@ -1,4 +1,5 @@
-// Prometheus metrics. Only metrics.cc and process_metrics see prometheus-cpp.
+// Prometheus metrics. Only metrics.cc, metric_families and process_metrics see
+// prometheus-cpp.
 #pragma once
 
 #include <functional>

@@ -6,6 +6,7 @@ namespace latentforge::service {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 Transition Decided(const JobRecord& record, const Command& command, absl::Time now) {
   absl::StatusOr<Transition> transition = Decide(record, command, now);
@@ -49,6 +50,26 @@ TEST(MetricsTest, CountsTheLifeOfAJob) {
         "latentforge_job_duration_seconds_sum{result=\"succeeded\"} 62",
         "latentforge_perplexity_ratio_bucket{le=\"1.1\"} 1", "latentforge_build_info{version=\""})
     EXPECT_THAT(text, HasSubstr(line));
+}
+
+TEST(MetricsTest, EveryFamilyIsThereBeforeTheFirstEvent) {
+  const std::string text = Metrics().Text();
+  for (const char* line :
+       {"latentforge_phase_resumed_total{phase=\"calibrating\"} 0",
+        "latentforge_phase_resumed_total{phase=\"publishing\"} 0",
+        "latentforge_submits_rejected_total{reason=\"INVALID_FIELD\"} 0",
+        "latentforge_jobs_finished_total{reason=\"\",result=\"succeeded\"} 0",
+        "latentforge_jobs_finished_total{reason=\"WORKER_LOST\",result=\"failed\"} 0",
+        "latentforge_job_duration_seconds_count{result=\"failed\"} 0",
+        "latentforge_watch_closed_total{reason=\"finished\"} 0",
+        "latentforge_watch_events_sent_total{type=\"event\"} 0",
+        "grpc_server_started_total{grpc_method=\"CreateJob\",grpc_service=\"latentforge.v1."
+        "JobService\"} 0",
+        "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Heartbeat\",grpc_service="
+        "\"latentforge.v1.WorkerService\"} 0",
+        "grpc_server_handling_seconds_count{grpc_method=\"GetJob\""})
+    EXPECT_THAT(text, HasSubstr(line));
+  EXPECT_THAT(text, Not(HasSubstr("grpc_server_handling_seconds_count{grpc_method=\"WatchJob\"")));
 }
 
 TEST(MetricsTest, FailedAttemptsAreToldApartByClass) {
