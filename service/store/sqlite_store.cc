@@ -91,12 +91,13 @@ absl::Status CheckFree(Database& db, const NewJob& job) {
   LF_ASSIGN_OR_RETURN(const bool known,
                       Exists(db, "SELECT 1 FROM requests WHERE request_id = ?", job.request_id));
   if (known) return RequestIdTakenError(job.request_id);
-  LF_ASSIGN_OR_RETURN(const bool taken,
-                      Exists(db,
-                             "SELECT 1 FROM jobs WHERE output_path = ? AND output_path <> '' "
-                             "AND state IN (1, 2, 3)",
-                             job.record.output_path));
-  return taken ? OutputInUseError(job.record.output_path) : absl::OkStatus();
+  LF_ASSIGN_OR_RETURN(Statement writers,
+                      db.Prepare("SELECT id, state FROM jobs WHERE output_path = ? "
+                                 "AND output_path <> '' AND state IN (1, 2, 3)"));
+  LF_ASSIGN_OR_RETURN(const bool taken, writers.BindText(job.record.output_path).Step());
+  if (!taken) return absl::OkStatus();
+  const std::string id = writers.Text();
+  return OutputInUseError(job.record.output_path, id, static_cast<v1::JobState>(writers.Int()));
 }
 
 // 0 rows changed: the job is gone, or has another version.

@@ -1,6 +1,7 @@
 #include "service/store/store.h"
 
 #include "absl/strings/str_cat.h"
+#include "proto/enum_text.h"
 #include "service/errors.h"
 
 namespace latentforge::service {
@@ -18,11 +19,14 @@ absl::Status ConcurrentTransitionError(absl::string_view id, int64_t expected_ve
                         absl::Milliseconds(100));
 }
 
-absl::Status OutputInUseError(absl::string_view output_path) {
-  return MakeError(
-      absl::StatusCode::kAlreadyExists, kOutputInUse,
-      absl::StrCat("output ", output_path, " belongs to another job that has not ended"),
-      {{"output", std::string(output_path)}});
+absl::Status OutputInUseError(absl::string_view output_path, absl::string_view id,
+                              v1::JobState state) {
+  return MakeFieldError(
+      kOutputInUse,
+      {{"spec.output.uri", absl::StrCat("is ", output_path, ", which jobs/", id, " writes (",
+                                        ShortEnumName(state), "), expected another folder")}},
+      {{"output", std::string(output_path)}, {"job", std::string(id)}},
+      absl::StatusCode::kAlreadyExists);
 }
 
 absl::Status RequestIdTakenError(absl::string_view request_id) {

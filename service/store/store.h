@@ -109,7 +109,8 @@ class Store {
 // The errors that implementations share.
 absl::Status JobNotFoundError(absl::string_view id);
 absl::Status ConcurrentTransitionError(absl::string_view id, int64_t expected_version);
-absl::Status OutputInUseError(absl::string_view output_path);
+absl::Status OutputInUseError(absl::string_view output_path, absl::string_view id,
+                              v1::JobState state);
 absl::Status RequestIdTakenError(absl::string_view request_id);
 
 }  // namespace latentforge::service

@@ -206,6 +206,8 @@ TEST_F(JobTest, EveryRefusalOfTheServerHasOneStyle) {
            help},
       {Submit({"--request-id", "r", "--seed", "7"}),
        "error: --request-id is \"r\", which belongs to"},
+      {Submit({"--seed", "7"}),
+       absl::StrCat("error: --out is ", (folder_ / "out").string(), ", which jobs/")},
       {Submit({"--device", "tpu"}),
        "error: --device is \"tpu\", expected auto, cpu, cuda or cuda:N [INVALID_FIELD]\n" + help},
       {Submit({"--deadline", "1ms"}), "error: --deadline is 1ms, expected at least 1s"},

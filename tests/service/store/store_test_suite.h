@@ -194,7 +194,11 @@ TEST_P(StoreTestSuite, RequestIdsAreFoundAndTaken) {
 
 TEST_P(StoreTestSuite, OneActiveJobPerOutput) {
   JobRecord record = Create(Job("a", "/out"));
-  EXPECT_EQ(ReasonOf(store_->Create(Job("b", "/out")).status()), kOutputInUse);
+  const absl::Status taken = store_->Create(Job("b", "/out")).status();
+  EXPECT_TRUE(absl::IsAlreadyExists(taken)) << taken;
+  EXPECT_EQ(ReasonOf(taken), kOutputInUse);
+  EXPECT_EQ(taken.message(),
+            "spec.output.uri is /out, which jobs/a writes (queued), expected another folder");
   Commit(To(v1::JOB_STATE_CANCELLED, record));
   Create(Job("b", "/out"));
 }
