@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "checkpoint/tensor_catalogue.h"
+#include "checkpoint/tokenizer_file.h"
 
 namespace latentforge::checkpoint {
 namespace {
@@ -37,6 +38,7 @@ ModelSummary Summarize(const Checkpoint& checkpoint) {
   const ModelConfig& config = checkpoint.config();
   ModelSummary summary;
   summary.path = checkpoint.dir().string();
+  summary.tokenizer = CheckTokenizerFile(checkpoint.dir());
   summary.family = std::string(FamilyName(config.family));
   summary.model_type = config.model_type;
   summary.converted = config.latent.has_value();

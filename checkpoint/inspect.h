@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/kv_budget.h"
 
@@ -22,6 +23,7 @@ struct BudgetOption {
 
 struct ModelSummary {
   std::string path;
+  absl::Status tokenizer;  // why tokenizer.json is of no use; OK when it is
   std::string family;      // "llama", ...
   std::string model_type;  // as in config.json
   bool converted = false;  // an artifact of latentforge

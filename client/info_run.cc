@@ -31,10 +31,17 @@ absl::Status PrintObject(const Json& object, OutputFormat format) {
 }
 
 // With the reason that a submitted job would be refused for.
-absl::Status Refusal(const absl::Status& status) {
+absl::Status Refusal(const absl::Status& status, const char* malformed) {
   if (absl::IsUnimplemented(status)) return WithReason(status, "UNSUPPORTED_ARCHITECTURE");
   const bool unread = absl::IsNotFound(status) || absl::IsPermissionDenied(status);
-  return WithReason(status, unread ? "SOURCE_NOT_READABLE" : "MALFORMED_CHECKPOINT");
+  return WithReason(status, unread ? "SOURCE_NOT_READABLE" : malformed);
+}
+
+absl::Status PrintModel(const checkpoint::ModelSummary& summary, OutputFormat format) {
+  if (format == OutputFormat::kTable) return PrintOutput(ModelTable(summary));
+  if (format == OutputFormat::kName) return PrintOutput(absl::StrCat(summary.model_type, "\n"));
+  return PrintOutput(
+      absl::StrCat(WriteJson(ModelJson(summary), format == OutputFormat::kJson ? 2 : -1), "\n"));
 }
 
 }  // namespace
@@ -44,12 +51,11 @@ absl::Status RunInspect(const InspectOptions& options, const CommandContext& con
   const std::filesystem::path path =
       (context.files.current_folder / options.model).lexically_normal();
   const absl::StatusOr<checkpoint::Checkpoint> checkpoint = checkpoint::Checkpoint::Open(path);
-  if (!checkpoint.ok()) return Refusal(checkpoint.status());
+  if (!checkpoint.ok()) return Refusal(checkpoint.status(), "MALFORMED_CHECKPOINT");
   const checkpoint::ModelSummary summary = checkpoint::Summarize(*checkpoint);
-  if (format == OutputFormat::kTable) return PrintOutput(ModelTable(summary));
-  if (format == OutputFormat::kName) return PrintOutput(absl::StrCat(summary.model_type, "\n"));
-  return PrintOutput(
-      absl::StrCat(WriteJson(ModelJson(summary), format == OutputFormat::kJson ? 2 : -1), "\n"));
+  LF_RETURN_IF_ERROR(PrintModel(summary, format));
+  // The rest of it is worth seeing, but nothing can be done with it.
+  return Refusal(summary.tokenizer, "MALFORMED_TOKENIZER");
 }
 
 absl::Status RunListWorkers(const ListWorkersOptions& options, const CommandContext& context) {

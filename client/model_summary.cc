@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "checkpoint/tokenizer_file.h"
 #include "client/text_format.h"
 
 namespace latentforge::client {
@@ -23,6 +24,12 @@ std::string BudgetTable(const checkpoint::ModelSummary& summary) {
   return FormatTable({"kv budget", "uniform rank of K and of V", "KV bytes a token"}, rows);
 }
 
+std::string TokenizerProblem(const absl::Status& status) {
+  return absl::IsNotFound(status)
+             ? absl::StrCat("missing: there is no ", checkpoint::kTokenizerFile)
+             : Printable(std::string(status.message()));
+}
+
 }  // namespace
 
 std::string ModelTable(const checkpoint::ModelSummary& summary) {
@@ -31,6 +38,8 @@ std::string ModelTable(const checkpoint::ModelSummary& summary) {
       {"path", Printable(summary.path)},
       {"family", summary.converted ? absl::StrCat(summary.family, ", converted by latentforge")
                                    : summary.family},
+      {"tokenizer",
+       summary.tokenizer.ok() ? checkpoint::kTokenizerFile : TokenizerProblem(summary.tokenizer)},
       {"parameters", FormatCount(summary.parameters)},
       {"weights", absl::StrCat(FormatBytes(summary.weight_bytes), " in ",
                                absl::StrJoin(summary.dtypes, ", "))},
@@ -61,6 +70,7 @@ Json ModelJson(const checkpoint::ModelSummary& summary) {
                {"family", summary.family},
                {"model_type", summary.model_type},
                {"converted", summary.converted},
+               {"tokenizer_problem", std::string(summary.tokenizer.message())},
                {"parameters", summary.parameters},
                {"weight_bytes", summary.weight_bytes},
                {"dtypes", summary.dtypes},

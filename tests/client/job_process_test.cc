@@ -427,7 +427,27 @@ TEST_F(JobTest, InspectNamesBudgets) {
   const absl::StatusOr<Json> summary = ParseJson(json.output);
   ASSERT_TRUE(summary.ok()) << json.output;
   EXPECT_EQ((*summary)["budgets"][1]["uniform_rank"], 8);
+  EXPECT_EQ((*summary)["tokenizer_problem"], "");
   EXPECT_EQ(Finish(*Start({"model", "inspect", folder_ / "none"})).how, "exit code 6");
+}
+
+TEST_F(JobTest, InspectMissesTheTokenizer) {
+  const std::string file = folder_ / "model" / "tokenizer.json";
+  fs::remove(file);
+  const Ending table = Finish(*Start({"model", "inspect", folder_ / "model"}));
+  EXPECT_EQ(table.how, "exit code 6");
+  EXPECT_THAT(table.output, HasSubstr("missing: there is no tokenizer.json\n"));
+  EXPECT_THAT(table.output, HasSubstr("GQA, 4 heads")) << "the rest is shown";
+  EXPECT_THAT(table.messages, HasSubstr(file));
+  EXPECT_THAT(table.messages, HasSubstr("[SOURCE_NOT_READABLE]\nnext: "));
+  const Ending json = Finish(*Start({"model", "inspect", folder_ / "model", "-o", "json"}));
+  const absl::StatusOr<Json> summary = ParseJson(json.output);
+  ASSERT_TRUE(summary.ok()) << json.output;
+  EXPECT_THAT((*summary)["tokenizer_problem"].get<std::string>(), HasSubstr(file));
+  std::ofstream(file) << "{}";
+  const Ending damaged = Finish(*Start({"model", "inspect", folder_ / "model"}));
+  EXPECT_EQ(damaged.how, "exit code 2");
+  EXPECT_THAT(damaged.messages, HasSubstr("[MALFORMED_TOKENIZER]\nnext: download tokenizer.json"));
 }
 
 }  // namespace
