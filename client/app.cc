@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "client/commands/job.h"
 #include "client/error.h"
 #include "client/exit_code.h"
+#include "client/output.h"
 #include "client/program_name.h"
 
 namespace latentforge::client {
@@ -73,6 +75,16 @@ bool WantsJson(const std::vector<std::string>& arguments) {
   return false;
 }
 
+int PrintAnswer(const CLI::App& app, const CLI::Success& asked, bool json,
+                const CommandContext& context) {
+  std::ostringstream answer;
+  const int code = app.exit(asked, answer, answer);
+  const absl::Status printed = PrintOutput(answer.str());
+  if (printed.ok()) return code;
+  Report(printed, json, context);
+  return ExitCodeOf(printed);
+}
+
 // Lists commands with one sentence each: a description begins with an example.
 class HelpFormatter : public CLI::Formatter {
  public:
@@ -103,7 +115,7 @@ int RunApp(int argc, const char* const* argv, const CommandContext& context) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version
-    return app.exit(asked);
+    return PrintAnswer(app, asked, json, context);
   } catch (const CLI::ParseError& error) {
     const absl::Status status = UsageError(app, error);
     Report(status, json, context);

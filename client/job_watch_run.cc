@@ -32,9 +32,9 @@ absl::StatusOr<absl::Duration> Timeout(const WaitOptions& options) {
 }
 
 // {"snapshot": ...} first, then {"event": ...}, one a line.
-void PrintMessage(const v1::WatchJobResponse& message) {
-  const absl::StatusOr<std::string> line = ToJson(message, true);
-  if (line.ok()) PrintOutput(*line).IgnoreError();  // a reader that left ends us by its exit
+absl::Status PrintMessage(const v1::WatchJobResponse& message) {
+  LF_ASSIGN_OR_RETURN(const std::string line, ToJson(message, true));
+  return PrintOutput(line);
 }
 
 // The job goes on: why we stop watching, and how to watch again.
@@ -62,7 +62,13 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
   follow.after = options.from_sequence;
   follow.interrupted = Interrupted;
   const bool events = format == OutputFormat::kJsonLines;
-  if (events) follow.on_message = PrintMessage;
+  absl::Status printed;
+  if (events) {
+    follow.on_message = [&](const v1::WatchJobResponse& message) {
+      printed.Update(PrintMessage(message));
+    };
+    follow.check = [&] { return printed; };
+  }
   const std::string address = ServerAddress(options.server, context);
   ConversionClient client(OpenChannel(address), address, context.clock);
   QueueHint hint(address, context.clock, [&client] {
@@ -76,6 +82,7 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
   const std::string name = JobName(options.job);
   const absl::StatusOr<FollowResult> result = FollowJob(client, context.clock, name, *view, follow);
   view->Finish();
+  LF_RETURN_IF_ERROR(printed);
   if (!result.ok()) return result.status();
   if (result->end != FollowEnd::kJobEnded) return Detached(*result, name, address);
   LF_RETURN_IF_ERROR(JobOutcome(result->job));

@@ -1,11 +1,15 @@
 #include "client/output.h"
 
+#include <signal.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/file.h"
 #include "base/status_macros.h"
 #include "client/progress_text.h"
 #include "client/result_table.h"
@@ -183,10 +187,16 @@ absl::StatusOr<std::string> RenderEstimate(const v1::CreateJobResponse& response
 }
 
 absl::Status PrintOutput(absl::string_view text) {
-  if (fwrite(text.data(), 1, text.size(), stdout) != text.size() || fflush(stdout) != 0) {
-    return absl::DataLossError("standard output cannot be written");
+  errno = 0;
+  if (fwrite(text.data(), 1, text.size(), stdout) == text.size() && fflush(stdout) == 0) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  const int error = errno;
+  if (error == EPIPE) {
+    signal(SIGPIPE, SIG_DFL);
+    raise(SIGPIPE);
+  }
+  return ErrnoStatus(error, "write", "standard output");
 }
 
 }  // namespace latentforge::client

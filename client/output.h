@@ -34,7 +34,8 @@ absl::StatusOr<std::string> RenderWorkers(const v1::ListWorkersResponse& workers
 absl::StatusOr<std::string> RenderEstimate(const v1::CreateJobResponse& response,
                                            OutputFormat format);
 
-// Writes to standard output. DataLoss when it cannot be written in full.
+// Writes to standard output. An error when it cannot be written in full, as on a full
+// disk; where its reader has gone, SIGPIPE ends this process, as it ends others.
 absl::Status PrintOutput(absl::string_view text);
 
 }  // namespace latentforge::client

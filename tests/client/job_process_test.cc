@@ -450,5 +450,25 @@ TEST_F(JobTest, InspectMissesTheTokenizer) {
   EXPECT_THAT(damaged.messages, HasSubstr("[MALFORMED_TOKENIZER]\nnext: download tokenizer.json"));
 }
 
+TEST_F(JobTest, OutputThatNobodyReadsEndsLikeThatOfOtherPrograms) {
+  const std::string program = Program("latentforge");
+  const auto shell = [](const std::string& script) {
+    auto child = ChildProcess::Start({.argv = {"/bin/sh", "-c", script}});
+    EXPECT_TRUE(child.ok()) << child.status();
+    return Finish(**child);
+  };
+  for (const char* command : {"help", "--help", "--version", "model inspect model"}) {
+    // It runs once the reader has gone.
+    const Ending closed = shell(absl::StrCat("cd ", folder_.string(), " && { sleep 0.3; ", program,
+                                             " ", command, "; echo $? >&2; } | true"));
+    EXPECT_EQ(closed.messages, "141\n") << command;
+    const Ending full =
+        shell(absl::StrCat("cd ", folder_.string(), " && ", program, " ", command, " > /dev/full"));
+    EXPECT_EQ(full.how, "exit code 1") << command;
+    EXPECT_THAT(full.messages, HasSubstr("write standard output: No space left on device"));
+    EXPECT_THAT(full.messages, HasSubstr("\nnext: free "));
+  }
+}
+
 }  // namespace
 }  // namespace latentforge::client
