@@ -123,7 +123,8 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
                 absl::StrCat("Distil the original into the result for a while: ",
                              kDefaultHealingTokens, " tokens (default: no)"))
       ->group(group);
-  app->add_option("--heal-tokens", flags->heal_tokens, "Heal with this many tokens (default: none)")
+  app->add_option("--heal-tokens", flags->heal_tokens,
+                  "Heal with this many tokens, rounded up to whole sequences (default: none)")
       ->check(Integer(1))
       ->group(group);
   app->add_option("--heal-learning-rate", flags->heal_learning_rate,

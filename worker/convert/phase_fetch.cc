@@ -214,6 +214,15 @@ absl::Status LoadTraining(const JobSpec& spec, TextLoader& loader,
   return absl::OkStatus();
 }
 
+// Before hours of work, not after them.
+void TellWholeSequences(Attempt& attempt, const finetune::TrainingText& training) {
+  const int64_t asked = attempt.spec.healing->tokens;
+  const int64_t tokens = training.sequences() * training.length;
+  if (tokens == asked) return;
+  attempt.events.Info(absl::StrCat("healing trains on ", tokens, " tokens where ", asked,
+                                   " were asked for: whole sequences of ", training.length));
+}
+
 absl::Status LoadTexts(Attempt& attempt, Inputs& inputs, std::string& text_digests) {
   const std::filesystem::path path = attempt.spec.source / "tokenizer.json";
   absl::StatusOr<model::Tokenizer> tokenizer = model::Tokenizer::Load(path);
@@ -241,6 +250,7 @@ absl::Status LoadTexts(Attempt& attempt, Inputs& inputs, std::string& text_diges
                        {{StatusCode::kInvalidArgument, "TOO_FEW_TOKENS"}}));
   absl::StrAppend(&text_digests, sha256, "\n");
   LF_RETURN_IF_ERROR(LoadTraining(attempt.spec, loader, streams, inputs, text_digests));
+  if (attempt.spec.healing) TellWholeSequences(attempt, inputs.training);
   const calibrate::SamplingOptions sampling{.sequences = attempt.spec.sequences,
                                             .length = attempt.spec.sequence_length,
                                             .seed = attempt.spec.seed};

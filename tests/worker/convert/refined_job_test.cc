@@ -25,7 +25,7 @@ Json ReportOf(const TinyJob& job) {
 
 TinyJob HealedJob(const std::string& name) {
   TinyJob job(name, {.scale = 0.5});
-  job.spec["healing"] = {{"tokens", "640"},
+  job.spec["healing"] = {{"tokens", "630"},
                          {"sequenceLength", 32},
                          {"batchSequences", 2},
                          {"learningRate", 0.004},
@@ -41,10 +41,14 @@ TEST(HealingJobTest, HealsAndReports) {
               ElementsAre("PHASE_FETCHING", "PHASE_CALIBRATING", "PHASE_FACTORIZING",
                           "PHASE_FINE_TUNING", "PHASE_EVALUATING", "PHASE_PUBLISHING"));
   int steps = 0;
+  std::string texts;
   for (const Json& event : outcome.events) {
+    if (event.contains("log")) texts += event["log"]["text"].get<std::string>() + "\n";
     if (event.contains("healing") && !event["healing"].contains("divergence")) ++steps;
   }
   EXPECT_EQ(steps, 10);
+  EXPECT_THAT(texts, HasSubstr("healing trains on 640 tokens where 630 were asked for: whole "
+                               "sequences of 32\n"));
   const Json settings = ReportOf(job)["settings"];
   EXPECT_EQ(settings["output"]["dtype"], "DATA_TYPE_FLOAT32");
   EXPECT_EQ(settings["threads"], 1);
