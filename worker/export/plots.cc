@@ -12,12 +12,17 @@
 namespace latentforge::exporter {
 namespace {
 
+// What all plots share. The legend lies above, where it hides nothing.
 constexpr absl::string_view kHead =
-    "set terminal svg size 720,420 dynamic background '#ffffff' font 'sans-serif,13'\n"
+    "set terminal svg size 720,450 dynamic background '#ffffff' font 'sans-serif,13'\n"
     "set border 3 linecolor '#888888'\n"
-    "set tics nomirror out\n"
+    "set tics nomirror out textcolor '#444444'\n"
     "set grid ytics linecolor '#dddddd' linetype 1\n"
-    "set key top right reverse Left samplen 2\n";
+    "set key outside top center horizontal reverse Left samplen 2\n";
+
+std::string Script(absl::string_view title) {
+  return absl::StrCat(kHead, "set title '", title, "'\n");
+}
 
 // Rows of numbers under a name that `plot` can use.
 class Data {
@@ -48,11 +53,12 @@ Plot CacheByLayer(const Report& report) {
     }
     ++x;
   }
-  std::string script = absl::StrCat(kHead,
+  constexpr char kTitle[] = "Cached values of a token in each layer";
+  std::string script = absl::StrCat(Script(kTitle),
                                     "set style fill solid\n"
                                     "set boxwidth 0.8\n"
-                                    "set xlabel 'layer'\n"
-                                    "set ylabel 'cached values of a token'\n"
+                                    "set xlabel 'layer, from 0'\n"
+                                    "set ylabel 'cached values a token'\n"
                                     "set yrange [0:*]\n");
   absl::StrAppendFormat(&script, "set xrange [-0.7:%g]\n",
                         static_cast<double>(report.layers.size()) - 0.3);
@@ -62,12 +68,11 @@ Plot CacheByLayer(const Report& report) {
     absl::StrAppend(&script, data.Text());
     absl::StrAppend(&plot, plot.empty() ? "plot " : ", ", what);
   };
-  add(joint, "$joint with boxes linecolor '#4477aa' title 'keys and values'");
+  add(joint, "$joint with boxes linecolor '#4477aa' title 'keys and values together'");
   // The taller boxes first: what shows of them is the part of the values.
   add(both, "$both with boxes linecolor '#ccbb44' title 'values'");
   add(keys, "$keys with boxes linecolor '#4477aa' title 'keys'");
-  return {"cache_by_layer.svg", "Cached values of a token in each layer",
-          absl::StrCat(script, plot, "\n")};
+  return {"cache_by_layer.svg", kTitle, absl::StrCat(script, plot, "\n")};
 }
 
 // Measured over predicted loss of the ranks that were chosen; nullopt where there is no such
@@ -99,11 +104,16 @@ Plot LossByCache(const Report& report, const ReportPrediction& prediction) {
   for (const ReportPrediction::Measured& point : prediction.measured) {
     if (point.loss > 0) measured.Row(share(point.values_per_token), point.loss);
   }
-  std::string script = absl::StrCat(kHead,
+  constexpr char kTitle[] = "Loss by the size of the cache, without healing";
+  std::string script = absl::StrCat(Script(kTitle),
                                     "set logscale y\n"
-                                    "set format y '%g'\n"
+                                    "set format y '10^{%L}'\n"
                                     "set xrange [0:100]\n"
-                                    "set xlabel 'key-value cache, % of the original'\n"
+                                    "set grid xtics\n"
+                                    // The budgets that people ask for.
+                                    "set xtics ('0' 0, '1/8' 12.5, '1/4' 25, '1/3' 100/3.0, "
+                                    "'1/2' 50, '2/3' 200/3.0, '3/4' 75, '1' 100)\n"
+                                    "set xlabel 'share of the original key-value cache'\n"
                                     "set ylabel 'loss over the original, nats a token'\n",
                                     predicted.Text());
   std::string plot = "plot $predicted with lines linewidth 2 linecolor '#4477aa' title 'predicted'";
@@ -111,15 +121,14 @@ Plot LossByCache(const Report& report, const ReportPrediction& prediction) {
     absl::StrAppend(&script, scaled.Text());
     absl::StrAppend(&plot,
                     ", $scaled with lines dashtype 2 linecolor '#cc3311' "
-                    "title 'predicted, times measured / predicted'");
+                    "title 'predicted, scaled'");
   }
   if (!measured.empty()) {
     absl::StrAppend(&script, measured.Text());
     absl::StrAppend(&plot,
                     ", $measured with points pointtype 7 linecolor '#cc3311' title 'measured'");
   }
-  return {"loss_by_cache.svg", "Loss by the size of the cache, without healing",
-          absl::StrCat(script, plot, "\n")};
+  return {"loss_by_cache.svg", kTitle, absl::StrCat(script, plot, "\n")};
 }
 
 Plot Healing(const ReportHealing& healing) {
@@ -131,12 +140,13 @@ Plot Healing(const ReportHealing& healing) {
   for (const ReportHealing::Measurement& measured : healing.measurements) {
     held_back.Row(static_cast<double>(measured.step), measured.divergence);
   }
-  return {"healing.svg", "Divergence from the original in the course of healing",
-          absl::StrCat(kHead,
+  constexpr char kTitle[] = "Divergence from the original in the course of healing";
+  return {"healing.svg", kTitle,
+          absl::StrCat(Script(kTitle), "set xrange [0:", healing.history.back().step, "]\n",
                        "set xlabel 'step'\n"
                        "set ylabel 'divergence from the original, nats a token'\n"
                        "set y2label 'learning rate'\n"
-                       "set y2tics format '%g'\n"
+                       "set y2tics textcolor '#444444' format '%g'\n"
                        "set yrange [0:*]\n"
                        "set y2range [0:*]\n",
                        rate.Text(), loss.Text(), held_back.Text(),

@@ -52,6 +52,21 @@ TEST(PlotsTest, ThePredictionIsScaledToWhatWasMeasuredAtTheChosenSize) {
               AllOf(Not(HasSubstr("$scaled")), Not(HasSubstr("$measured"))));
 }
 
+TEST(PlotsTest, EveryPlotHasATitleUnitsAndItsLegendOutside) {
+  Report report;
+  report.layers = {{.rank_kv = 4}};
+  report.prediction = {.loss = 0.25, .curve = {{2, 1.0}, {4, 0.25}, {8, 0.0}}};
+  report.healing = {.history = {{.step = 7, .loss = 0.5}}};
+  const std::vector<Plot> plots = PlotsOf(report);
+  ASSERT_EQ(plots.size(), 3u);
+  for (const Plot& plot : plots) {
+    EXPECT_THAT(plot.script, AllOf(HasSubstr("set title '" + plot.caption + "'\n"),
+                                   HasSubstr("set key outside"), HasSubstr("a token'\n")));
+  }
+  EXPECT_THAT(plots[0].script, HasSubstr("'1/3' 100/3.0, '1/2' 50")) << "ticks at the budgets";
+  EXPECT_THAT(plots[2].script, HasSubstr("set xrange [0:7]\n"));
+}
+
 TEST(PlotsTest, HealingShowsStepsAndMeasurements) {
   Report report;
   report.healing = {
