@@ -28,6 +28,13 @@ std::string ToUri(const std::string& path, const FileAccess& files) {
   return UriFromPath((files.current_folder / path).lexically_normal());
 }
 
+absl::StatusOr<std::string> ReadNamed(absl::string_view flag, const std::string& path,
+                                      const FileAccess& files) {
+  absl::StatusOr<std::string> text = files.read(path);
+  if (!text.ok()) return Annotate(text.status(), flag);
+  return text;
+}
+
 template <typename Set>
 absl::Status ApplyEnum(const char* flag, const std::optional<std::string>& text,
                        const google::protobuf::EnumDescriptor* type, Set set) {
@@ -146,7 +153,8 @@ absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
     return absl::InvalidArgumentError(
         absl::StrCat("--rank-profile goes with --allocation profile, not ", *flags.allocation));
   }
-  LF_ASSIGN_OR_RETURN(const std::string text, files.read(*flags.rank_profile));
+  LF_ASSIGN_OR_RETURN(const std::string text,
+                      ReadNamed("--rank-profile", *flags.rank_profile, files));
   LF_ASSIGN_OR_RETURN(*factorization->mutable_rank_profile(),
                       ParseRankProfile(text, *flags.rank_profile));
   factorization->set_allocation(v1::RANK_ALLOCATION_PROFILE);
@@ -295,7 +303,7 @@ absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view flag, absl::str
 absl::StatusOr<JobDraft> BuildDraft(const SpecFlags& flags, const FileAccess& files) {
   JobDraft draft;
   if (flags.job_file) {
-    LF_ASSIGN_OR_RETURN(const std::string text, files.read(*flags.job_file));
+    LF_ASSIGN_OR_RETURN(const std::string text, ReadNamed("-f", *flags.job_file, files));
     const std::string name = *flags.job_file == "-" ? "standard input" : *flags.job_file;
     LF_RETURN_IF_ERROR(MergeJobFile(text, name, &draft));
   }

@@ -64,7 +64,8 @@ std::string SpecDigest(const v1::JobSpec& spec) {
 
 absl::StatusOr<StateFolder> StateFolder::Open(const std::filesystem::path& root,
                                               const std::string& digest) {
-  LF_RETURN_IF_ERROR(CreateDirectories(root));
+  LF_RETURN_IF_ERROR(WithNextStep(Annotate(CreateDirectories(root), "work folder"),
+                                  "choose another folder: --work-dir"));
   StateFolder folder;
   folder.path_ = root / absl::StrCat("convert-", digest);
   LF_ASSIGN_OR_RETURN(folder.existed_, MakePrivate(folder.path_));

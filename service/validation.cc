@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "checkpoint/checkpoint.h"
@@ -230,7 +231,8 @@ void CheckRanksFit(const v1::JobSpec& spec, const checkpoint::ModelConfig& confi
   if (factorization.rank_multiple() > 1)
     findings.Add("RANK_OUT_OF_RANGE", "spec.factorization.rank_multiple", fits.message());
   else
-    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget", fits.message());
+    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
+                 absl::StripPrefix(fits.message(), "KV budget "));
 }
 
 std::optional<fs::path> FileSpecChecker::Resolve(const std::string& uri, absl::string_view field,

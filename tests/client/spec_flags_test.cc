@@ -200,6 +200,14 @@ TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
               HasSubstr("--label is \"x\", expected KEY=VALUE"));
 }
 
+TEST(SpecFlagsTest, AFileThatCannotBeReadNamesItsFlag) {
+  SpecFlags flags = Minimal();
+  flags.rank_profile = "none";
+  EXPECT_EQ(BuildDraft(flags, FakeFiles({})).status(), absl::NotFoundError("--rank-profile: none"));
+  flags.job_file = "no.yaml";
+  EXPECT_EQ(BuildDraft(flags, FakeFiles({})).status(), absl::NotFoundError("-f: no.yaml"));
+}
+
 TEST(WeightedFileTest, AnExistingFileWinsOverAWeight) {
   const FileAccess files = FakeFiles({"/data/a:2", "/data/a"});
   EXPECT_EQ(ParseWeightedFile("--calibration", "a:2", files)->path, "a:2");

@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "client/error.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -73,6 +74,12 @@ TEST(StateFolderTest, RefusesWhatOthersCanRead) {
   std::filesystem::remove_all(root / "convert-d");
   std::filesystem::create_directory_symlink("/tmp", root / "convert-d");
   EXPECT_EQ(StateFolder::Open(root, "d").status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(StateFolderTest, AFolderThatCannotBeMadeSaysWhatToDo) {
+  const absl::Status status = StateFolder::Open("/proc/none", "d").status();
+  EXPECT_EQ(status.message(), "work folder: creating folder /proc/none: No such file or directory");
+  EXPECT_EQ(NextStepOf(status), "choose another folder: --work-dir");
 }
 
 TEST(StateFolderTest, SocketPathsFitTheKernel) {

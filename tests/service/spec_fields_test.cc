@@ -46,7 +46,7 @@ TEST_F(SpecFieldsTest, BudgetsOutsideTheirRangeAreRefused) {
             "spec.budget.kv_budget is missing, expected a number in (0, 1]");
   v1::JobSpec tiny = Spec();
   tiny.mutable_budget()->set_kv_budget(1e-9);
-  ExpectRefused(tiny, "BUDGET_OUT_OF_RANGE", {"kv_budget"});
+  ExpectRefused(tiny, "BUDGET_OUT_OF_RANGE", {"spec.budget.kv_budget is 1e-09, which leaves"});
 }
 
 TEST_F(SpecFieldsTest, MethodsThatDoNotRunAreUnimplemented) {
