@@ -167,6 +167,16 @@ absl::Status Healer::Train(HealingState& state) {
       "step");
 }
 
+bool Healer::GivesUp(const HealingState& state) const {
+  const auto& measurements = state.measurements;
+  const auto from = measurements.end() - std::min(options_.patience, std::ssize(measurements) - 1);
+  if (measurements.end() - from < options_.patience) return false;
+  const double limit = options_.hopeless * measurements.front().divergence;
+  const auto above = [&](const HealingMeasurement& m) { return m.divergence > limit; };
+  if (std::all_of(from, measurements.end(), above)) return true;
+  return state.Best() < from && 2 * from->step >= steps();
+}
+
 absl::Status Healer::Run(HealingState& state, const Observer& observer) {
   if (state.layers.size() != layers_) {
     return absl::InvalidArgumentError(absl::StrCat("healing got weights of ", state.layers.size(),
@@ -188,7 +198,7 @@ absl::Status Healer::Run(HealingState& state, const Observer& observer) {
       if (observer.measurement) LF_RETURN_IF_ERROR(observer.measurement(state));
     }
     if (last) return absl::OkStatus();
-    if (state.measurements.end() - state.Best() > options_.patience) {
+    if (GivesUp(state)) {
       state.ended_early = absl::StrCat("no better after step ", state.best_step());
       return absl::OkStatus();
     }

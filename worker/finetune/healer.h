@@ -31,8 +31,11 @@ struct HealingOptions {
   // by the root mean square of its latent.
   double clip = 1;
   int64_t evaluate_every = 20;
-  // Ends after this many measurements without a better one.
+  // Ends after this many measurements without a better one in the second half of the steps: large
+  // steps hold the divergence up, and it falls with their size. In the first half only after as
+  // many in a row above `hopeless` times the divergence at the start.
   int64_t patience = 4;
+  double hopeless = 1.5;
   std::function<bool()> stop;  // asked between layers; true ends with Cancelled
 };
 
@@ -106,6 +109,7 @@ class Healer {
         distiller_(std::move(distiller)),
         layers_(layers) {}
 
+  bool GivesUp(const HealingState& state) const;
   absl::Status Measure(HealingState& state);
   absl::Status Train(HealingState& state);
   std::vector<TrainableWeights> Computed(const HealingState& state) const;

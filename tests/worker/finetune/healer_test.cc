@@ -100,6 +100,7 @@ TEST_F(HealerTest, TheRateFollowsTheStart) {
 TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
   options_.learning_rate = 1000;  // leaves every optimum at once
   options_.patience = 2;
+  options_.hopeless = 1;
   options_.evaluate_every = 2;
   Healer healer = Make();
   HealingState state = StartHealing(factors_);
@@ -112,6 +113,19 @@ TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
   Healer again = Make();
   ASSERT_TRUE(again.Run(state, {}).ok());
   EXPECT_EQ(state.steps_done(), 4);
+}
+
+TEST_F(HealerTest, WaitsForSmallerStepsBeforeItGivesUp) {
+  options_.learning_rate = 1000;
+  options_.patience = 2;
+  options_.evaluate_every = 2;
+  Healer healer = Make();
+  HealingState state = StartHealing(factors_);
+  ASSERT_TRUE(healer.Run(state, {}).ok());
+  // Worse, but not hopeless: the measurements at 10 and 12 are the first two of the second half.
+  EXPECT_LT(state.measurements[1].divergence, 1.5 * state.measurements[0].divergence);
+  EXPECT_EQ(state.best_step(), 0);
+  EXPECT_EQ(state.steps_done(), 12);
 }
 
 TEST_F(HealerTest, ALossThatIsNotFiniteEndsItAndNamesTheStep) {
