@@ -112,11 +112,9 @@ class LossAwareFactorizer : public LayerFactorizer {
       if (attempt_.stopped()) return absl::CancelledError("rank allocation was stopped");
       LF_ASSIGN_OR_RETURN(const factorize::LossStatistics statistics,
                           LoadLossStatistics(LossStatisticsPath(attempt_.work, layer), 2 * width_));
-      LF_ASSIGN_OR_RETURN(const at::Tensor weight, Weight(layer));
       for (const LatentPart part : Parts()) {
-        LF_ASSIGN_OR_RETURN(const LossDecomposition decomposition,
-                            Spectrum(layer, weight, statistics, part));
-        spectra.push_back(decomposition.spectrum());
+        LF_ASSIGN_OR_RETURN(std::vector<double> spectrum, Spectrum(layer, statistics, part));
+        spectra.push_back(std::move(spectrum));
       }
     }
     spectra_ = std::move(spectra);
@@ -124,13 +122,13 @@ class LossAwareFactorizer : public LayerFactorizer {
   }
 
   // Errors of LibTorch and our own name the layer.
-  absl::StatusOr<LossDecomposition> Spectrum(int64_t layer, const at::Tensor& weight,
-                                             const factorize::LossStatistics& statistics,
-                                             LatentPart part) const {
-    absl::StatusOr<LossDecomposition> decomposition =
-        model::CatchTorch([&] { return Decompose(weight, statistics, part); }, "LibTorch");
-    if (decomposition.ok()) return decomposition;
-    return Annotate(decomposition.status(), absl::StrCat("spectrum of layer ", layer));
+  absl::StatusOr<std::vector<double>> Spectrum(int64_t layer,
+                                               const factorize::LossStatistics& statistics,
+                                               LatentPart part) const {
+    absl::StatusOr<std::vector<double>> spectrum = model::CatchTorch(
+        [&] { return factorize::LossSpectrum(statistics, part, spec_.loss_metric); }, "LibTorch");
+    if (spectrum.ok()) return spectrum;
+    return Annotate(spectrum.status(), absl::StrCat("spectrum of layer ", layer));
   }
 
   std::vector<LatentPart> Parts() const {

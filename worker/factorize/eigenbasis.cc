@@ -18,12 +18,19 @@ at::Tensor FixSigns(const at::Tensor& basis) {
   return basis * at::where(signs == 0, at::ones_like(signs), signs);
 }
 
+std::vector<double> Descending(const at::Tensor& values) {
+  return ToVector(values.flip({0}).clamp_min(0));
+}
+
 }  // namespace
 
 Eigenbasis DescendingEigenbasis(const at::Tensor& symmetric) {
   const auto [values, vectors] = at::linalg_eigh(symmetric);
-  return {.values = ToVector(values.flip({0}).clamp_min(0)),
-          .vectors = FixSigns(vectors.flip({1}))};
+  return {.values = Descending(values), .vectors = FixSigns(vectors.flip({1}))};
+}
+
+std::vector<double> DescendingEigenvalues(const at::Tensor& symmetric) {
+  return Descending(at::linalg_eigvalsh(symmetric));
 }
 
 std::vector<double> ToVector(const at::Tensor& tensor) {

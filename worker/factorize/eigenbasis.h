@@ -17,6 +17,9 @@ struct Eigenbasis {
 // only by rounding, count as 0. The largest entry of each vector is positive.
 Eigenbasis DescendingEigenbasis(const at::Tensor& symmetric);
 
+// Its values alone, which take a third of the time.
+std::vector<double> DescendingEigenvalues(const at::Tensor& symmetric);
+
 // The elements of an fp64 tensor, row by row.
 std::vector<double> ToVector(const at::Tensor& tensor);
 

@@ -93,7 +93,47 @@ absl::StatusOr<Metric> MetricOf(const at::Tensor& fisher, int64_t halves, double
                 .inverse = at::matmul(vectors / roots, vectors.t())};
 }
 
+// What is decomposed: M W C W^T M of one latent.
+struct Problem {
+  Metric metric;
+  at::Tensor output;  // E[y y^T] over all positions
+  at::Tensor phi;
+};
+
+absl::StatusOr<Problem> Pose(const LossStatistics& statistics, LatentPart part,
+                             const LossMetricOptions& options) {
+  const int64_t n = statistics.output.size(0);
+  const bool joint = part == LatentPart::kJoint;
+  const int64_t width = joint ? n : n / 2;
+  const int64_t start = part == LatentPart::kValue ? n / 2 : 0;
+  const double alpha = options.sink_weight;
+  Problem problem;
+  problem.output = Block(statistics.output, start, width);
+  at::Tensor phi =
+      (1 - alpha) * problem.output + alpha * Block(statistics.output_first, start, width);
+  if (options.fisher) {
+    const at::Tensor fisher = Block(statistics.fisher, start, width);
+    LF_ASSIGN_OR_RETURN(problem.metric, MetricOf(fisher, joint ? 2 : 1, options.ridge));
+  }
+  const at::Tensor& root = problem.metric.root;
+  if (root.defined()) phi = at::matmul(at::matmul(root.t(), phi), root);
+  LF_RETURN_IF_ERROR(CheckFinite(phi, "the weighted E[y y^T]"));
+  problem.phi = Symmetric(phi);
+  return problem;
+}
+
 }  // namespace
+
+absl::StatusOr<std::vector<double>> LossSpectrum(const LossStatistics& statistics, LatentPart part,
+                                                 const LossMetricOptions& options) {
+  LF_RETURN_IF_ERROR(CheckOptions(options));
+  const int64_t n = statistics.output.defined() ? statistics.output.size(0) : 0;
+  LF_RETURN_IF_ERROR(CheckLossStatistics(statistics, n));
+  LF_ASSIGN_OR_RETURN(const Problem problem, Pose(statistics, part, options));
+  std::vector<double> spectrum = DescendingEigenvalues(problem.phi);
+  if (problem.metric.silent) std::fill(spectrum.begin(), spectrum.end(), 0.0);
+  return spectrum;
+}
 
 absl::StatusOr<LossDecomposition> LossDecomposition::Compute(const at::Tensor& weight,
                                                              const LossStatistics& statistics,
@@ -101,31 +141,19 @@ absl::StatusOr<LossDecomposition> LossDecomposition::Compute(const at::Tensor& w
                                                              const LossMetricOptions& options) {
   LF_RETURN_IF_ERROR(CheckOptions(options));
   LF_RETURN_IF_ERROR(CheckWeight(weight));
-  const int64_t n = weight.size(0);
-  LF_RETURN_IF_ERROR(CheckLossStatistics(statistics, n));
-  const bool joint = part == LatentPart::kJoint;
-  const int64_t width = joint ? n : n / 2;
-  const int64_t start = part == LatentPart::kValue ? n / 2 : 0;
+  LF_RETURN_IF_ERROR(CheckLossStatistics(statistics, weight.size(0)));
+  LF_ASSIGN_OR_RETURN(const Problem problem, Pose(statistics, part, options));
+  Eigenbasis basis = DescendingEigenbasis(problem.phi);
+  if (problem.metric.silent) std::fill(basis.values.begin(), basis.values.end(), 0.0);
 
+  const int64_t width = problem.output.size(0);
   LossDecomposition result;
   result.part_ = part;
-  result.weight_ = weight.narrow(0, start, width);
-  result.output_ = Block(statistics.output, start, width);
-  const double alpha = options.sink_weight;
-  at::Tensor phi =
-      (1 - alpha) * result.output_ + alpha * Block(statistics.output_first, start, width);
-  Metric metric;
-  if (options.fisher) {
-    const at::Tensor fisher = Block(statistics.fisher, start, width);
-    LF_ASSIGN_OR_RETURN(metric, MetricOf(fisher, joint ? 2 : 1, options.ridge));
-  }
-  if (metric.root.defined()) phi = at::matmul(at::matmul(metric.root.t(), phi), metric.root);
-  LF_RETURN_IF_ERROR(CheckFinite(phi, "the weighted E[y y^T]"));
-  Eigenbasis basis = DescendingEigenbasis(Symmetric(phi));
-  if (metric.silent) std::fill(basis.values.begin(), basis.values.end(), 0.0);
+  result.weight_ = weight.narrow(0, part == LatentPart::kValue ? width : 0, width);
+  result.output_ = problem.output;
   result.spectrum_ = std::move(basis.values);
-  result.encoder_ = metric.Encoder(basis.vectors);
-  result.decoder_ = metric.Decoder(basis.vectors);
+  result.encoder_ = problem.metric.Encoder(basis.vectors);
+  result.decoder_ = problem.metric.Decoder(basis.vectors);
   result.energy_ =
       ToVector((at::matmul(result.output_, result.encoder_) * result.encoder_).sum(0).clamp_min(0));
   return result;

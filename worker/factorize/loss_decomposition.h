@@ -30,6 +30,11 @@ struct LossMetricOptions {
   bool fisher = true;
 };
 
+// The spectrum of LossDecomposition alone, in a third of the time; the same but for rounding.
+// Errors as there.
+absl::StatusOr<std::vector<double>> LossSpectrum(const LossStatistics& statistics, LatentPart part,
+                                                 const LossMetricOptions& options);
+
 // With G = E[g g^T] (ridge added), M = G^(1/2) and C as above, the expected loss of
 // W' is 1/2 tr(G (W - W') C (W - W')^T), the Gauss-Newton form of the KL divergence
 // under G (x) C. Its least at rank r follows from M W C W^T M = U diag(e) U^T:

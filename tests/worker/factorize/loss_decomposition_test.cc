@@ -276,6 +276,28 @@ TEST(LossDecompositionTest, SpectrumIsDescendingAndRanksAreChecked) {
   }
 }
 
+// Both find eigenvalues of one matrix, each to a few roundings (1e-16) of the largest.
+TEST(LossDecompositionTest, SpectrumAloneIsTheSame) {
+  LossProblem silent = RandomLossProblem(4, 10, 112);
+  silent.statistics.fisher.zero_();
+  for (const LossProblem& p : {RandomLossProblem(5, 14, 111), silent}) {
+    for (const LatentPart part : kParts) {
+      for (const bool fisher : {true, false}) {
+        const LossMetricOptions options{.fisher = fisher};
+        const std::vector<double> expected = Decompose(p, part, options).spectrum();
+        const auto spectrum = LossSpectrum(p.statistics, part, options);
+        ASSERT_TRUE(spectrum.ok()) << spectrum.status();
+        ASSERT_EQ(spectrum->size(), expected.size());
+        for (size_t i = 0; i < expected.size(); ++i) {
+          EXPECT_NEAR((*spectrum)[i], expected[i], 1e-13 * expected[0]);
+        }
+      }
+    }
+  }
+  EXPECT_FALSE(LossSpectrum({}, LatentPart::kJoint, {}).ok());
+  EXPECT_FALSE(LossSpectrum(silent.statistics, LatentPart::kKey, {.sink_weight = 2}).ok());
+}
+
 TEST(LossDecompositionTest, IsDeterministic) {
   const LossProblem p = RandomLossProblem(5, 14, 120);
   const LossDecomposition first = Decompose(p, LatentPart::kJoint);
