@@ -160,7 +160,7 @@ std::string AdviceOn(absl::StatusCode code) {
       return "choose another name, or remove what is there";
     case absl::StatusCode::kPermissionDenied:
     case absl::StatusCode::kUnauthenticated:
-      return "ask who runs it for the right that the message names";
+      return "get permission for what the message names";
     case absl::StatusCode::kResourceExhausted:
       return "free the resource that the message names";
     case absl::StatusCode::kUnimplemented:
