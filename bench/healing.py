@@ -3,10 +3,10 @@
 
     healing.py --binaries DIR --model DIR --calibration FILE --evaluate FILE [--steps 8] [--threads 2]
 
-Both train the latent factors of the same conversion to half the cache: two sequences of 512
-tokens a step, the divergence of the whole distribution from the original's, bf16 with fp32
-masters and Adam. Both measure 8 held-back sequences before and after, within the time. They
-run in turn.
+Both train all of attention in the same conversion to half the cache: two sequences of 512 tokens
+a step, the divergence of the whole distribution from the original's, bf16 with fp32 masters and
+Adam. Both measure 8 held-back sequences before and after, within the time. They run in turn, each
+on its own split of the text.
 """
 
 import argparse
@@ -34,8 +34,8 @@ student = AutoModelForCausalLM.from_pretrained(converted, dtype=torch.bfloat16,
                                                trust_remote_code=True).eval()
 for parameter in [*teacher.parameters(), *student.parameters()]:
     parameter.requires_grad_(False)
-latent = ("kv_down_proj", "k_up_proj", "v_up_proj")
-trained = [p for name, p in student.named_parameters() if any(part in name for part in latent)]
+attention = ("kv_down_proj", "k_up_proj", "v_up_proj", "q_proj", "o_proj")
+trained = [p for name, p in student.named_parameters() if any(part in name for part in attention)]
 masters = [p.detach().float().clone() for p in trained]
 for parameter in trained:
     parameter.requires_grad_(True)
