@@ -10,6 +10,7 @@ target_compile_options(latentforge_warnings INTERFACE
   -Wall -Wextra -Wpedantic -Werror -Werror=unused-result -Wno-missing-field-initializers)
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(latentforge_warnings INTERFACE -Wthread-safety -Wno-gnu-zero-variadic-macro-arguments)
+  add_link_options(-fuse-ld=lld)  # a fifth of the time for each of a hundred tests
 else()
   # ccache may only reuse objects built with a precompiled header when gcc
   # preprocesses it in full.

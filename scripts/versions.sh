@@ -32,6 +32,6 @@ BUILD_PACKAGES=(build-essential ca-certificates ccache cmake gnuplot-nox ninja-b
   prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
 PYTHON_PACKAGES=(python3 python3-venv)
 RUST_PACKAGES=(cargo-web rustc-web)
-CHECK_PACKAGES=(clang clang-format libclang-rt-14-dev llvm shellcheck)
+CHECK_PACKAGES=(clang clang-format libclang-rt-14-dev lld llvm shellcheck)
 # Unpacked below .deps, not installed: the package would start a service.
 PROMETHEUS_PACKAGE=prometheus
