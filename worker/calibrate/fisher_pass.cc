@@ -105,22 +105,12 @@ class Pass {
            double(3 * config_.intermediate_size + 2 * config_.q_width());
   }
 
-  static std::filesystem::path Partial(std::filesystem::path path) { return path += ".partial"; }
-
-  // Gives a file its name; from then on it counts as whole.
-  static absl::Status Commit(const std::filesystem::path& path) {
-    LF_RETURN_IF_ERROR(RemoveFolder(path));
-    std::error_code error;
-    std::filesystem::rename(Partial(path), path, error);
-    return error ? ErrnoStatus(error.value(), "rename", Partial(path)) : absl::OkStatus();
-  }
-
   // Writes a file of one state for each sequence, under a temporary name.
   // make(first, count) gives [count, T, D].
   template <typename F>
   absl::Status WriteStates(const std::filesystem::path& path, double cost, absl::string_view detail,
                            const F& make) {
-    LF_ASSIGN_OR_RETURN(HiddenFile file, HiddenFile::Create(Partial(path), shape_));
+    LF_ASSIGN_OR_RETURN(HiddenFile file, HiddenFile::Create(PartialPath(path), shape_));
     const int64_t batch = std::max<int64_t>(1, options_.batch_tokens / sequences_.length);
     for (int64_t first = 0; first < sequences_.count; first += batch) {
       if (options_.stop && options_.stop()) return absl::CancelledError("calibration was stopped");
@@ -153,7 +143,7 @@ class Pass {
           LF_RETURN_IF_ERROR(decoder_.Forward(weights, hidden));
           return hidden;
         }));
-    return Commit(HiddenPath(layer + 1));
+    return CommitFile(HiddenPath(layer + 1));
   }
 
   // The loss's gradient by the last hidden states.
@@ -171,7 +161,7 @@ class Pass {
                                           LossGradient(normed.detach(), first, count));
                       return torch::autograd::grad({normed}, {hidden}, {gradient})[0];
                     }));
-    LF_RETURN_IF_ERROR(Commit(GradientPath(layers_)));
+    LF_RETURN_IF_ERROR(CommitFile(GradientPath(layers_)));
     return RemoveTree(HiddenPath(layers_));
   }
 
@@ -226,7 +216,7 @@ class Pass {
       LF_RETURN_IF_ERROR(options_.save(layer, statistics));
     }
     // Only now: a layer with a gradient counts as finished.
-    LF_RETURN_IF_ERROR(Commit(GradientPath(layer)));
+    LF_RETURN_IF_ERROR(CommitFile(GradientPath(layer)));
     LF_RETURN_IF_ERROR(RemoveTree(GradientPath(layer + 1)));
     return RemoveTree(HiddenPath(layer));
   }

@@ -27,6 +27,15 @@ absl::Status CheckTensor(const at::Tensor& tensor, const HiddenShape& shape, int
 
 }  // namespace
 
+std::filesystem::path PartialPath(std::filesystem::path path) { return path += ".partial"; }
+
+absl::Status CommitFile(const std::filesystem::path& path) {
+  LF_RETURN_IF_ERROR(RemoveFolder(path));
+  std::error_code error;
+  std::filesystem::rename(PartialPath(path), path, error);
+  return error ? ErrnoStatus(error.value(), "rename", PartialPath(path)) : absl::OkStatus();
+}
+
 absl::Status RemoveFolder(const std::filesystem::path& path) {
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::symlink_status(path, error);

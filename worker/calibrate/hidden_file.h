@@ -53,6 +53,12 @@ class HiddenFile {
   UniqueFd fd_;
 };
 
+// Where a file is written that counts as whole once it has its name, `path`.
+std::filesystem::path PartialPath(std::filesystem::path path);
+
+// Gives the file at PartialPath(path) its name, whatever had it before.
+absl::Status CommitFile(const std::filesystem::path& path);
+
 // Removes a folder at `path`, which would be in the way of a file of that name for ever: a
 // file can replace only a file. Leaves anything else, links too.
 absl::Status RemoveFolder(const std::filesystem::path& path);

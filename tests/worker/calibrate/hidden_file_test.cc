@@ -51,6 +51,17 @@ TEST(HiddenFileTest, AFolderOfItsNameIsNoFileAndIsReplaced) {
   EXPECT_TRUE(HiddenFile::Open(path, kShape).ok());
 }
 
+TEST(HiddenFileTest, CountsAsWholeOnceItHasItsName) {
+  const auto path = checkpoint::NewTestDirectory("hidden_commit") / "hidden.1.bin";
+  EXPECT_FALSE(CommitFile(path).ok()) << "nothing was written";
+  ASSERT_TRUE(HiddenFile::Create(PartialPath(path), kShape).ok());
+  EXPECT_EQ(HiddenFile::Open(path, kShape).status().code(), absl::StatusCode::kNotFound);
+  // Whatever has the name.
+  ASSERT_TRUE(CreateDirectories(path / "deeper").ok());
+  ASSERT_TRUE(CommitFile(path).ok());
+  EXPECT_TRUE(HiddenFile::Open(path, kShape).ok());
+}
+
 TEST(HiddenFileTest, AFullDiskIsAnError) {
   // Beyond what any disk holds; the space is reserved before anything is written.
   const HiddenShape huge{.sequences = int64_t{1} << 20, .length = 1 << 16, .width = 1 << 14};
