@@ -10,10 +10,8 @@
 #include "base/status_macros.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
-#include "worker/convert/healing_files.h"
+#include "worker/convert/layer_conversion.h"
 #include "worker/convert/phase_files.h"
-#include "worker/export/tensor_cast.h"
-#include "worker/model/torch_guard.h"
 
 namespace latentforge::convert {
 namespace {
@@ -35,28 +33,6 @@ std::vector<double> LoadFinished(const std::filesystem::path& path, int64_t wind
 absl::Status SaveFinished(const std::filesystem::path& path, absl::Span<const double> window_nll) {
   const Json json = {{"window_nll", std::vector<double>(window_nll.begin(), window_nll.end())}};
   return WriteFileAtomic(path, WriteJson(json) + "\n");
-}
-
-// A tensor as it comes back after it was stored in the output's format.
-void Round(at::Tensor& tensor, at::ScalarType stored) {
-  if (tensor.defined()) tensor = tensor.to(stored).to(tensor.scalar_type());
-}
-
-void RoundAll(model::LayerWeights& weights, at::ScalarType stored) {
-  for (at::Tensor* tensor :
-       {&weights.input_norm, &weights.post_attention_norm, &weights.q_norm, &weights.k_norm}) {
-    Round(*tensor, stored);
-  }
-  for (model::Projection* projection :
-       {&weights.q, &weights.k, &weights.v, &weights.o, &weights.gate_up, &weights.mlp_down}) {
-    Round(projection->weight, stored);
-    Round(projection->bias, stored);
-  }
-}
-
-at::ScalarType StoredType(checkpoint::DType dtype) {
-  if (dtype == checkpoint::DType::kF16) return at::kHalf;
-  return dtype == checkpoint::DType::kBF16 ? at::kBFloat16 : at::kFloat;
 }
 
 // One of the two measurements. Borrows everything.
@@ -127,18 +103,7 @@ class Run {
     LF_ASSIGN_OR_RETURN(const exporter::ConvertedLayer factors,
                         request_.healed ? LoadFactors(attempt_, layer)
                                         : LoadLayer(FactorsPath(attempt_.work, layer)));
-    return model::CatchTorch(
-        [&] {
-          if (inputs_.output_dtype != inputs_.source_dtype) {
-            RoundAll(weights, StoredType(inputs_.output_dtype));
-          }
-          const at::TensorOptions options = weights.input_norm.options();
-          weights = finetune::WithTrained(
-              std::move(weights),
-              finetune::Map(ToTrainableWeights(factors),
-                            [&](const at::Tensor& x) { return x.to(options); }));
-        },
-        absl::StrCat("layer ", layer));
+    return ConvertLayer(inputs_, factors, weights);
   }
 
   Attempt& attempt_;

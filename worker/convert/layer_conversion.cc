@@ -1,0 +1,54 @@
+#include "worker/convert/layer_conversion.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "worker/convert/healing_files.h"
+#include "worker/finetune/trainable_weights.h"
+#include "worker/model/torch_guard.h"
+
+namespace latentforge::convert {
+namespace {
+
+// A tensor as it comes back after it was stored in the output's format.
+void Round(at::Tensor& tensor, at::ScalarType stored) {
+  if (tensor.defined()) tensor = tensor.to(stored).to(tensor.scalar_type());
+}
+
+void RoundAll(model::LayerWeights& weights, at::ScalarType stored) {
+  for (at::Tensor* tensor :
+       {&weights.input_norm, &weights.post_attention_norm, &weights.q_norm, &weights.k_norm}) {
+    Round(*tensor, stored);
+  }
+  for (model::Projection* projection :
+       {&weights.q, &weights.k, &weights.v, &weights.o, &weights.gate_up, &weights.mlp_down}) {
+    Round(projection->weight, stored);
+    Round(projection->bias, stored);
+  }
+}
+
+at::ScalarType StoredType(checkpoint::DType dtype) {
+  if (dtype == checkpoint::DType::kF16) return at::kHalf;
+  return dtype == checkpoint::DType::kBF16 ? at::kBFloat16 : at::kFloat;
+}
+
+}  // namespace
+
+absl::Status ConvertLayer(const Inputs& inputs, const exporter::ConvertedLayer& factors,
+                          model::LayerWeights& weights) {
+  return model::CatchTorch(
+      [&] {
+        if (inputs.output_dtype != inputs.source_dtype) {
+          RoundAll(weights, StoredType(inputs.output_dtype));
+        }
+        const at::TensorOptions options = weights.input_norm.options();
+        weights = finetune::WithTrained(
+            std::move(weights), finetune::Map(ToTrainableWeights(factors),
+                                              [&](const at::Tensor& x) { return x.to(options); }));
+      },
+      absl::StrCat("layer ", weights.layer));
+}
+
+}  // namespace latentforge::convert
