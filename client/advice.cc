@@ -104,6 +104,7 @@ constexpr Row kFlags[] = {
     {"spec.factorization.latent", "--latent"},
     {"spec.factorization.sink_weight", "--sink-weight"},
     {"spec.factorization.rank_multiple", "--rank-multiple"},
+    {"spec.factorization.anchored", "--anchored"},
     {"spec.factorization.rank_profile", "--rank-profile"},
     {"spec.calibration.corpora", "--calibration"},
     {"spec.calibration.sequences", "--calibration-sequences"},

@@ -146,6 +146,7 @@ absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
       [&](int value) { factorization->set_latent(static_cast<v1::LatentLayout>(value)); }));
   if (flags.sink_weight) factorization->set_sink_weight(*flags.sink_weight);
   if (flags.rank_multiple) factorization->set_rank_multiple(*flags.rank_multiple);
+  if (flags.anchored) factorization->set_anchored(true);
   if (flags.damping) factorization->set_damping(*flags.damping);
   if (flags.alpha) factorization->set_alpha(*flags.alpha);
   if (!flags.rank_profile) return absl::OkStatus();

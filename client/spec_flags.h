@@ -29,6 +29,7 @@ struct SpecFlags {
   std::optional<std::string> latent;
   std::optional<double> sink_weight;
   std::optional<int32_t> rank_multiple;
+  bool anchored = false;
   std::optional<std::string> rank_profile;
   std::vector<std::string> calibration;
   std::optional<std::string> calibration_text_field;

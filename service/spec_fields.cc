@@ -77,6 +77,9 @@ void CheckTogether(const v1::FactorizationSpec& spec, Findings& findings) {
     findings.Add(
         kInvalidField, "spec.factorization.sink_weight",
         absl::StrCat("is ", spec.sink_weight(), ", expected none", WithPreconditioner(spec)));
+  if (!fisher && spec.anchored())
+    findings.Add(kInvalidField, "spec.factorization.anchored",
+                 absl::StrCat("is true, expected false", WithPreconditioner(spec)));
   if (spec.rank_multiple() > 1 && (care || spec.allocation() == v1::RANK_ALLOCATION_PROFILE))
     findings.Add(kInvalidField, "spec.factorization.rank_multiple",
                  absl::StrCat("is ", spec.rank_multiple(), ", expected 1 with allocation ",
@@ -129,6 +132,10 @@ void CheckBudget(const v1::JobSpec& spec, Findings& findings) {
     findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget",
                  absl::StrCat("is ", budget, ", expected none beside max_perplexity_ratio"));
   const v1::FactorizationSpec& factorization = spec.factorization();
+  if (factorization.anchored())
+    findings.Add(kInvalidField, "spec.factorization.anchored",
+                 "is true, expected false beside max_perplexity_ratio: the search measures "
+                 "factorisations without it");
   const bool profile = factorization.rank_profile().layers_size() > 0;
   if (IsFisher(factorization) && !profile) return;
   findings.Add(kInvalidField, "spec.budget.max_perplexity_ratio",

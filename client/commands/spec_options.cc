@@ -45,6 +45,10 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
                                kDefaultSinkWeight, ")"))
       ->check(NotNegative())
       ->group(group);
+  app->add_flag("--anchored", flags->anchored,
+                "Factorise layer by layer against what the converted layers before really feed "
+                "each; refused without fisher and beside --max-perplexity-ratio (default: no)")
+      ->group(group);
   app->add_option("--rank-profile", flags->rank_profile,
                   "Ranks to use: a report.json, or {\"layers\": [{\"rank_k\": 64, \"rank_v\": 64}, "
                   "...]} (joint: rank_kv); implies --allocation profile (default: none)")

@@ -138,6 +138,19 @@ TEST(SpecFlagsTest, AnyHealingFlagAsksForHealing) {
       HasSubstr("--heal-text: /data/h.txt does not exist"));
 }
 
+TEST(SpecFlagsTest, AnchoredIsAskedForByFlagOrFile) {
+  SpecFlags flags = Minimal();
+  EXPECT_FALSE(BuildDraft(flags, FakeFiles({}))->spec.factorization().anchored());
+  flags.anchored = true;
+  EXPECT_TRUE(BuildDraft(flags, FakeFiles({}))->spec.factorization().anchored());
+  flags.anchored = false;
+  flags.job_file = "job.yaml";
+  const auto draft =
+      BuildDraft(flags, FakeFiles({}, {{"job.yaml", "factorization: {anchored: true}\n"}}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_TRUE(draft->spec.factorization().anchored());
+}
+
 TEST(SpecFlagsTest, ARatioTakesThePlaceOfABudget) {
   SpecFlags flags = Minimal();
   flags.kv_budget.reset();

@@ -93,6 +93,28 @@ TEST_F(SpecFieldsTest, SettingsThatDoNotGoTogetherAreRefused) {
   EXPECT_TRUE(Check(care->spec).ok()) << "a job's specification can be submitted again";
 }
 
+TEST_F(SpecFieldsTest, TheAnchoredPassNeedsFisherAndABudget) {
+  v1::JobSpec spec = Spec();
+  const auto without = Check(spec);
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_FALSE(without->spec.factorization().anchored());
+  spec.mutable_factorization()->set_anchored(true);
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_TRUE(checked->spec.factorization().anchored());
+  v1::JobSpec searched = spec;
+  searched.mutable_budget()->set_kv_budget(0);
+  searched.mutable_budget()->set_max_perplexity_ratio(1.05);
+  ExpectRefused(searched, kInvalidField,
+                {"spec.factorization.anchored",
+                 "is true, expected false beside "
+                 "max_perplexity_ratio"});
+  spec.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_ROOT_COVARIANCE);
+  ExpectRefused(spec, kInvalidField,
+                {"spec.factorization.anchored",
+                 "is true, expected false with preconditioner root-covariance"});
+}
+
 TEST_F(SpecFieldsTest, APerplexityRatioStandsForABudget) {
   v1::JobSpec spec = Spec();
   spec.mutable_budget()->set_max_perplexity_ratio(1.05);

@@ -82,6 +82,7 @@ class EventContractTest : public testing::Test {
     factorization.set_latent(v1::LATENT_LAYOUT_SEPARATE);
     factorization.set_sink_weight(0.25);
     factorization.set_rank_multiple(1);
+    factorization.set_anchored(true);
     for (int layer = 0; layer < 2; ++layer) {
       v1::LayerRank& rank = *factorization.mutable_rank_profile()->add_layers();
       rank.set_layer(layer);

@@ -70,6 +70,7 @@ struct Factorization {
   double predicted_loss = -1;  // nats a token; negative where nothing is predicted
   std::vector<std::pair<int64_t, double>> curve;     // of budgets: LayerFactorizer::Curve
   std::vector<std::pair<int64_t, double>> measured;  // of budgets: log of the perplexity ratio
+  int64_t tokens = 0;                                // through the anchored pass, in this attempt
 };
 
 // Training of the factors, where it was asked for.

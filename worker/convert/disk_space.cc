@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "checkpoint/dtype.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/phase_files.h"
 #include "worker/convert/statistics_store.h"
 #include "worker/factorize/preconditioner.h"
 
@@ -66,6 +67,18 @@ int64_t HealingBytes(const Attempt& attempt, int64_t d, int64_t m, int64_t q) {
   return 4 * (factors + others) * (2 * 4 + 1);
 }
 
+// The inputs of a layer and of the next one in both models; the first layer's are embeddings.
+int64_t AnchorStates(const Attempt& attempt, int64_t layers) {
+  if (!attempt.spec.factorization.anchored) return 0;
+  std::error_code error;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    if (!std::filesystem::exists(FactorsPath(attempt.work, layer), error)) {
+      return 2 * std::min<int64_t>(2, layers - 1);
+    }
+  }
+  return 0;
+}
+
 absl::Status Check(const std::filesystem::path& folder, int64_t needed, const char* reason) {
   const std::filesystem::path existing = Existing(folder);
   std::error_code error;
@@ -96,8 +109,9 @@ int64_t ScratchBytesNeeded(const Attempt& attempt, const Inputs& inputs) {
                                         (needs.covariance ? d * d : 0));
   const int64_t factors = 4 * 2 * (m * m + m * d);
   const int64_t passing = FinishedLayers(attempt, layers) < layers ? states * hidden : 0;
+  const int64_t anchoring = AnchorStates(attempt, layers) * hidden;
   const int64_t in_all =
-      std::max(passing, KeptBytes(attempt, inputs)) +
+      std::max(passing, KeptBytes(attempt, inputs) + anchoring) +
       layers * (statistics + factors + HealingBytes(attempt, d, m, config.q_width()));
   const int64_t held = HeldBytes(attempt.work.calibrate()) + HeldBytes(attempt.work.factorize()) +
                        HeldBytes(attempt.work.finetune());

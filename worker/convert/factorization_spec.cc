@@ -147,6 +147,7 @@ absl::Status CheckTogether(const JsonObject& object, const FactorizationSpec& sp
     if (spec.loss_metric.sink_weight != kDefaultSinkWeight) {
       return object.Wrong("sinkWeight", "none without PRECONDITIONER_FISHER");
     }
+    if (spec.anchored) return object.Wrong("anchored", "false without PRECONDITIONER_FISHER");
   }
   const bool care = IsCare(spec.allocation);
   if (care && spec.joint) {
@@ -161,10 +162,11 @@ absl::Status CheckTogether(const JsonObject& object, const FactorizationSpec& sp
 }  // namespace
 
 absl::StatusOr<FactorizationSpec> ParseFactorizationSpec(const JsonObject& job) {
-  LF_ASSIGN_OR_RETURN(const JsonObject object,
-                      ProtoMessage(job, "factorization",
-                                   {"preconditioner", "damping", "alpha", "allocation",
-                                    "rankProfile", "latent", "sinkWeight", "rankMultiple"}));
+  LF_ASSIGN_OR_RETURN(
+      const JsonObject object,
+      ProtoMessage(job, "factorization",
+                   {"preconditioner", "damping", "alpha", "allocation", "rankProfile", "latent",
+                    "sinkWeight", "rankMultiple", "anchored"}));
   FactorizationSpec spec;
   LF_ASSIGN_OR_RETURN(const std::optional<Preconditioner> preconditioner,
                       ProtoEnum(object, "preconditioner", kPreconditioners));
@@ -179,6 +181,7 @@ absl::StatusOr<FactorizationSpec> ParseFactorizationSpec(const JsonObject& job) 
   spec.joint = spec.loss_aware && !care;
   if (!spec.rank_profile.empty()) spec.joint = spec.rank_profile[0].joint > 0;
   if (layout != Layout::kUnspecified) spec.joint = layout == Layout::kJoint;
+  LF_ASSIGN_OR_RETURN(spec.anchored, object.BoolOr("anchored", false));
   LF_RETURN_IF_ERROR(CheckTogether(object, spec));
   return spec;
 }
@@ -197,7 +200,10 @@ Json FactorizationSpecToJson(const FactorizationSpec& spec) {
                {"allocation", ProtoEnumName(kAllocations, NameableAllocation(spec.allocation))},
                {"latent", ProtoEnumName(kLayouts, spec.joint ? Layout::kJoint : Layout::kSeparate)},
                {"rankMultiple", spec.rank_multiple}};
-  if (spec.loss_aware) json["sinkWeight"] = spec.loss_metric.sink_weight;
+  if (spec.loss_aware) {
+    json["sinkWeight"] = spec.loss_metric.sink_weight;
+    json["anchored"] = spec.anchored;
+  }
   if (!spec.rank_profile.empty()) {
     Json layers = Json::array();
     for (const LayerRanks& ranks : spec.rank_profile) {

@@ -20,6 +20,7 @@ struct FactorizationSpec {
   factorize::PreconditionerOptions preconditioner;
   bool joint = true;  // one latent for K and V instead of one each
   int64_t rank_multiple = 1;
+  bool anchored = false;  // each layer against what the converted ones before it feed it
   // Absent where rank_profile says it all.
   std::optional<factorize::RankAllocation> allocation = factorize::RankAllocation::kGlobal;
   factorize::RankProfile rank_profile;  // empty unless given

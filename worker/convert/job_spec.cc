@@ -133,6 +133,11 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text) {
         "job spec: budget.maxPerplexityRatio needs PRECONDITIONER_FISHER and no rank profile: the "
         "search follows its predicted loss");
   }
+  if (spec.max_perplexity_ratio > 0 && spec.factorization.anchored) {
+    return absl::InvalidArgumentError(
+        "job spec: factorization.anchored is true, expected false beside "
+        "budget.maxPerplexityRatio: the search measures factorisations without it");
+  }
   return spec;
 }
 

@@ -6,9 +6,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/tensor_file.h"
+#include "worker/factorize/anchored_weight.h"
 #include "worker/factorize/rank_allocation.h"
 
 namespace latentforge::convert {
@@ -28,6 +30,14 @@ class LayerFactorizer {
   // relative errors of K and V, [2] fp64.
   virtual absl::StatusOr<NamedTensors> Factorize(int64_t layer,
                                                  const factorize::LayerRanks& ranks) = 0;
+
+  // The same for the anchored pass: against what the converted layers before really feed this
+  // one. Unimplemented where nothing but the calibration's statistics is known.
+  virtual absl::StatusOr<NamedTensors> FactorizeAnchored(int64_t layer,
+                                                         const factorize::LayerRanks& ranks,
+                                                         const factorize::AnchorMoments& moments) {
+    return absl::UnimplementedError("the anchored pass needs PRECONDITIONER_FISHER");
+  }
 
   // (cached values a token, predicted loss in nats a token) of evenly spaced
   // budgets; empty where nothing is predicted.

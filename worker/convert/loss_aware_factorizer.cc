@@ -8,6 +8,7 @@
 #include "worker/convert/layer_factorizer.h"
 #include "worker/convert/phase_files.h"
 #include "worker/export/tensor_cast.h"
+#include "worker/factorize/anchored_weight.h"
 #include "worker/factorize/global_ranks.h"
 #include "worker/factorize/loss_decomposition.h"
 #include "worker/model/torch_guard.h"
@@ -50,10 +51,22 @@ class LossAwareFactorizer : public LayerFactorizer {
     LF_ASSIGN_OR_RETURN(const factorize::LossStatistics statistics,
                         LoadLossStatistics(LossStatisticsPath(attempt_.work, layer), 2 * width_));
     LF_ASSIGN_OR_RETURN(const at::Tensor weight, Weight(layer));
+    return model::CatchTorch([&] { return Factorize(weight, statistics, ranks); },
+                             absl::StrCat("layer ", layer));
+  }
+
+  absl::StatusOr<NamedTensors> FactorizeAnchored(int64_t layer, const LayerRanks& ranks,
+                                                 const factorize::AnchorMoments& moments) override {
+    LF_ASSIGN_OR_RETURN(const factorize::LossStatistics statistics,
+                        LoadLossStatistics(LossStatisticsPath(attempt_.work, layer), 2 * width_));
+    LF_ASSIGN_OR_RETURN(const at::Tensor weight, Weight(layer));
     return model::CatchTorch(
-        [&] {
-          return spec_.joint ? FactorizeJoint(weight, statistics, ranks.joint)
-                             : FactorizeSeparate(weight, statistics, ranks);
+        [&]() -> absl::StatusOr<NamedTensors> {
+          LF_ASSIGN_OR_RETURN(const at::Tensor anchored,
+                              factorize::AnchoredWeight(
+                                  weight, moments, {.sink_weight = spec_.loss_metric.sink_weight}));
+          return Factorize(anchored, factorize::AnchoredStatistics(anchored, moments, statistics),
+                           ranks);
         },
         absl::StrCat("layer ", layer));
   }
@@ -151,6 +164,13 @@ class LossAwareFactorizer : public LayerFactorizer {
                                               const factorize::LossStatistics& statistics,
                                               LatentPart part) const {
     return LossDecomposition::Compute(weight, statistics, part, spec_.loss_metric);
+  }
+
+  absl::StatusOr<NamedTensors> Factorize(const at::Tensor& weight,
+                                         const factorize::LossStatistics& statistics,
+                                         const LayerRanks& ranks) const {
+    return spec_.joint ? FactorizeJoint(weight, statistics, ranks.joint)
+                       : FactorizeSeparate(weight, statistics, ranks);
   }
 
   absl::StatusOr<NamedTensors> FactorizeJoint(const at::Tensor& weight,

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "worker/convert/anchored_factorization.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/layer_factorizer.h"
@@ -152,9 +153,14 @@ absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& in
   LF_ASSIGN_OR_RETURN(result.predicted_loss,
                       WithAllocationReason(factorizer->PredictedLoss(result.ranks)));
   LF_ASSIGN_OR_RETURN(result.curve, WithAllocationReason(factorizer->Curve()));
-  const bool searched = attempt.spec.max_perplexity_ratio > 0;
-  LF_RETURN_IF_ERROR(FactorizeAll(attempt, *factorizer, result.ranks,
-                                  searched ? PhasePart{kSearchShare, 1} : PhasePart{}));
+  if (attempt.spec.factorization.anchored) {
+    LF_ASSIGN_OR_RETURN(result.tokens,
+                        FactorizeAnchored(attempt, inputs, *factorizer, result.ranks));
+  } else {
+    const bool searched = attempt.spec.max_perplexity_ratio > 0;
+    LF_RETURN_IF_ERROR(FactorizeAll(attempt, *factorizer, result.ranks,
+                                    searched ? PhasePart{kSearchShare, 1} : PhasePart{}));
+  }
   for (int64_t layer = 0; layer < layers; ++layer) {
     const std::filesystem::path path = FactorsPath(attempt.work, layer);
     LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));

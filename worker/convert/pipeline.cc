@@ -32,8 +32,11 @@ class Pipeline {
                          return CountTokens(CollectStatistics(attempt_, inputs));
                        }).status());
     LF_ASSIGN_OR_RETURN(const Factorization factorization,
-                        InPhase(Phase::kFactorizing, Exists(RanksPath(attempt_.work)),
-                                [&] { return FactorizeLayers(attempt_, inputs); }));
+                        InPhase(Phase::kFactorizing, Exists(RanksPath(attempt_.work)), [&] {
+                          absl::StatusOr<Factorization> result = FactorizeLayers(attempt_, inputs);
+                          if (result.ok()) tokens_ = result->tokens;
+                          return result;
+                        }));
     std::optional<Healing> healing;
     if (attempt_.spec.healing) {
       LF_ASSIGN_OR_RETURN(healing,
@@ -125,9 +128,16 @@ class Pipeline {
     const double bytes = double(inputs.checkpoint.total_bytes());
     // Forward, and with the Fisher information back with a second forward.
     const double passes = attempt_.spec.factorization.loss_aware ? 4 : 1;
+    const double pass_of_layers = 2 * calibrated * std::max(parameters - head, head);
+    // Two streams, and two D x D products a token in fp32, which count as four times as many.
+    const double d = double(config.hidden_size);
+    const double anchored =
+        attempt_.spec.factorization.anchored
+            ? 2 * pass_of_layers + 4 * calibrated * double(config.num_layers) * 4 * d * d
+            : 0;
     return {150 * bytes,
-            2 * passes * calibrated * std::max(parameters - head, head),
-            double(config.num_layers) * 2 * m * m * (100 * m + 20 * double(config.hidden_size)) +
+            passes * pass_of_layers,
+            double(config.num_layers) * 2 * m * m * (100 * m + 20 * d) + anchored +
                 (searched ? 6 * pass : 0),
             10 * double(inputs.training.sequences() * inputs.training.length) * parameters,
             evaluations * pass,

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <fstream>
 
@@ -14,6 +16,11 @@
 
 namespace latentforge::convert {
 namespace {
+
+// Files of hidden states and gradients are not synced: they outlive a killed process, not a
+// machine.
+constexpr std::array<const char*, 4> kUnsynced = {"hidden.", "gradient.", "original.",
+                                                  "converted."};
 
 // Changes with every start of the machine; empty where it is not known.
 std::string BootId() {
@@ -70,17 +77,19 @@ absl::Status WorkDir::ReadState() {
     into.tokens = totals->IntOr("tokens", 0, INT64_MAX, 0).value_or(0);
   }
   state_ = state;
-  // Hidden states and gradients are not synced: they outlive a killed process, not a machine.
   if (get("boot_id") != boot_id_ || boot_id_.empty()) return DropUnsynced();
   return absl::OkStatus();
 }
 
 absl::Status WorkDir::DropUnsynced() const {
-  const auto names = ListDirectory(calibrate());
-  if (!names.ok()) return absl::OkStatus();
-  for (const std::string& name : *names) {
-    if (absl::StartsWith(name, "hidden.") || absl::StartsWith(name, "gradient.")) {
-      LF_RETURN_IF_ERROR(RemoveTree(calibrate() / name));
+  for (const std::filesystem::path& folder : {calibrate(), factorize()}) {
+    const auto names = ListDirectory(folder);
+    if (!names.ok()) continue;
+    for (const std::string& name : *names) {
+      const bool unsynced =
+          std::any_of(kUnsynced.begin(), kUnsynced.end(),
+                      [&](const char* prefix) { return absl::StartsWith(name, prefix); });
+      if (unsynced) LF_RETURN_IF_ERROR(RemoveTree(folder / name));
     }
   }
   return absl::OkStatus();

@@ -72,6 +72,16 @@ std::string Pictures(const std::vector<Plot>& plots) {
   return text;
 }
 
+// How the layers were factorised, where it was not the usual way.
+std::string Anchoring(const Report& report) {
+  const Json::json_pointer anchored("/factorization/anchored");
+  const bool is_anchored = report.settings.is_object() && report.settings.contains(anchored) &&
+                           report.settings.at(anchored) == true;
+  return is_anchored ? "They were fitted layer by layer to what the converted layers before "
+                       "really feed each (the anchored pass). "
+                     : "";
+}
+
 // What of the original is in the checkpoint as it was.
 std::string OtherWeights(const Report& report) {
   if (!report.healing || report.healing->best_step == 0) {
@@ -108,7 +118,7 @@ std::string ModelCard(const Report& report, absl::string_view base_model, bool j
       "holds ",
       joint ? "one latent per token and layer from which both keys and values are expanded"
             : "one latent for keys and one for values per token and layer",
-      ". ", OtherWeights(report), "\n\n", FiguresTable(report), Pictures(plots),
+      ". ", Anchoring(report), OtherWeights(report), "\n\n", FiguresTable(report), Pictures(plots),
       "## Use\n\n"
       "```python\n"
       "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

@@ -77,6 +77,30 @@ TEST_F(DiskSpaceTest, HiddenStatesAreNotNeededBehindCalibration) {
   EXPECT_GE(Needed(), before - 4 * hidden + 2 * 4 * 8 * n * (n + 1) / 2);
 }
 
+TEST_F(DiskSpaceTest, TheAnchoredPassNeedsItsStreamsBehindCalibration) {
+  const int64_t hidden = 8 * 32 * inputs_->checkpoint.config().hidden_size * 4;
+  const int64_t calibrating = Needed();
+  spec_.factorization.anchored = true;
+  // Two files instead of four: the first of two layers reads embeddings.
+  EXPECT_EQ(Needed(), calibrating);
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    ASSERT_TRUE(WriteFileAtomic(LossStatisticsPath(work_, layer), "").ok());
+  }
+  const int64_t anchored = Needed();
+  spec_.factorization.anchored = false;
+  EXPECT_EQ(anchored - Needed(), 2 * hidden);
+  spec_.factorization.anchored = true;
+  // What is kept for others stays beside them.
+  attempt_.statistics = job_.root / "statistics";
+  const int64_t n = 2 * inputs_->checkpoint.config().kv_width();
+  EXPECT_GE(Needed() - anchored, 2 * 4 * 8 * n * (n + 1) / 2);
+  attempt_.statistics.clear();
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    ASSERT_TRUE(WriteFileAtomic(FactorsPath(work_, layer), "").ok());
+  }
+  EXPECT_EQ(anchored - Needed(), 2 * hidden);
+}
+
 TEST_F(DiskSpaceTest, HealingNeedsItsStateTwice) {
   const int64_t before = Needed();
   spec_.healing.emplace().attention = false;

@@ -102,6 +102,19 @@ TEST(JobSpecTest, DefaultsDependOnThePreconditioner) {
   EXPECT_FALSE(JobSpecToJson(*care)["factorization"].contains("sinkWeight"));
 }
 
+TEST(JobSpecTest, AnchoredIsAskedFor) {
+  Json json = Smallest();
+  EXPECT_FALSE(ParseJobSpec(WriteJson(json))->factorization.anchored);
+  for (const bool anchored : {false, true}) {
+    json["factorization"] = {{"anchored", anchored}};
+    const auto spec = ParseJobSpec(WriteJson(json));
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_EQ(spec->factorization.anchored, anchored);
+    // Also what makes it another job.
+    EXPECT_EQ(JobSpecToJson(*spec)["factorization"]["anchored"], anchored);
+  }
+}
+
 TEST(JobSpecTest, DampingOfZeroIsNotTheDefault) {
   Json json = Smallest();
   json["factorization"] = {{"damping", 0}};
@@ -160,6 +173,11 @@ TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
       {R"({"budget":{"maxPerplexityRatio":1.1},
            "factorization":{"preconditioner":"PRECONDITIONER_IDENTITY"}})",
        "maxPerplexityRatio needs PRECONDITIONER_FISHER"},
+      {R"({"factorization":{"preconditioner":"PRECONDITIONER_IDENTITY","anchored":true}})",
+       "\"anchored\" is true, expected false without PRECONDITIONER_FISHER"},
+      {R"({"factorization":{"anchored":"yes"}})", "\"anchored\" is \"yes\""},
+      {R"({"budget":{"maxPerplexityRatio":1.1},"factorization":{"anchored":true}})",
+       "factorization.anchored is true, expected false beside budget.maxPerplexityRatio"},
       {R"({"evaluation":{"qualityGate":0.9}})",
        "\"qualityGate\" is 0.9, expected a perplexity ratio"},
       {R"({"healing":{"tokens":-5}})", "\"tokens\" is -5"},

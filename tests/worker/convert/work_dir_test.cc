@@ -64,6 +64,11 @@ TEST(WorkDirTest, UnsyncedFilesOfAnotherBootAreDropped) {
                            "stats.2.safetensors", "loss.3.safetensors"}) {
     ASSERT_TRUE(WriteFileAtomic(path / "calibrate" / name, "x").ok());
   }
+  ASSERT_TRUE(CreateDirectories(path / "factorize").ok());
+  for (const char* name : {"original.3.bin", "converted.3.bin", "original.4.bin.partial",
+                           "layer.2.safetensors", "ranks.json"}) {
+    ASSERT_TRUE(WriteFileAtomic(path / "factorize" / name, "x").ok());
+  }
   ASSERT_TRUE(WriteFileAtomic(path / "state.json",
                               R"({"format_version":1,"job_digest":"d","boot_id":"another"})")
                   .ok());
@@ -72,6 +77,8 @@ TEST(WorkDirTest, UnsyncedFilesOfAnotherBootAreDropped) {
   EXPECT_EQ(work->state().job_digest, "d");
   EXPECT_EQ(ListDirectory(path / "calibrate").value(),
             (std::vector<std::string>{"loss.3.safetensors", "stats.2.safetensors"}));
+  EXPECT_EQ(ListDirectory(path / "factorize").value(),
+            (std::vector<std::string>{"layer.2.safetensors", "ranks.json"}));
 }
 
 TEST(TensorFileTest, StatisticsRoundTrip) {

@@ -103,6 +103,15 @@ TEST(ModelCardTest, HasHeadAndFigures) {
   EXPECT_THAT(ModelCard(report, "m", true, {}), Not(HasSubstr("perplexity |")));
 }
 
+TEST(ModelCardTest, SaysWhereLayersWereAnchored) {
+  Report report = Example();
+  EXPECT_THAT(ModelCard(report, "m", true, {}), Not(HasSubstr("anchored")));
+  report.settings["factorization"] = {{"anchored", false}};
+  EXPECT_THAT(ModelCard(report, "m", true, {}), Not(HasSubstr("anchored")));
+  report.settings["factorization"]["anchored"] = true;
+  EXPECT_THAT(ModelCard(report, "m", true, {}), HasSubstr("(the anchored pass)"));
+}
+
 TEST(ModelCardTest, NamesTheBaseModel) {
   EXPECT_EQ(BaseModelName(R"({"_name_or_path":"owner/name"})", "file:///x/y"), "owner/name");
   EXPECT_EQ(BaseModelName(R"({"_name_or_path":"/some/folder"})", "file:///x/y/"), "y");
