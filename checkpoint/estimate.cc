@@ -128,11 +128,19 @@ double Seconds(const ModelConfig& config, const EstimateSettings& settings) {
       ((2 + kBackwardCost) * LayersFlops(config, 512) + kHealingHeads * HeadFlops(config)) / rate;
   const double factorisation =
       FactorisationFlops(config, settings) / (threads * kEigenFlopsPerThread);
+  // Both models forward, and two D x D products.
+  const auto d = static_cast<double>(config.hidden_size);
+  const double anchored =
+      settings.anchored
+          ? calibration_tokens * (2 * LayersFlops(config, settings.sequence_length) / rate +
+                                  static_cast<double>(config.num_layers) * 4 * d * d /
+                                      (threads * kFlopsPerThreadFp32))
+          : 0;
   // Weights are read for the digest, calibration, each evaluation and the export.
   const double bytes =
       5.0 * static_cast<double>(NumParameters(config) * BytesOf(settings.weight_dtype));
   return kStartSeconds + kLayerSeconds * static_cast<double>(config.num_layers) + calibration +
-         evaluation + healing + factorisation + bytes / kBytesPerSecond;
+         evaluation + healing + factorisation + anchored + bytes / kBytesPerSecond;
 }
 
 // Tokens that are taken together: whole sequences, up to `most`, at least one.
@@ -195,6 +203,22 @@ class Sizes {
   int64_t Factorisation() const {
     const int64_t n = settings_.joint ? 2 * m_ : m_;
     return Statistics() + KeyValue(kF64Bytes) + 5 * kF64Bytes * n * n;
+  }
+
+  // Four moments in fp64. While they are summed, a block's product in fp32 and a batch of both
+  // streams with their normed states; when they are solved, their mixture, its root and a copy,
+  // and what becomes W'.
+  int64_t Anchored() const {
+    if (!settings_.anchored) return 0;
+    const int64_t sequences = settings_.calibration_sequences;
+    const int64_t length = settings_.sequence_length;
+    const int64_t rows = Rows(sequences, length);
+    const int64_t batch = Hidden(Together(sequences, length, kCalibrationTokens));
+    const int64_t square = d_ * d_;
+    const int64_t sum = 4 * batch + kF32Bytes * (square + 2 * kStatisticsRows * d_);
+    const int64_t solve = 3 * kF64Bytes * square + 4 * KeyValue(kF64Bytes) + Factorisation();
+    const int64_t forward = batch + Front() + Temporaries(rows) + Scratch(rows);
+    return layer_ + std::max(4 * kF64Bytes * square + std::max(sum, solve), forward);
   }
 
  private:
@@ -272,7 +296,7 @@ class Sizes {
 int64_t PeakMemory(const ModelConfig& config, const EstimateSettings& settings, int64_t rank) {
   const Sizes sizes(config, settings);
   const int64_t tokenising = kTokenizerBytesPerToken * config.vocab_size + kTokenizedBytes;
-  const int64_t computing = std::max({sizes.Calibration(), sizes.Factorisation(),
+  const int64_t computing = std::max({sizes.Calibration(), sizes.Factorisation(), sizes.Anchored(),
                                       sizes.Healing(config, rank), sizes.Evaluation()});
   return kProcessBytes + std::max(tokenising, kComputeBytes + computing);
 }

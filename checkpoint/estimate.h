@@ -28,6 +28,7 @@ struct EstimateSettings {
   int64_t threads = 1;
   StatisticsKind statistics = StatisticsKind::kOutputs;
   bool joint = false;                // one latent for K and V
+  bool anchored = false;             // layers in order, by two streams of hidden states
   int64_t healing_tokens = 0;        // trained on; 0: none
   int64_t healing_batch_tokens = 0;  // in one step
   bool healing_attention = false;    // trains the query and output projections too

@@ -83,6 +83,7 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   settings.weight_dtype = ToDType(spec.output().dtype(), config.dtype);
   settings.threads = spec.threads() > 0 ? spec.threads() : sysconf(_SC_NPROCESSORS_ONLN);
   settings.statistics = StatisticsOf(spec.factorization().preconditioner());
+  settings.anchored = spec.factorization().anchored();
   settings.joint = spec.factorization().latent() == v1::LATENT_LAYOUT_JOINT;
   LF_ASSIGN_OR_RETURN(const checkpoint::Estimate estimate,
                       checkpoint::EstimateConversion(config, settings));

@@ -102,6 +102,7 @@ TEST_F(SpecFieldsTest, TheAnchoredPassNeedsFisherAndABudget) {
   const auto checked = Check(spec);
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_TRUE(checked->spec.factorization().anchored());
+  EXPECT_GT(checked->estimate.seconds(), without->estimate.seconds());
   v1::JobSpec searched = spec;
   searched.mutable_budget()->set_kv_budget(0);
   searched.mutable_budget()->set_max_perplexity_ratio(1.05);
