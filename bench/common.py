@@ -33,14 +33,16 @@ def run_json(command):
 def convert_to(out, binaries, model, calibration, evaluation, **options):
     """Runs one conversion into the folder `out` and returns its report.json. `calibration` is a
     text or a list of them; `options` are flags of `latentforge convert`, with underscores for
-    dashes."""
+    dashes; True stands for a flag without a value."""
     texts = calibration if isinstance(calibration, list) else [calibration]
     command = [binaries / "latentforge", "convert", model, "--evaluate", evaluation, "--out", out,
                "-o", "json"]
     for text in texts:
         command += ["--calibration", text]
     for key, value in options.items():
-        command += ["--" + key.replace("_", "-"), value]
+        command.append("--" + key.replace("_", "-"))
+        if value is not True:
+            command.append(value)
     return run_json(command)
 
 

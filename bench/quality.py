@@ -26,7 +26,9 @@ METHODS = {
     "CARE adjusted (public code)": {"preconditioner": "root-covariance", "allocation": "care-code"},
     "Fisher, uniform ranks, joint": {"allocation": "uniform"},
     "latentforge, separate latents": {"latent": "separate"},
+    "latentforge, separate latents, anchored": {"latent": "separate", "anchored": True},
     "**latentforge** (the default)": {},
+    "latentforge, anchored": {"anchored": True},
     "**latentforge**, healed": {"heal_tokens": 40960},
 }
 BASELINE = "CARE uniform (sqrt C) = SVD-LLM"
