@@ -33,9 +33,9 @@ class LayerFactorizer {
 
   // The same for the anchored pass: against what the converted layers before really feed this
   // one. Unimplemented where nothing but the calibration's statistics is known.
-  virtual absl::StatusOr<NamedTensors> FactorizeAnchored(int64_t layer,
-                                                         const factorize::LayerRanks& ranks,
-                                                         const factorize::AnchorMoments& moments) {
+  virtual absl::StatusOr<NamedTensors> FactorizeAnchored(
+      int64_t /*layer*/, const factorize::LayerRanks& /*ranks*/,
+      const factorize::AnchorMoments& /*moments*/) {
     return absl::UnimplementedError("the anchored pass needs PRECONDITIONER_FISHER");
   }
 
