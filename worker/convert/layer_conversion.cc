@@ -29,20 +29,19 @@ void RoundAll(model::LayerWeights& weights, at::ScalarType stored) {
   }
 }
 
-at::ScalarType StoredType(checkpoint::DType dtype) {
-  if (dtype == checkpoint::DType::kF16) return at::kHalf;
-  return dtype == checkpoint::DType::kBF16 ? at::kBFloat16 : at::kFloat;
-}
-
 }  // namespace
+
+std::optional<at::ScalarType> RoundedType(const Inputs& inputs) {
+  if (inputs.output_dtype == inputs.source_dtype) return std::nullopt;
+  if (inputs.output_dtype == checkpoint::DType::kF16) return at::kHalf;
+  return inputs.output_dtype == checkpoint::DType::kBF16 ? at::kBFloat16 : at::kFloat;
+}
 
 absl::Status ConvertLayer(const Inputs& inputs, const exporter::ConvertedLayer& factors,
                           model::LayerWeights& weights) {
   return model::CatchTorch(
       [&] {
-        if (inputs.output_dtype != inputs.source_dtype) {
-          RoundAll(weights, StoredType(inputs.output_dtype));
-        }
+        if (const auto rounded = RoundedType(inputs)) RoundAll(weights, *rounded);
         const at::TensorOptions options = weights.input_norm.options();
         weights = finetune::WithTrained(
             std::move(weights), finetune::Map(ToTrainableWeights(factors),

@@ -57,6 +57,7 @@ class Run {
       OnProgress(progress);
     };
     if (request_.kind == PerplexityKind::kConverted) {
+      options.stored = RoundedType(inputs_);
       options.adjust_layer = [this](int64_t layer, model::LayerWeights& weights) {
         return Convert(layer, weights);
       };

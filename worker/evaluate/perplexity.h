@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -62,6 +63,9 @@ struct PerplexityOptions {
   std::vector<double> finished;
   // Called with each layer's weights after they are loaded; may replace k and v.
   std::function<absl::Status(int64_t layer, model::LayerWeights& weights)> adjust_layer;
+  // The type that the weights will be stored in, where it is another one: embedding, final norm and
+  // output head are rounded to it. Layers are adjust_layer's.
+  std::optional<at::ScalarType> stored;
   // Asked between layers and between blocks of the output; true ends the run with
   // Cancelled.
   std::function<bool()> stop;

@@ -70,6 +70,16 @@ TEST(PipelineTest, ConvertsEndToEnd) {
   EXPECT_THAT(job.Outputs(), ElementsAre("out"));
 }
 
+// What is measured is the artifact, also where its weights lose digits on the way to disk.
+TEST(PipelineTest, ReportsTheArtifactInTheTypeThatItIsStoredIn) {
+  TinyJob job("stored_type");
+  job.spec["output"]["dtype"] = "DATA_TYPE_BFLOAT16";
+  const Outcome outcome = RunJob(job);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_DOUBLE_EQ(EvaluateAgain(job)["perplexity"].get<double>(),
+                   outcome.events.back()["result"]["perplexityConverted"].get<double>());
+}
+
 TEST(PipelineTest, AnEvaluationRunsFromNothingToAllAndWarnsOfLongWindows) {
   const TinyJob job("evaluate_alone", {.max_position_embeddings = 16});
   const EvaluateRequest request{.model = job.root / "model",
