@@ -1,7 +1,5 @@
-#ifndef LATENTFORGE_WORKER_CONVERT_PROCESS_MEMORY_H_
-#define LATENTFORGE_WORKER_CONVERT_PROCESS_MEMORY_H_
-
 // What the compute process keeps resident besides its tensors.
+#pragma once
 
 #include <cstdint>
 
@@ -28,5 +26,3 @@ void ReleaseCodePages();
 int64_t PeakRssBytes();
 
 }  // namespace latentforge::convert
-
-#endif  // LATENTFORGE_WORKER_CONVERT_PROCESS_MEMORY_H_
