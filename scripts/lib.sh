@@ -230,3 +230,15 @@ build() {
     ninja -C "$release" -j "$jobs" "$@"
   ) 9>"$release/.lock" >&2
 }
+
+# build_while FUNCTION [TARGET...]: builds while FUNCTION, a set-up that compiling does not
+# need, downloads.
+build_while() {
+  "$1" &
+  local set_up=$!
+  # shellcheck disable=SC2064  # which process it is, is known now
+  trap "kill $set_up 2>/dev/null" EXIT
+  build "${@:2}"
+  wait "$set_up" || die "the set-up failed: see above"
+  trap - EXIT
+}

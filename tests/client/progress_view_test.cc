@@ -77,7 +77,7 @@ TEST(FrameTest, ShowsRunningPerplexityAndAttempt) {
 
 TEST(FrameTest, NeverFillsTheLastColumn) {
   v1::Job job = RunningJob();
-  job.mutable_status()->set_detail(std::string(300, 'x') + "\x1b[2J");
+  job.mutable_status()->set_detail(std::string(300, 'x').append("\x1b[2J"));
   for (int columns = 20; columns < 140; ++columns) {
     for (const std::string& line :
          BuildFrame(job, {.columns = columns, .unicode = true, .eta_seconds = 5})) {
