@@ -1,4 +1,9 @@
-# Warnings, sanitizers and ccache for every target of this project.
+# Optimisation, warnings, sanitizers and ccache for every target of this project.
+
+# Time goes into LibTorch, SQLite and gRPC, which come compiled: above -O1 a cold build takes a
+# fifth longer for nothing. The targets with loops of our own over numbers ask for -O3.
+set(CMAKE_CXX_FLAGS_RELEASE "-O1 -DNDEBUG")
+
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)
   set(CMAKE_C_COMPILER_LAUNCHER "${CMAKE_CURRENT_LIST_DIR}/compile.sh")

@@ -32,8 +32,6 @@ function(lf_test name)
     LATENTFORGE_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
     LATENTFORGE_BINARY_DIR="${CMAKE_BINARY_DIR}"
     LATENTFORGE_DEPS_DIR="${LATENTFORGE_DEPS_DIR}")
-  # Half of a cold build is tests, and little of their own code is hot.
-  target_compile_options(${name} PRIVATE -O1)
   lf_set_up(${name} "${ARG_TORCH}")
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
