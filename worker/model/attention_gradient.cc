@@ -1,5 +1,7 @@
 #include "worker/model/attention_gradient.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <vector>
 

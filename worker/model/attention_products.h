@@ -3,7 +3,6 @@
 #pragma once
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 
 #include <bit>
@@ -15,6 +14,7 @@
 
 #include "worker/model/attention_blocks.h"
 #include "worker/model/attention_functions.h"
+#include "worker/model/parallel.h"
 #include "worker/model/row_functions.h"
 #include "worker/model/tensor_rows.h"
 
@@ -83,7 +83,7 @@ void Spread(int64_t count, const Make& make, const F& f) {
   struct Release {
     ~Release() { at::native::cpublas::brgemm_release(std::is_same_v<T, Bf16>); }
   };
-  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  ParallelFor(count, [&](int64_t begin, int64_t end) {
     const auto scratch = make();
     const Release release;
     for (int64_t i = begin; i < end; ++i) f(i, scratch);
