@@ -49,15 +49,21 @@ absl::StatusOr<DistillationLoss> Sum(const at::Tensor& teacher, const at::Tensor
                                      const at::Tensor& head, const at::Tensor& labels,
                                      const DistillationOptions& options) {
   const int64_t rows = student.size(0);
-  const int64_t step = std::max<int64_t>(1, options.block_elements / head.size(0));
+  const int64_t most = std::max<int64_t>(1, options.block_elements / head.size(0));
+  // Blocks of one size: a small last one would read the whole head for little.
+  const int64_t blocks = std::max<int64_t>(1, (rows + most - 1) / most);
+  const int64_t step = (rows + blocks - 1) / blocks;
   DistillationLoss loss;
   if (options.gradient) loss.gradient = at::empty_like(student);
   int64_t labelled = 0;
   for (int64_t begin = 0; begin < rows; begin += step) {
     if (options.stop && options.stop()) return absl::CancelledError("distillation was stopped");
     const int64_t count = std::min(step, rows - begin);
-    const at::Tensor target = teacher.narrow(0, begin, count).mm(head.t());
-    const at::Tensor logits = student.narrow(0, begin, count).mm(head.t());
+    // Both models at once, because packing the head costs as much as the product of few rows.
+    const at::Tensor both =
+        at::cat({teacher.narrow(0, begin, count), student.narrow(0, begin, count)}).mm(head.t());
+    const at::Tensor target = both.narrow(0, 0, count);
+    const at::Tensor logits = both.narrow(0, count, count);
     const at::Tensor log_total = model::LogSumExp(logits).to(at::kFloat);
     const auto [nll, counted] = LabelNll(logits, log_total, labels.narrow(0, begin, count));
     loss.nll += nll;

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <iterator>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -11,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "base/status_macros.h"
 #include "worker/finetune/learning_rate.h"
+#include "worker/model/parallel.h"
 #include "worker/model/torch_guard.h"
 
 namespace latentforge::finetune {
@@ -42,28 +46,49 @@ TrainableWeights Masters(const Layer& layer) {
   return factors;
 }
 
-// The norm of all gradients, each in units of its latent's size.
-double Norm(const std::vector<Layer>& layers, const std::vector<TrainableWeights>& gradients) {
-  double sum = 0;
+// One matrix that is trained: its slot, and the gradient of this step.
+struct Trained {
+  AdamSlot* slot;
+  const at::Tensor* gradient;
+};
+
+std::vector<Trained> AllTrained(std::vector<Layer>& layers,
+                                const std::vector<TrainableWeights>& gradients) {
+  std::vector<Trained> all;
   for (size_t l = 0; l < layers.size(); ++l) {
     const auto named = gradients[l].Named();
     for (size_t i = 0; i < named.size(); ++i) {
-      if (!named[i].second->defined()) continue;
-      sum += (*named[i].second * layers[l].slots[i].scale).square().sum(at::kDouble).item<double>();
+      if (named[i].second->defined()) all.push_back({&layers[l].slots[i], named[i].second});
     }
   }
-  return std::sqrt(sum);
+  return all;
 }
 
-void Update(std::vector<Layer>& layers, const std::vector<TrainableWeights>& gradients,
-            double factor, int64_t count, double rate, const AdamOptions& options) {
-  for (size_t l = 0; l < layers.size(); ++l) {
-    const auto named = gradients[l].Named();
-    for (size_t i = 0; i < named.size(); ++i) {
-      if (!named[i].second->defined()) continue;
-      Step(layers[l].slots[i], named[i].second->mul(factor), count, rate, options);
-    }
-  }
+// Calls body(i) for each of them. Each is one thread's work, so that what it gives does not depend
+// on their number.
+void ForEach(const std::vector<Trained>& all, const std::function<void(size_t)>& body) {
+  model::ParallelFor(std::ssize(all), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(static_cast<size_t>(i));
+  });
+}
+
+// The norm of all gradients, each in units of its latent's size.
+double Norm(const std::vector<Trained>& all) {
+  std::vector<double> squares(all.size());
+  ForEach(all, [&](size_t i) {
+    const AdamSlot& slot = *all[i].slot;
+    const int64_t within = slot.axis == LatentAxis::kRows ? 1 : 0;
+    const at::Tensor latents = all[i].gradient->square().sum(within, /*keepdim=*/true, at::kDouble);
+    squares[i] = latents.mul_(slot.scale.to(at::kDouble).square()).sum().item<double>();
+  });
+  return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+}
+
+void Update(const std::vector<Trained>& all, double factor, int64_t count, double rate,
+            const AdamOptions& options) {
+  ForEach(all, [&](size_t i) {
+    Step(*all[i].slot, *all[i].gradient, factor, count, rate, options);
+  });
 }
 
 }  // namespace
@@ -148,7 +173,8 @@ absl::Status Healer::Train(HealingState& state) {
                       distiller_.Differentiate(ids, Computed(state), gradients));
   return model::CatchTorch(
       [&]() -> absl::Status {
-        const double norm = Norm(state.layers, gradients);
+        const std::vector<Trained> trained = AllTrained(state.layers, gradients);
+        const double norm = Norm(trained);
         if (!std::isfinite(norm)) {
           return absl::DataLossError(absl::StrCat("the norm of the gradients is ", norm));
         }
@@ -156,8 +182,8 @@ absl::Status Healer::Train(HealingState& state) {
                                 ? options_.learning_rate
                                 : SuitableRate(state.measurements.front().divergence);
         const double rate = LearningRate(state.steps_done(), steps(), options_.warmup_steps, peak);
-        Update(state.layers, gradients, norm > options_.clip ? options_.clip / norm : 1.0,
-               state.steps_done() + 1, rate, options_.adam);
+        Update(trained, norm > options_.clip ? options_.clip / norm : 1.0, state.steps_done() + 1,
+               rate, options_.adam);
         state.steps.push_back({.step = state.steps_done() + 1,
                                .loss = distance.divergence,
                                .learning_rate = rate,

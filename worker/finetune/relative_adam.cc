@@ -3,15 +3,31 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
-#include <limits>
+
+#include "worker/finetune/adam_rows.h"
 
 namespace latentforge::finetune {
-
 namespace {
 
 // Of the elements of each latent, with both dimensions kept.
 at::Tensor MeanOfLatents(const at::Tensor& x, LatentAxis axis) {
   return x.mean(axis == LatentAxis::kRows ? 1 : 0, /*keepdim=*/true);
+}
+
+// The steps of all elements; floor, pace and keep: one of each latent.
+void Move(AdamSlot& slot, const float* floor, const float* pace, const float* keep) {
+  const int64_t width = slot.master.size(1);
+  const float* first = slot.first.const_data_ptr<float>();
+  const float* second = slot.second.const_data_ptr<float>();
+  float* x = slot.master.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < slot.master.size(0); ++row) {
+    if (slot.axis == LatentAxis::kRows) {
+      MoveLatent(first, second, {floor[row], pace[row], keep[row]}, width, x);
+    } else {
+      MoveAcrossLatents(first, second, floor, pace, keep, width, x);
+    }
+    first += width, second += width, x += width;
+  }
 }
 
 }  // namespace
@@ -26,21 +42,24 @@ AdamSlot MakeSlot(const at::Tensor& initial, LatentAxis axis) {
   return slot;
 }
 
-void Step(AdamSlot& slot, const at::Tensor& gradient, int64_t count, double rate,
+void Step(AdamSlot& slot, const at::Tensor& gradient, double factor, int64_t count, double rate,
           const AdamOptions& options) {
-  slot.first.mul_(options.beta1).add_(gradient, 1 - options.beta1);
-  slot.second.mul_(options.beta2).addcmul_(gradient, gradient, 1 - options.beta2);
+  TORCH_CHECK(gradient.scalar_type() == at::kFloat && gradient.sizes() == slot.master.sizes(),
+              "a gradient is not fp32 or not of its matrix's shape");
+  const at::Tensor g = gradient.contiguous();
+  UpdateMoments(g.const_data_ptr<float>(), static_cast<float>(factor), g.numel(),
+                static_cast<float>(options.beta1), static_cast<float>(options.beta2),
+                slot.first.mutable_data_ptr<float>(), slot.second.mutable_data_ptr<float>());
+
+  // sqrt(v / bias) + eps · sqrt(mean(v) / bias), the bias taken out of both.
   const double first_bias = 1 - std::pow(options.beta1, static_cast<double>(count));
   const double second_bias = 1 - std::pow(options.beta2, static_cast<double>(count));
-  // sqrt(v / bias) + eps · sqrt(mean(v) / bias), the bias taken out of both.
   const at::Tensor mean = MeanOfLatents(slot.second, slot.axis);
-  const at::Tensor denominator = slot.second.sqrt() + options.relative_epsilon * mean.sqrt();
-  // 0 / tiny where there was no gradient.
-  const at::Tensor step = slot.first / denominator.clamp_min_(std::numeric_limits<float>::min());
-  if (options.weight_decay > 0) {
-    slot.master.mul_(1 - rate * options.weight_decay * mean.gt(0).to(at::kFloat));
-  }
-  slot.master.addcmul_(step, slot.scale, -rate * std::sqrt(second_bias) / first_bias);
+  const at::Tensor floor = mean.sqrt().mul_(options.relative_epsilon);
+  const at::Tensor pace = slot.scale * (rate * std::sqrt(second_bias) / first_bias);
+  const at::Tensor keep = 1 - mean.gt(0).to(at::kFloat).mul_(rate * options.weight_decay);
+  Move(slot, floor.const_data_ptr<float>(), pace.const_data_ptr<float>(),
+       keep.const_data_ptr<float>());
 }
 
 }  // namespace latentforge::finetune

@@ -30,12 +30,14 @@ struct AdamSlot {
 // A slot for training `initial` (any type; copied): moments are zero.
 AdamSlot MakeSlot(const at::Tensor& initial, LatentAxis axis);
 
-// One step in place, the `count`-th (from 1), with bias-corrected moments m and v:
+// One step in place, the `count`-th (from 1), along factor · gradient (fp32), with bias-corrected
+// moments m and v:
 //   master -= rate · scale · m / (sqrt(v) + eps · sqrt(mean v)) + rate · weight_decay · master
 // (Loshchilov & Hutter 2019), the mean being over each latent alone. So neither the unit of the
 // loss matters nor how a product up · down is divided between its two factors. A latent without
-// any gradient so far keeps its values. LibTorch's exceptions pass through.
-void Step(AdamSlot& slot, const at::Tensor& gradient, int64_t count, double rate,
+// any gradient so far keeps its values. LibTorch's exceptions pass through. Thread-safe on slots
+// of their own.
+void Step(AdamSlot& slot, const at::Tensor& gradient, double factor, int64_t count, double rate,
           const AdamOptions& options);
 
 }  // namespace latentforge::finetune

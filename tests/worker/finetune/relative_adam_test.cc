@@ -54,7 +54,7 @@ TEST(RelativeAdamTest, FollowsTheFormulaForEachLatent) {
         references[size_t(l)].Step(g, t, 0.01, options);
         gradients.push_back(at::tensor(g, at::kFloat));
       }
-      Step(slot, place(at::stack(gradients)), t, 0.01, options);
+      Step(slot, place(at::stack(gradients)), 1, t, 0.01, options);
     }
     const at::Tensor found = place(slot.master);
     for (int l = 0; l < 2; ++l) {
@@ -72,8 +72,8 @@ TEST(RelativeAdamTest, AScaledProblemTakesScaledSteps) {
   AdamSlot b = MakeSlot(at::tensor({1024.0, 2048.0}).view({1, 2}), LatentAxis::kRows);
   for (int t = 1; t <= 3; ++t) {
     const at::Tensor gradient = at::tensor({0.3, -0.1}, at::kFloat).view({1, 2});
-    Step(a, gradient, t, 0.1, {});
-    Step(b, gradient * 4096, t, 0.1, {});
+    Step(a, gradient, 1, t, 0.1, {});
+    Step(b, gradient, 4096, t, 0.1, {});
   }
   // Powers of two change no rounding.
   EXPECT_TRUE(at::equal(a.master * 1024, b.master));
@@ -82,7 +82,7 @@ TEST(RelativeAdamTest, AScaledProblemTakesScaledSteps) {
 TEST(RelativeAdamTest, ALatentWithoutAnyGradientStays) {
   AdamSlot slot = MakeSlot(at::tensor({1.0, 2.0, 3.0, 4.0}).view({2, 2}), LatentAxis::kRows);
   const at::Tensor gradient = at::tensor({0.0, 0.0, 1.0, 1.0}, at::kFloat).view({2, 2});
-  Step(slot, gradient, 1, 0.1, {.weight_decay = 0.5});
+  Step(slot, gradient, 1, 1, 0.1, {.weight_decay = 0.5});
   EXPECT_TRUE(at::equal(slot.master[0], at::tensor({1.0f, 2.0f})));
   EXPECT_FALSE(at::equal(slot.master[1], at::tensor({3.0f, 4.0f})));
 }
