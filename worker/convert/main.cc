@@ -93,7 +93,7 @@ void WaitWithoutSpinning(char** argv) {
 
 int Main(int argc, char** argv) {
   WaitWithoutSpinning(argv);
-  LimitHeap();
+  LimitHeap(kTightHeap);
   LimitKernelCaches();
   Flags flags;
   CLI::App app("Converts a transformer checkpoint to latent attention: one attempt of one job.",

@@ -93,6 +93,7 @@ class Pipeline {
     attempt_.events.PhaseStarted(phase, resumed);
     attempt_.progress.Begin(phase);
     ReleaseCodePages();  // a phase does not use the last one's
+    LimitHeap(phase == Phase::kFineTuning ? kRoomyHeap : kTightHeap);
     std::invoke_result_t<F> result = body();
     const double seconds = absl::ToDoubleSeconds(attempt_.clock.Monotonic() - attempt_.phase_start);
     LF_RETURN_IF_ERROR(KeepTime(phase, seconds, result.status()));

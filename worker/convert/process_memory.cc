@@ -34,11 +34,11 @@ int ReleaseLibrary(dl_phdr_info* library, size_t /*size*/, void* /*data*/) {
 
 }  // namespace
 
-void LimitHeap() {
-  constexpr int kThreshold = 1 << 20;
-  mallopt(M_MMAP_THRESHOLD, kThreshold);
-  mallopt(M_TRIM_THRESHOLD, kThreshold);
+void LimitHeap(int kept) {
+  mallopt(M_MMAP_THRESHOLD, kept);
+  mallopt(M_TRIM_THRESHOLD, kept);
   mallopt(M_ARENA_MAX, 2);
+  malloc_trim(0);
 }
 
 void LimitKernelCaches() {

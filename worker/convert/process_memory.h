@@ -6,9 +6,16 @@
 namespace latentforge::convert {
 
 // glibc keeps what is freed below a threshold that grows with every larger block: tensors
-// of one phase then stay resident through the next. Fixed thresholds give them back. Call
-// before the first large allocation.
-void LimitHeap();
+// of one phase then stay resident through the next. Fixed thresholds give them back: freed
+// blocks above `kept` bytes, and free memory above it at the heap's end. At most 32 MiB, which
+// is as much as glibc takes. Thread-safe.
+void LimitHeap(int kept);
+
+// For most phases.
+inline constexpr int kTightHeap = 1 << 20;
+// For phases that ask for the same megabytes thousands of times: the kernel need not fill them
+// with zeros each time.
+inline constexpr int kRoomyHeap = 32 << 20;
 
 // oneDNN and its layer in LibTorch keep a thousand kernels for shapes that they have seen.
 // A converted model has other shapes in each layer, so these would grow with its depth; a

@@ -62,7 +62,7 @@ TEST(ProcessMemoryTest, ReleasesCodeAndReadsTheSameAgain) {
 }
 
 TEST(ProcessMemoryTest, PeakFollowsWhatIsTouched) {
-  LimitHeap();
+  LimitHeap(kTightHeap);
   const int64_t before = PeakRssBytes();
   ASSERT_GT(before, kMiB);
   {
