@@ -86,9 +86,8 @@ double Norm(const std::vector<Trained>& all) {
 
 void Update(const std::vector<Trained>& all, double factor, int64_t count, double rate,
             const AdamOptions& options) {
-  ForEach(all, [&](size_t i) {
-    Step(*all[i].slot, *all[i].gradient, factor, count, rate, options);
-  });
+  ForEach(all,
+          [&](size_t i) { Step(*all[i].slot, *all[i].gradient, factor, count, rate, options); });
 }
 
 }  // namespace
