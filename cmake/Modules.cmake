@@ -46,6 +46,8 @@ endfunction()
 function(lf_fuzzer name)
   lf_binary(${name} ${ARGN})
   target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
+  # clang refuses a header that was precompiled with other sanitizers.
+  set_target_properties(${name} PROPERTIES DISABLE_PRECOMPILE_HEADERS ON)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
 endfunction()
 
