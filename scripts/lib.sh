@@ -12,6 +12,8 @@ source "$root/scripts/versions.sh"
 deps=$root/.deps
 release=$root/build/release
 jobs=$(nproc)
+# Importing transformers takes three times as long where Python may not keep what it compiled.
+export PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX=$root/build/pycache
 export PATH=$deps/rust/bin:$deps/prometheus/usr/bin:$deps/buf/bin:$deps/node/bin:$PATH
 
 say() { printf '==> %s\n' "$*" >&2; }
