@@ -16,9 +16,8 @@
 namespace latentforge::model {
 namespace {
 
-// Rows whose MLP is differentiated together: [rows, 2F] stays a few megabytes, and each product
-// packs its weights anew, which fewer rows would not repay.
-constexpr int64_t kMlpRows = 1024;
+// Rows whose MLP is differentiated together: [rows, 2F] stays a few megabytes.
+constexpr int64_t kMlpRows = 512;
 
 at::Tensor Project(const at::Tensor& x, const Projection& p) {
   const at::Tensor y = p.low_rank() ? x.mm(p.down.t()).mm(p.up.t()) : x.mm(p.weight.t());
