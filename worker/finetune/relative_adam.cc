@@ -44,8 +44,9 @@ AdamSlot MakeSlot(const at::Tensor& initial, LatentAxis axis) {
 
 void Step(AdamSlot& slot, const at::Tensor& gradient, double factor, int64_t count, double rate,
           const AdamOptions& options) {
-  TORCH_CHECK(gradient.scalar_type() == at::kFloat && gradient.sizes() == slot.master.sizes(),
-              "a gradient is not fp32 or not of its matrix's shape");
+  TORCH_CHECK(gradient.is_cpu() && gradient.scalar_type() == at::kFloat &&
+                  gradient.sizes() == slot.master.sizes(),
+              "a gradient is not fp32, not on the CPU or not of its matrix's shape");
   const at::Tensor g = gradient.contiguous();
   UpdateMoments(g.const_data_ptr<float>(), static_cast<float>(factor), g.numel(),
                 static_cast<float>(options.beta1), static_cast<float>(options.beta2),

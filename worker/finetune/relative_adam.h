@@ -30,8 +30,8 @@ struct AdamSlot {
 // A slot for training `initial` (any type; copied): moments are zero.
 AdamSlot MakeSlot(const at::Tensor& initial, LatentAxis axis);
 
-// One step in place, the `count`-th (from 1), along factor · gradient (fp32), with bias-corrected
-// moments m and v:
+// One step in place, the `count`-th (from 1), along factor · gradient (fp32, on the CPU), with
+// bias-corrected moments m and v:
 //   master -= rate · scale · m / (sqrt(v) + eps · sqrt(mean v)) + rate · weight_decay · master
 // (Loshchilov & Hutter 2019), the mean being over each latent alone. So neither the unit of the
 // loss matters nor how a product up · down is divided between its two factors. A latent without

@@ -35,7 +35,7 @@ TrainableWeights WeightGradients(const TrainableWeights& weights,
     result.v_up = DenseGradient(layer.value, input.mm(weights.v_down.t()));
     result.v_down = DenseGradient(layer.value.mm(weights.v_up), input);
   }
-  return Map(result, [](const at::Tensor& x) { return x.to(at::kFloat); });
+  return Map(result, [](const at::Tensor& x) { return x.to(at::kCPU, at::kFloat); });
 }
 
 }  // namespace latentforge::finetune
