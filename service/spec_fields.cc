@@ -155,6 +155,7 @@ void CheckHealing(const v1::JobSpec& spec, Findings& findings) {
   CheckRange(findings, "spec.healing.learning_rate", healing.learning_rate(), 0.0, 1.0);
   CheckRange(findings, "spec.healing.warmup_steps", healing.warmup_steps(), 0, kMaxSequences);
   CheckRange(findings, "spec.healing.weight_decay", healing.weight_decay(), 0.0, 1.0);
+  CheckRange(findings, "spec.healing.attention_loss", healing.attention_loss(), 0.0, 1000.0);
   CheckRange(findings, "spec.healing.evaluate_every", healing.evaluate_every(), 0, kMaxSequences);
   CheckEnum(findings, "spec.healing.weights", healing.weights(),
             v1::HealedWeights_IsValid(healing.weights()));

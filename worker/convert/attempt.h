@@ -110,8 +110,6 @@ struct Evaluation {
 absl::StatusOr<Inputs> FetchInputs(Attempt& attempt);
 absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs);  // tokens
 absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& inputs);
-// Tokens of the first `steps` steps of healing.
-int64_t TrainedTokens(const JobSpec& spec, const Inputs& inputs, int64_t steps);
 absl::StatusOr<Healing> HealLayers(Attempt& attempt, const Inputs& inputs);
 absl::StatusOr<evaluate::PerplexityResult> MeasurePerplexity(Attempt& attempt, const Inputs& inputs,
                                                              const MeasureRequest& request);

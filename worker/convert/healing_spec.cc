@@ -17,6 +17,8 @@ constexpr std::array<std::pair<const char*, bool>, 3> kWeights = {{
     {"HEALED_WEIGHTS_ATTENTION", true},
 }};
 
+constexpr double kMaxAttentionLoss = 1000;
+
 // A count in [1, most]; absent and 0 mean the default.
 absl::StatusOr<int64_t> Count(const JsonObject& object, absl::string_view key, int64_t most,
                               int64_t fallback) {
@@ -32,7 +34,7 @@ absl::StatusOr<std::optional<HealingSpec>> ParseHealingSpec(const JsonObject& jo
       const JsonObject object,
       ProtoMessage(job, "healing",
                    {"tokens", "sequenceLength", "batchSequences", "learningRate", "warmupSteps",
-                    "weightDecay", "evaluateEvery", "corpora", "weights"}));
+                    "weightDecay", "evaluateEvery", "corpora", "weights", "attentionLoss"}));
   constexpr int64_t kInt32 = std::numeric_limits<int32_t>::max();
   HealingSpec spec;
   LF_ASSIGN_OR_RETURN(spec.tokens, Count(object, "tokens", int64_t{1} << 40, spec.tokens));
@@ -51,6 +53,10 @@ absl::StatusOr<std::optional<HealingSpec>> ParseHealingSpec(const JsonObject& jo
   if (spec.weight_decay < 0 || spec.weight_decay > 1) {
     return object.Wrong("weightDecay", "a number from 0 to 1");
   }
+  LF_ASSIGN_OR_RETURN(spec.attention_loss, ProtoDouble(object, "attentionLoss", 0));
+  if (spec.attention_loss < 0 || spec.attention_loss > kMaxAttentionLoss) {
+    return object.Wrong("attentionLoss", "a number from 0 to 1000");
+  }
   LF_ASSIGN_OR_RETURN(spec.evaluate_every,
                       Count(object, "evaluateEvery", kInt32, spec.evaluate_every));
   LF_ASSIGN_OR_RETURN(spec.attention, ProtoEnum(object, "weights", kWeights));
@@ -65,6 +71,7 @@ Json HealingSpecToJson(const HealingSpec& spec) {
                {"learningRate", spec.learning_rate},
                {"warmupSteps", spec.warmup_steps},
                {"weightDecay", spec.weight_decay},
+               {"attentionLoss", spec.attention_loss},
                {"evaluateEvery", spec.evaluate_every},
                {"weights", spec.attention ? "HEALED_WEIGHTS_ATTENTION" : "HEALED_WEIGHTS_LATENTS"}};
   if (!spec.corpora.empty()) json["corpora"] = CorporaToJson(spec.corpora);

@@ -19,6 +19,7 @@ struct HealingSpec {
   double learning_rate = 0;  // 0: finetune::HealingOptions decides
   int64_t warmup_steps = kDefaultHealingWarmupSteps;
   double weight_decay = 0;
+  double attention_loss = 0;
   int64_t evaluate_every = kDefaultHealingEvaluateEvery;
   std::vector<CorpusSpec> corpora;  // empty: the calibration's
   bool attention = true;            // trains the query and output projections too

@@ -34,10 +34,10 @@ finetune::HealingOptions Options(const Attempt& attempt) {
   finetune::HealingOptions options;
   options.device = attempt.device;
   options.dtype = attempt.dtype;
-  options.batch_sequences = spec.batch_sequences;
   options.learning_rate = spec.learning_rate;
   options.warmup_steps = spec.warmup_steps;
   options.adam.weight_decay = spec.weight_decay;
+  options.attention_loss = spec.attention_loss;
   options.evaluate_every = spec.evaluate_every;
   options.stop = [&attempt] { return attempt.stopped(); };
   return options;
@@ -73,14 +73,11 @@ absl::StatusOr<HealingState> Start(const Attempt& attempt, const checkpoint::Che
 class Reporter {
  public:
   Reporter(Attempt& attempt, const Inputs& inputs, int64_t steps, int64_t done)
-      : attempt_(attempt),
-        inputs_(inputs),
-        steps_(steps),
-        before_(TrainedTokens(attempt.spec, inputs, done)) {}
+      : attempt_(attempt), inputs_(inputs), steps_(steps), before_(inputs.training.Tokens(done)) {}
 
   // Of this attempt.
   int64_t tokens(const HealingState& state) const {
-    return TrainedTokens(attempt_.spec, inputs_, state.steps_done()) - before_;
+    return inputs_.training.Tokens(state.steps_done()) - before_;
   }
 
   void Step(const HealingState& state) {
@@ -167,12 +164,6 @@ absl::StatusOr<Healing> Train(Attempt& attempt, const Inputs& inputs) {
 }
 
 }  // namespace
-
-int64_t TrainedTokens(const JobSpec& spec, const Inputs& inputs, int64_t steps) {
-  const int64_t sequences =
-      std::min(steps * spec.healing->batch_sequences, inputs.training.sequences());
-  return sequences * inputs.training.length;
-}
 
 absl::StatusOr<Healing> HealLayers(Attempt& attempt, const Inputs& inputs) {
   absl::StatusOr<Healing> healing = Train(attempt, inputs);

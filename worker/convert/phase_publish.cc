@@ -84,12 +84,12 @@ exporter::ReportHealing MakeHealing(const JobSpec& spec, const Inputs& inputs,
                                     const Healing& healing) {
   const finetune::HealingState& state = healing.state;
   exporter::ReportHealing report{.weights = spec.healing->attention ? "attention" : "latents",
-                                 .tokens = TrainedTokens(spec, inputs, state.steps_done()),
+                                 .tokens = inputs.training.Tokens(state.steps_done()),
                                  .steps = state.steps_done(),
                                  .steps_planned = healing.steps,
                                  .best_step = state.best_step(),
                                  .ended_early = state.ended_early,
-                                 .sequences_held_back = inputs.training.validation_count()};
+                                 .sequences_held_back = inputs.training.validation().sequences()};
   for (const finetune::HealingStep& step : state.steps) {
     report.history.push_back({step.step, step.loss, step.learning_rate, step.gradient_norm});
   }

@@ -140,7 +140,7 @@ class Pipeline {
             passes * pass_of_layers,
             double(config.num_layers) * 2 * m * m * (100 * m + 20 * d) + anchored +
                 (searched ? 6 * pass : 0),
-            10 * double(inputs.training.sequences() * inputs.training.length) * parameters,
+            10 * double(inputs.training.Tokens(inputs.training.steps())) * parameters,
             evaluations * pass,
             600 * bytes};
   }

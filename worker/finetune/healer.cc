@@ -111,26 +111,23 @@ HealingState StartHealing(const std::vector<TrainableWeights>& initial) {
 
 absl::StatusOr<Healer> Healer::Create(const checkpoint::Checkpoint& checkpoint,
                                       const TrainingText& text, HealingOptions options) {
-  if (text.validation.empty() || text.order.empty() || options.batch_sequences < 1 ||
-      options.evaluate_every < 1) {
+  if (text.validation().ids.empty() || text.steps() < 1 || options.evaluate_every < 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat("healing got ", text.sequences(), " sequences to train on, ",
-                     text.validation.size(), " ids to measure on, ", options.batch_sequences,
-                     " sequences a step and a measurement each ", options.evaluate_every,
-                     " steps; expected at least one of each"));
+        absl::StrCat("healing got ", text.steps(), " steps to train on, ",
+                     text.validation().ids.size(), " ids to measure on and a measurement each ",
+                     options.evaluate_every, " steps; expected at least one of each"));
   }
   LF_ASSIGN_OR_RETURN(Distiller distiller,
                       Distiller::Create(checkpoint, {.device = options.device,
                                                      .dtype = options.dtype,
-                                                     .sequence_length = text.length,
+                                                     .longest = text.validation().length,
+                                                     .attention_loss = options.attention_loss,
                                                      .stop = options.stop}));
   return Healer(text, std::move(options), std::move(distiller),
                 static_cast<size_t>(checkpoint.config().num_layers));
 }
 
-int64_t Healer::steps() const {
-  return (text_.sequences() + options_.batch_sequences - 1) / options_.batch_sequences;
-}
+int64_t Healer::steps() const { return text_.steps(); }
 
 // As the model computes with them.
 std::vector<TrainableWeights> Healer::Computed(const HealingState& state) const {
@@ -145,10 +142,10 @@ std::vector<TrainableWeights> Healer::Computed(const HealingState& state) const 
 
 absl::Status Healer::Measure(HealingState& state) {
   if (!teacher_states_.defined()) {
-    LF_ASSIGN_OR_RETURN(teacher_states_, distiller_.TeacherStates(text_.validation));
+    LF_ASSIGN_OR_RETURN(teacher_states_, distiller_.TeacherStates(text_.validation()));
   }
   LF_ASSIGN_OR_RETURN(const Distance distance,
-                      distiller_.Measure(text_.validation, teacher_states_, Computed(state)));
+                      distiller_.Measure(text_.validation(), teacher_states_, Computed(state)));
   state.measurements.push_back({.step = state.steps_done(),
                                 .divergence = distance.divergence,
                                 .perplexity = std::exp(distance.nll)});
@@ -160,16 +157,10 @@ absl::Status Healer::Measure(HealingState& state) {
 }
 
 absl::Status Healer::Train(HealingState& state) {
-  const int64_t first = state.steps_done() * options_.batch_sequences;
-  const int64_t count = std::min(options_.batch_sequences, text_.sequences() - first);
-  std::vector<int32_t> ids;
-  for (int64_t i = first; i < first + count; ++i) {
-    const absl::Span<const int32_t> sequence = text_.Sequence(i);
-    ids.insert(ids.end(), sequence.begin(), sequence.end());
-  }
   std::vector<TrainableWeights> gradients;
-  LF_ASSIGN_OR_RETURN(const Distance distance,
-                      distiller_.Differentiate(ids, Computed(state), gradients));
+  LF_ASSIGN_OR_RETURN(
+      const Distance distance,
+      distiller_.Differentiate(text_.Step(state.steps_done()), Computed(state), gradients));
   return model::CatchTorch(
       [&]() -> absl::Status {
         const std::vector<Trained> trained = AllTrained(state.layers, gradients);

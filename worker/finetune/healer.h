@@ -22,11 +22,11 @@ namespace latentforge::finetune {
 struct HealingOptions {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kBFloat16;  // of activations and gradients; or kFloat
-  int64_t batch_sequences = 2;
   // The largest relative step; 0: that of SuitableRate.
   double learning_rate = 0;
   int64_t warmup_steps = 5;
   AdamOptions adam;
+  double attention_loss = 0;  // DistillerOptions::attention_loss
   // Gradients are shortened together to this norm, measured in nats for changes of each element
   // by the root mean square of its latent.
   double clip = 1;

@@ -16,6 +16,16 @@
 namespace latentforge::model {
 namespace {
 
+// ||given - target||^2 / ||target||^2, and the gradient of `weight` times that.
+double AttentionLoss(const at::Tensor& given, const AttentionTarget& target, at::Tensor& gradient) {
+  const at::Tensor wanted = target.output.to(at::kFloat);
+  const at::Tensor difference = given.to(at::kFloat).sub_(wanted);
+  const double scale = wanted.square().sum(at::kDouble).item<double>();
+  const double loss = difference.square().sum(at::kDouble).item<double>() / scale;
+  gradient = difference.mul_(2 * target.weight / scale).to(given.scalar_type());
+  return loss;
+}
+
 // Rows whose MLP is differentiated together: [rows, 2F] stays a few megabytes.
 constexpr int64_t kMlpRows = 512;
 
@@ -85,7 +95,7 @@ LayerGraph::Result LayerGraph::Attention(const LayerWeights& weights,
   result.key = Project(result.normed, weights.k);
   result.value = Project(result.normed, weights.v);
   result.attended = Attend(weights, result, hidden.size(1));
-  result.output = rows + Project(result.attended, weights.o);
+  result.output = Project(result.attended, weights.o);
   return result;
 }
 
@@ -96,18 +106,27 @@ at::Tensor LayerGraph::Activated(const LayerWeights& weights, const at::Tensor& 
 LayerGraph::Result LayerGraph::Forward(const LayerWeights& weights,
                                        const at::Tensor& hidden) const {
   Result result = Attention(weights, hidden);
+  result.output = hidden.reshape({-1, config_.hidden_size}) + result.output;
   result.output = (result.output + Project(Activated(weights, result.output), weights.mlp_down))
                       .view(hidden.sizes());
   return result;
 }
 
+at::Tensor LayerGraph::AttentionOutput(const LayerWeights& weights,
+                                       const at::Tensor& hidden) const {
+  const at::AutoGradMode without_gradients(false);
+  return Attention(weights, hidden).output;
+}
+
 LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
                                                 const at::Tensor& hidden,
-                                                const at::Tensor& output_gradient) const {
+                                                const at::Tensor& output_gradient,
+                                                const AttentionTarget& target) const {
   const at::AutoGradMode with_gradients(true);
   const at::Tensor input = hidden.detach().requires_grad_();
   const Result half = Attention(weights, input);
-  const at::Tensor attended = half.output.detach();
+  const at::Tensor rows_in = input.reshape({-1, config_.hidden_size});
+  const at::Tensor attended = rows_in.detach() + half.output.detach();
   // By what attention gave: through the residual, and through the MLP.
   const at::Tensor gradient =
       output_gradient.reshape({-1, config_.hidden_size}).clone(at::MemoryFormat::Contiguous);
@@ -119,15 +138,23 @@ LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
     // The last product is linear: its gradient does without its output.
     part.add_(torch::autograd::grad({activated}, {rows}, {part.mm(weights.mlp_down.weight)})[0]);
   }
-  const auto found =
-      torch::autograd::grad({half.output}, {input, half.query, half.key, half.value}, {gradient});
+  at::Tensor projected = gradient;
+  double attention_loss = 0;
+  if (target.output.defined()) {
+    at::Tensor by_target;
+    attention_loss = AttentionLoss(half.output.detach(), target, by_target);
+    projected = gradient + by_target;
+  }
+  const auto found = torch::autograd::grad(
+      {rows_in, half.output}, {input, half.query, half.key, half.value}, {gradient, projected});
   return {.normed = half.normed.detach(),
           .attended = half.attended.detach(),
           .query = found[1],
           .key = found[2],
           .value = found[3],
-          .projected = gradient,
-          .input = found[0]};
+          .projected = projected,
+          .input = found[0],
+          .attention_loss = attention_loss};
 }
 
 }  // namespace latentforge::model

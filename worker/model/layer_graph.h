@@ -12,6 +12,13 @@
 
 namespace latentforge::model {
 
+// What a layer's attention should give.
+struct AttentionTarget {
+  at::Tensor output;  // [B * T, D], after the output projection; undefined: no target
+  // Of the loss ||given - output||^2 / ||output||^2, added to the one by the layer's output.
+  double weight = 0;
+};
+
 // The same functions as Decoder, slower, and with gradients where at::GradMode is
 // on. Immutable; safe for concurrent use.
 class LayerGraph {
@@ -29,6 +36,7 @@ class LayerGraph {
     at::Tensor query, key, value;  // by those of Result
     at::Tensor projected;          // [B * T, D], by what the output projection gave
     at::Tensor input;              // [B, T, D]
+    double attention_loss = 0;     // of the target, before its weight; 0 without
   };
 
   // For sequences of up to max_length tokens at positions 0, 1, …. Errors as
@@ -43,7 +51,12 @@ class LayerGraph {
   // constants. Memory: the attention's activations of all rows and the MLP's of a few
   // hundred. LibTorch's exceptions pass through.
   Gradients Differentiate(const LayerWeights& weights, const at::Tensor& hidden,
-                          const at::Tensor& output_gradient) const;
+                          const at::Tensor& output_gradient,
+                          const AttentionTarget& target = {}) const;
+
+  // What the attention adds to hidden [B, T, D], as [B * T, D]. LibTorch's exceptions pass
+  // through.
+  at::Tensor AttentionOutput(const LayerWeights& weights, const at::Tensor& hidden) const;
 
   // RMSNorm of x [..., D]; LibTorch's exceptions pass through.
   at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight) const;
@@ -52,7 +65,7 @@ class LayerGraph {
   LayerGraph() = default;
   at::Tensor Turn(const at::Tensor& y, const at::Tensor& norm, int64_t length) const;
   at::Tensor Attend(const LayerWeights& weights, const Result& projected, int64_t length) const;
-  // As Forward, but `output` is [B * T, D], before the MLP.
+  // As Forward, but `output` is [B * T, D], what the output projection gives.
   Result Attention(const LayerWeights& weights, const at::Tensor& hidden) const;
   // What the MLP's last product takes, [rows, F], for rows [rows, D].
   at::Tensor Activated(const LayerWeights& weights, const at::Tensor& rows) const;

@@ -64,15 +64,21 @@ TEST(JobSpecTest, HealingSearchAndGateAreReadAndWritten) {
   ASSERT_TRUE(defaults->healing.has_value());
   EXPECT_EQ(defaults->healing->tokens, kDefaultHealingTokens);
   EXPECT_EQ(defaults->healing->learning_rate, 0);
-  json["healing"] = {{"tokens", "4096"},    {"sequenceLength", 64},
-                     {"batchSequences", 3}, {"learningRate", 1e-3},
-                     {"warmupSteps", 0},    {"weightDecay", 0.5},
-                     {"evaluateEvery", 7},  {"corpora", {{{"uri", "/h.txt"}, {"weight", 2}}}}};
+  json["healing"] = {{"tokens", "4096"},
+                     {"sequenceLength", 64},
+                     {"batchSequences", 3},
+                     {"learningRate", 1e-3},
+                     {"warmupSteps", 0},
+                     {"weightDecay", 0.5},
+                     {"evaluateEvery", 7},
+                     {"attentionLoss", 0.25},
+                     {"corpora", {{{"uri", "/h.txt"}, {"weight", 2}}}}};
   json["budget"] = {{"maxPerplexityRatio", 1.1}};
   json["evaluation"] = {{"qualityGate", 1.2}};
   const auto spec = ParseJobSpec(WriteJson(json));
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->healing->tokens, 4096);
+  EXPECT_EQ(spec->healing->attention_loss, 0.25);
   EXPECT_EQ(spec->healing->warmup_steps, 0);
   EXPECT_EQ(spec->healing->corpora[0].weight, 2);
   EXPECT_EQ(spec->max_perplexity_ratio, 1.1);
@@ -184,6 +190,7 @@ TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
       {R"({"healing":{"sequenceLength":1}})", "\"sequenceLength\" is 1, expected at least 2"},
       {R"({"healing":{"learningRate":1.5}})", "\"learningRate\" is 1.5"},
       {R"({"healing":{"weightDecay":-1}})", "\"weightDecay\" is -1"},
+      {R"({"healing":{"attentionLoss":-1}})", "\"attentionLoss\" is -1"},
       {R"({"healing":{"corpora":[{"uri":""}]}})", "corpora[0]"},
       {R"({"healing":{"steps":1}})", "unknown key \"steps\""},
       {R"({"bugdet":{}})", "job spec has the unknown key \"bugdet\", expected one of "},

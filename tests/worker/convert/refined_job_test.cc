@@ -28,7 +28,7 @@ TinyJob HealedJob(const std::string& name) {
   job.spec["healing"] = {{"tokens", "630"},
                          {"sequenceLength", 32},
                          {"batchSequences", 2},
-                         {"learningRate", 0.004},
+                         {"learningRate", 0.0003},
                          {"evaluateEvery", 3}};
   return job;
 }

@@ -15,16 +15,16 @@ namespace {
 constexpr int64_t kLength = 9;
 constexpr int64_t kSequences = 3;
 
-std::vector<int32_t> Ids(int64_t count = kSequences) {
-  std::vector<int32_t> ids;
-  for (int i = 0; i < count * kLength; ++i) ids.push_back((i * 7 + i / 5) % 64);
-  return ids;
+TokenBatch Text() {
+  TokenBatch batch{.length = kLength};
+  for (int i = 0; i < kSequences * kLength; ++i) batch.ids.push_back((i * 7 + i / 5) % 64);
+  return batch;
 }
 
 at::Tensor LogSoftmax(const model::LayerGraph& graph, const model::WeightLoader& loader,
                       const std::vector<TrainableWeights>& factors, bool student) {
   const checkpoint::ModelConfig& config = loader.config();
-  at::Tensor hidden = loader.Embed(Ids()).value().view({kSequences, kLength, -1});
+  at::Tensor hidden = loader.Embed(Text().ids).value().view({kSequences, kLength, -1});
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     model::LayerWeights weights = loader.Layer(layer).value();
     const TrainableWeights& latents = factors[static_cast<size_t>(layer)];
@@ -53,10 +53,10 @@ TEST_P(DistillerTest, GivesTheGradientsOfTheWholeModel) {
   const auto model = TinyModel(family, "distiller");
   ASSERT_NE(model, nullptr);
   std::vector<TrainableWeights> factors = TinyFactors(*model, joint, 5, attention);
-  auto distiller = Distiller::Create(*model, {.dtype = at::kFloat, .sequence_length = kLength});
+  auto distiller = Distiller::Create(*model, {.dtype = at::kFloat, .longest = kLength});
   ASSERT_TRUE(distiller.ok()) << distiller.status();
   std::vector<TrainableWeights> gradients;
-  const auto found = distiller->Differentiate(Ids(), factors, gradients);
+  const auto found = distiller->Differentiate(Text(), factors, gradients);
   ASSERT_TRUE(found.ok()) << found.status();
 
   const model::WeightLoader loader(*model, at::kCPU, at::kFloat);
@@ -96,12 +96,11 @@ TEST_P(DistillerTest, MeasuresWhatItDifferentiates) {
   const auto model = TinyModel(family, "distiller");
   ASSERT_NE(model, nullptr);
   const std::vector<TrainableWeights> factors = TinyFactors(*model, joint, 5, attention);
-  auto distiller =
-      Distiller::Create(*model, {.dtype = at::kFloat, .sequence_length = kLength}).value();
+  auto distiller = Distiller::Create(*model, {.dtype = at::kFloat, .longest = kLength}).value();
   std::vector<TrainableWeights> gradients;
-  const Distance loss = distiller.Differentiate(Ids(), factors, gradients).value();
-  const at::Tensor teacher = distiller.TeacherStates(Ids()).value();
-  const Distance measured = distiller.Measure(Ids(), teacher, factors).value();
+  const Distance loss = distiller.Differentiate(Text(), factors, gradients).value();
+  const at::Tensor teacher = distiller.TeacherStates(Text()).value();
+  const Distance measured = distiller.Measure(Text(), teacher, factors).value();
   // The same sums; the last norm is computed by two functions.
   EXPECT_NEAR(measured.divergence, loss.divergence, 1e-5);
   EXPECT_NEAR(measured.nll, loss.nll, 1e-5);
@@ -114,14 +113,61 @@ INSTANTIATE_TEST_SUITE_P(Families, DistillerTest,
                                                           checkpoint::Family::kQwen3),
                                           testing::Bool(), testing::Bool()));
 
+TEST(DistillerTest, TheLossOfAttentionIsTheMeanOverLayers) {
+  const auto model = TinyModel(checkpoint::Family::kQwen3, "distiller");
+  ASSERT_NE(model, nullptr);
+  const std::vector<TrainableWeights> factors = TinyFactors(*model, /*joint=*/true, 5, true);
+  const auto differentiate = [&](double weight, std::vector<TrainableWeights>& gradients) {
+    auto distiller = Distiller::Create(
+        *model, {.dtype = at::kFloat, .longest = kLength, .attention_loss = weight});
+    return distiller->Differentiate(Text(), factors, gradients).value();
+  };
+  std::vector<TrainableWeights> none, once, twice;
+  const Distance without = differentiate(0, none);
+  const Distance with = differentiate(1, once);
+  EXPECT_EQ(differentiate(2, twice).attention, with.attention);
+  EXPECT_EQ(without.attention, 0);
+  EXPECT_EQ(without.divergence, with.divergence);
+
+  const model::WeightLoader loader(*model, at::kCPU, at::kFloat);
+  const auto graph =
+      model::LayerGraph::Create(model->config(), at::kCPU, at::kFloat, kLength).value();
+  at::Tensor teacher = loader.Embed(Text().ids).value().view({kSequences, kLength, -1});
+  at::Tensor student = teacher;
+  double expected = 0;
+  for (int64_t layer = 0; layer < model->config().num_layers; ++layer) {
+    const model::LayerWeights weights = loader.Layer(layer).value();
+    const model::LayerWeights trained = WithTrained(weights, factors[static_cast<size_t>(layer)]);
+    const at::Tensor wanted = graph.AttentionOutput(weights, teacher);
+    const at::Tensor given = graph.AttentionOutput(trained, student);
+    expected += ((given - wanted).square().sum() / wanted.square().sum()).item<double>();
+    teacher = graph.Forward(weights, teacher).output;
+    student = graph.Forward(trained, student).output;
+  }
+  expected /= double(model->config().num_layers);
+  EXPECT_NEAR(with.attention, expected, 1e-4 * expected);
+  // It is added: gradients are linear in its weight.
+  for (size_t l = 0; l < none.size(); ++l) {
+    const auto a = none[l].Named(), b = once[l].Named(), c = twice[l].Named();
+    for (size_t i = 0; i < a.size(); ++i) {
+      if (!a[i].second->defined()) continue;
+      const at::Tensor added = *b[i].second - *a[i].second;
+      const at::Tensor again = *c[i].second - *b[i].second;
+      EXPECT_GT(added.abs().max().item<double>(), 0) << a[i].first;
+      // Roundings of both gradients, as in GivesTheGradientsOfTheWholeModel.
+      const double scale = c[i].second->abs().max().item<double>();
+      EXPECT_LT((added - again).abs().max().item<double>(), 2e-4 * scale) << a[i].first;
+    }
+  }
+}
+
 TEST(DistillerTest, AnIdOutsideTheVocabularyIsAnError) {
   const auto model = TinyModel(checkpoint::Family::kLlama, "distiller");
   ASSERT_NE(model, nullptr);
-  auto distiller =
-      Distiller::Create(*model, {.dtype = at::kFloat, .sequence_length = kLength}).value();
-  std::vector<int32_t> ids = Ids();
-  ids[4] = 1000;
-  EXPECT_EQ(distiller.TeacherStates(ids).status().code(), absl::StatusCode::kInvalidArgument);
+  auto distiller = Distiller::Create(*model, {.dtype = at::kFloat, .longest = kLength}).value();
+  TokenBatch batch = Text();
+  batch.ids[4] = 1000;
+  EXPECT_EQ(distiller.TeacherStates(batch).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

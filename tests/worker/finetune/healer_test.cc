@@ -21,12 +21,9 @@ class HealerTest : public testing::Test {
     factors_ = TinyFactors(*model_, /*joint=*/true, 5);
     calibrate::TokenStream stream{.name = "text"};
     for (int i = 0; i < 1000; ++i) stream.tokens.push_back((i * i + 3 * i) % 61);
-    text_ = PrepareTraining({stream}, {.tokens = 60 * 16, .length = 16}).value();
-    options_ = {.dtype = at::kFloat,
-                .batch_sequences = 3,
-                .learning_rate = 0.02,
-                .warmup_steps = 2,
-                .evaluate_every = 5};
+    text_ = PrepareTraining({stream}, {.tokens = 80 * 16, .length = 16, .batch = 4, .joined = 2})
+                .value();
+    options_ = {.dtype = at::kFloat, .learning_rate = 0.02, .warmup_steps = 2, .evaluate_every = 5};
   }
 
   Healer Make() { return Healer::Create(*model_, text_, options_).value(); }
@@ -118,12 +115,13 @@ TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
 TEST_F(HealerTest, WaitsForSmallerStepsBeforeItGivesUp) {
   options_.learning_rate = 1000;
   options_.patience = 2;
+  options_.hopeless = 3;
   options_.evaluate_every = 2;
   Healer healer = Make();
   HealingState state = StartHealing(factors_);
   ASSERT_TRUE(healer.Run(state, {}).ok());
   // Worse, but not hopeless: the measurements at 10 and 12 are the first two of the second half.
-  EXPECT_LT(state.measurements[1].divergence, 1.5 * state.measurements[0].divergence);
+  EXPECT_LT(state.measurements[1].divergence, 3 * state.measurements[0].divergence);
   EXPECT_EQ(state.best_step(), 0);
   EXPECT_EQ(state.steps_done(), 12);
 }

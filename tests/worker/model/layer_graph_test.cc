@@ -140,6 +140,35 @@ TEST_P(LayerGraphTest, HalvesGiveTheGradientsOfTheWholeLayer) {
   EXPECT_TRUE(at::equal(found.key, again.key));
 }
 
+TEST_P(LayerGraphTest, ATargetOfAttentionAddsItsLoss) {
+  const Checkpoint source = Make(GetParam());
+  const LayerWeights weights = WeightLoader(source, at::kCPU, at::kDouble).Layer(1).value();
+  const LayerGraph graph = LayerGraph::Create(source.config(), at::kCPU, at::kDouble, 7).value();
+  const at::Tensor input = Input(2, 7, at::kDouble);
+  const at::Tensor outer = input.mul(5).cos();
+  const AttentionTarget target{.output = input.mul(3).sin().reshape({14, 32}), .weight = 0.7};
+  const LayerGraph::Gradients found = graph.Differentiate(weights, input, outer, target);
+
+  const at::AutoGradMode with_gradients(true);
+  const at::Tensor x = input.clone().requires_grad_();
+  const LayerGraph::Result result = graph.Forward(weights, x);
+  const at::Tensor given = result.attended.mm(weights.o.weight.t());
+  const at::Tensor loss = (given - target.output).square().sum() / target.output.square().sum();
+  const auto expected =
+      torch::autograd::grad({(result.output * outer).sum() + target.weight * loss},
+                            {x, result.query, result.key, result.value, given});
+  // The target is compared in fp32: roundings of 6e-8 of gradients of order 1.
+  const auto worst = [](const at::Tensor& a, const at::Tensor& b) {
+    return ((a - b).abs().max() / b.abs().max()).item<double>();
+  };
+  EXPECT_NEAR(found.attention_loss, loss.item<double>(), 1e-5 * loss.item<double>());
+  EXPECT_LT(worst(found.input, expected[0]), 1e-5);
+  EXPECT_LT(worst(found.query, expected[1]), 1e-5);
+  EXPECT_LT(worst(found.key, expected[2]), 1e-5);
+  EXPECT_LT(worst(found.value, expected[3]), 1e-5);
+  EXPECT_LT(worst(graph.AttentionOutput(weights, input), given.detach()), 1e-12);
+}
+
 TEST(LayerGraphKeyValueTest, GradientsByKeyAndValueAreThoseOfTheBiases) {
   // y = W x + b: the sum over rows of dL/dy is dL/db.
   const Checkpoint source = Make({"bias", {.family = Family::kQwen2, .scale = 0.5}});
