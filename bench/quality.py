@@ -7,53 +7,32 @@
 Each cell is one conversion through the real server, worker and compute process. With --text
 every method is calibrated on each text (and on all of them with --mixture) and evaluated on each.
 Cells go to --results as JSON lines as they are measured; those found there are not measured again.
+bench/plot_quality.py draws them.
 """
 
 import argparse
-import json
-import math
 import pathlib
 import tempfile
 
 import common
+from quality_results import BASELINE, Cell, Results
 
 METHODS = {
     "plain SVD": {"preconditioner": "identity", "allocation": "uniform"},
     "ASVD (alpha 0.5)": {"preconditioner": "diagonal-l1", "allocation": "uniform"},
-    "CARE uniform (sqrt C) = SVD-LLM": {"preconditioner": "root-covariance", "allocation": "uniform"},
+    BASELINE: {"preconditioner": "root-covariance", "allocation": "uniform"},
     "CARE with C": {"preconditioner": "covariance", "allocation": "uniform"},
     "CARE adjusted (paper)": {"preconditioner": "root-covariance", "allocation": "care"},
     "CARE adjusted (public code)": {"preconditioner": "root-covariance", "allocation": "care-code"},
     "Fisher, uniform ranks, joint": {"allocation": "uniform"},
     "latentforge, separate latents": {"latent": "separate"},
     "latentforge, separate latents, anchored": {"latent": "separate", "anchored": True},
-    "**latentforge** (the default)": {},
+    "latentforge (the default)": {},
     "latentforge, anchored": {"anchored": True},
-    "**latentforge**, healed": {"heal_tokens": 40960},
+    "latentforge, healed": {"heal_tokens": 40960},
 }
-BASELINE = "CARE uniform (sqrt C) = SVD-LLM"
+ALL = "all"
 BUDGETS = {"2/3": 2 / 3, "1/2": 1 / 2, "1/3": 1 / 3, "1/4": 1 / 4}
-
-
-class Results:
-    """Measured cells, by what they depend on."""
-
-    def __init__(self, path):
-        self.path = path
-        self.cells = {}
-        if path and path.exists():
-            for line in path.read_text().splitlines():
-                cell = json.loads(line)
-                self.cells[cell["key"]] = cell["perplexity"]
-
-    def get(self, key, measure):
-        if key not in self.cells:
-            common.note(key)
-            self.cells[key] = measure()
-            if self.path:
-                with self.path.open("a") as file:
-                    file.write(json.dumps({"key": key, "perplexity": self.cells[key]}) + "\n")
-        return self.cells[key]
 
 
 class Grid:
@@ -62,60 +41,64 @@ class Grid:
         self.texts = texts  # name -> (calibration, evaluation)
         self.results = Results(args.results)
 
-    def key(self, *parts):
-        args = self.args
-        return " | ".join([args.model.name, f"{args.sequences}x{args.sequence_length}",
-                           f"{args.windows} windows", *map(str, parts)])
+    def cell(self, text, **conversion):
+        return Cell(self.args.model.name, self.args.windows, text, **conversion)
 
-    def original(self, text):
-        return self.results.get(
-            self.key("original", text),
-            lambda: common.evaluate(self.args.binaries, self.args.model, self.texts[text][1],
-                                    self.args.windows))
+    def conversion(self, calibration, method, budget):
+        """The cells of one conversion, a text each."""
+        tokens = f"{self.args.sequences}x{self.args.sequence_length}"
+        return [self.cell(text, method=method, budget=budget, calibration=calibration,
+                          tokens=tokens, seed=self.args.seed) for text in self.texts]
 
-    def cells(self, calibration, method, budget):
-        """Perplexity on every text; one conversion, unless all are known."""
-        keys = {text: self.key(method, budget, f"calibrated on {calibration}", f"seed {self.args.seed}",
-                               f"on {text}") for text in self.texts}
-        if all(key in self.results.cells for key in keys.values()):
-            return {text: self.results.cells[key] for text, key in keys.items()}
-        names = list(self.texts) if calibration == "all" else [calibration]
+    def measure_original(self):
+        for cell in map(self.cell, self.texts):
+            if cell not in self.results:
+                self.results.add(cell, self.evaluate(self.args.model, cell.evaluation))
+
+    def evaluate(self, model, text):
+        return common.evaluate(self.args.binaries, model, self.texts[text][1], self.args.windows)
+
+    def measure(self, calibration, method, budget):
+        missing = [cell for cell in self.conversion(calibration, method, budget)
+                   if cell not in self.results]
+        if not missing:
+            return
+        common.note(f"{method}, {budget}, calibrated on {calibration}")
+        names = list(self.texts) if calibration == ALL else [calibration]
         with tempfile.TemporaryDirectory(prefix="lf-bench-") as folder:
             out = pathlib.Path(folder, "out")
             # What is measured is measured below, on every text; one window is the least there is.
-            common.convert_to(
+            report = common.convert_to(
                 out, self.args.binaries, self.args.model, [self.texts[name][0] for name in names],
                 self.texts[names[0]][1], kv_budget=BUDGETS[budget], seed=self.args.seed,
                 calibration_sequences=self.args.sequences,
                 sequence_length=self.args.sequence_length, evaluate_windows=1, **METHODS[method])
-            found = {text: self.results.get(key, lambda text=text: common.evaluate(
-                self.args.binaries, out, self.texts[text][1], self.args.windows))
-                for text, key in keys.items()}
-        return found
+            predicted = report.get("prediction", {}).get("loss")
+            for cell in missing:
+                self.results.add(cell, self.evaluate(out, cell.evaluation), predicted)
 
-    def measure(self, calibration):
-        """method -> budget -> text -> perplexity"""
-        return {method: {budget: self.cells(calibration, method, budget) for budget in self.args.budgets}
-                for method in self.args.methods}
-
-    def print_tables(self, calibration, measured):
+    def print_tables(self, calibration):
+        """Two tables for each text: perplexity, and the share of the baseline's gap recovered."""
         for text in self.texts:
-            original = self.original(text)
-            print(f"Perplexity on {text}, {self.args.windows} windows of 2048; calibrated on {calibration}, "
-                  f"{self.args.sequences} x {self.args.sequence_length} tokens; original {original:.3f}.\n")
-            rows = [[method] + [f"{cells[budget][text]:.2f}" for budget in self.args.budgets]
-                    for method, cells in measured.items()]
-            common.table(["method \\ KV cache"] + self.args.budgets, rows)
-            if BASELINE not in measured:
+            original = self.results.perplexity.get(self.cell(text))
+            if original is None:
                 continue
+            print(f"Perplexity on {text}, {self.args.windows} windows of 2048; calibrated on "
+                  f"{calibration}, {self.args.sequences} x {self.args.sequence_length} tokens; "
+                  f"original {original:.3f}.\n")
+            self.print_table(calibration, text, self.args.methods,
+                             lambda cell: (self.results.perplexity.get(cell), "{:.2f}"))
             print("Share of the log-perplexity gap of CARE uniform that is recovered, %:\n")
-            gap = {budget: math.log(measured[BASELINE][budget][text] / original)
-                   for budget in self.args.budgets}
-            rows = [[method] + [
-                f"{100 * (1 - math.log(cells[budget][text] / original) / gap[budget]):.1f}"
-                for budget in self.args.budgets]
-                for method, cells in measured.items() if "latentforge" in method]
-            common.table(["method \\ KV cache"] + self.args.budgets, rows)
+            self.print_table(calibration, text, [m for m in self.args.methods if "latentforge" in m],
+                             lambda cell: (self.results.recovered(cell), "{:.1%}"))
+
+    def print_table(self, calibration, text, methods, value):
+        def show(method, budget):
+            cells = self.conversion(calibration, method, budget)
+            number, form = value(next(cell for cell in cells if cell.evaluation == text))
+            return "–" if number is None else form.format(number)
+        rows = [[method] + [show(method, budget) for budget in self.args.budgets] for method in methods]
+        common.table(["method \\ KV cache"] + self.args.budgets, rows)
 
 
 def parse_arguments():
@@ -134,6 +117,7 @@ def parse_arguments():
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=pathlib.Path)
+    parser.add_argument("--print-only", action="store_true", help="measures nothing")
     args = parser.parse_args()
     texts = {}
     for text in args.text:
@@ -152,8 +136,13 @@ def parse_arguments():
 def main():
     args, texts = parse_arguments()
     grid = Grid(args, texts)
-    for calibration in list(texts) + (["all"] if args.mixture else []):
-        grid.print_tables(calibration, grid.measure(calibration))
+    if not args.print_only:
+        grid.measure_original()
+    for calibration in list(texts) + ([ALL] if args.mixture else []):
+        for method in args.methods if not args.print_only else []:
+            for budget in args.budgets:
+                grid.measure(calibration, method, budget)
+        grid.print_tables(calibration)
 
 
 if __name__ == "__main__":
