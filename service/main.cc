@@ -29,8 +29,7 @@ sigset_t StopSignals() {
   return signals;
 }
 
-// gRPC 1.51 stops accepting for ever after one failed accept for lack of
-// descriptors: take as many as we may.
+// One for each connection.
 void RaiseDescriptorLimit() {
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;

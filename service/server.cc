@@ -1,5 +1,6 @@
 #include "service/server.h"
 
+#include <cstdlib>
 #include <random>
 #include <utility>
 
@@ -14,10 +15,13 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "service/accept_watchdog.h"
+#include "service/connection_acceptor.h"
 #include "service/job_engine.h"
 #include "service/job_name.h"
 #include "service/jobs.h"
 #include "service/jobs_rpc.h"
+#include "service/listen_socket.h"
 #include "service/maintenance.h"
 #include "service/metrics.h"
 #include "service/scheduler.h"
@@ -34,6 +38,7 @@ namespace {
 constexpr int kMaxMessageBytes = 4 << 20;  // weights never travel here, only paths
 constexpr int kMaxMetadataBytes = 8 << 10;
 constexpr int kMaxStreamsPerConnection = 200;
+constexpr int kListenerDeadExitCode = 70;  // EX_SOFTWARE
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 // For gRPC to write the last answers and say goodbye, when no call is left.
 constexpr absl::Duration kGoodbye = absl::Milliseconds(250);
@@ -50,8 +55,6 @@ void Configure(grpc::ServerBuilder& builder) {
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
-  // Otherwise two servers share a port in silence.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -69,9 +72,14 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
   }
 };
 
-std::string WithPort(const ListenAddress& address, int port) {
-  if (!address.unix_path.empty()) return address.text;
-  return absl::StrCat(address.text.substr(0, address.text.rfind(':')), ":", port);
+// gRPC's part of one listener.
+using Handler = std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor>;
+
+// The server cannot be reached any more, and only a new process can mend that.
+void EndProcess(const absl::Status& reason) {
+  Log(Severity::kError, "new connections are not accepted; the process ends, to be started again",
+      {{"error", std::string(reason.message())}});
+  std::_Exit(kListenerDeadExitCode);
 }
 
 }  // namespace
@@ -116,9 +124,13 @@ struct Server::Parts {
   std::unique_ptr<Maintenance> maintenance;
   std::vector<std::string> addresses;
   std::string metrics_address;
+  std::vector<Handler> handlers;  // of acceptors, which go first
   std::unique_ptr<grpc::Server> grpc_server;
+  std::vector<std::unique_ptr<ConnectionAcceptor>> acceptors;
+  std::vector<std::unique_ptr<AcceptWatchdog>> watchdogs;
 
   absl::Status Listen();
+  void Accept(ListenSocket socket, grpc::experimental::ExternalConnectionAcceptor& handler);
   absl::Status ServeMetrics();
   void SetServing(bool serving);
 };
@@ -129,25 +141,34 @@ absl::Status Server::Parts::Listen() {
   grpc::ServerBuilder builder;
   if (!options.enable_reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   Configure(builder);
-  std::vector<int> ports(options.listen.size());
-  for (size_t i = 0; i < ports.size(); ++i) {
-    LF_RETURN_IF_ERROR(CheckNotTaken(options.listen[i]));
-    builder.AddListeningPort(options.listen[i].text, grpc::InsecureServerCredentials(), &ports[i]);
+  std::vector<ListenSocket> sockets;
+  for (const ListenAddress& address : options.listen) {
+    LF_ASSIGN_OR_RETURN(ListenSocket socket, ListenSocket::Open(address));
+    sockets.push_back(std::move(socket));
+    handlers.push_back(builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+        grpc::InsecureServerCredentials()));
   }
   builder.RegisterService(&jobs_rpc);
   builder.RegisterService(&workers_rpc);
   grpc_server = builder.BuildAndStart();
-  for (size_t i = 0; i < ports.size(); ++i) {
-    // gRPC stops at the first address that it cannot bind, and says no more.
-    if (ports[i] <= 0) {
-      return absl::UnavailableError(
-          absl::StrCat("cannot listen on ", options.listen[i].text,
-                       ": the address is taken, not of this machine, or not permitted"));
-    }
-    addresses.push_back(WithPort(options.listen[i], ports[i]));
-  }
   if (grpc_server == nullptr) return absl::InternalError("gRPC did not start");
+  for (size_t i = 0; i < sockets.size(); ++i) Accept(std::move(sockets[i]), *handlers[i]);
   return absl::OkStatus();
+}
+
+void Server::Parts::Accept(ListenSocket socket,
+                           grpc::experimental::ExternalConnectionAcceptor& handler) {
+  addresses.push_back(socket.text());
+  const auto serve = [&handler](UniqueFd connection) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+    parameters.fd = connection.Release();
+    handler.HandleNewConnection(&parameters);
+  };
+  acceptors.push_back(std::make_unique<ConnectionAcceptor>(
+      std::move(socket), AcceptorOptions{.descriptor_limit = SuitableDescriptorLimit()}, serve));
+  watchdogs.push_back(
+      std::make_unique<AcceptWatchdog>(addresses.back(), WatchdogOptions(), EndProcess));
 }
 
 absl::Status Server::Parts::ServeMetrics() {
@@ -203,6 +224,8 @@ void Server::Stop() {
   // Without a deadline one idle stream would hold this up for ever. And gRPC waits for
   // an answer of every connected client, which one that makes no call does not give:
   // the grace is for calls, not for connections.
+  parts.watchdogs.clear();
+  parts.acceptors.clear();
   parts.grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + kGoodbye));
   parts.grpc_server.reset();
   parts.maintenance.reset();

@@ -3,14 +3,19 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -78,6 +83,7 @@ class ServerProcess {
     return status;
   }
 
+  pid_t pid() const { return pid_; }
   std::string Log() const { return ReadFile(log_).value_or(""); }
 
  private:
@@ -236,6 +242,41 @@ grpc::Status ListServices(const std::shared_ptr<grpc::Channel>& channel, std::st
       answer.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   }
   return stream->Finish();
+}
+
+// Connects without saying anything; invalid when nobody listens or the queue is full.
+UniqueFd Connect(const std::string& path) {
+  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un name = {};
+  name.sun_family = AF_UNIX;
+  std::copy(path.begin(), path.end(), name.sun_path);
+  const bool connected =
+      connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0;
+  return connected ? std::move(fd) : UniqueFd();
+}
+
+TEST_F(ServerProcessTest, AcceptsAgainAfterDescriptorsRanOut) {
+  ServerProcess server(dir_.path());
+  server.WaitReady();
+  const rlimit few = {64, 64};
+  ASSERT_EQ(prlimit(server.pid(), RLIMIT_NOFILE, &few, nullptr), 0);
+  {
+    std::vector<UniqueFd> connections;
+    for (int i = 0; i < 200; ++i) {
+      connections.push_back(Connect((dir_.path() / "server.sock").string()));
+    }
+    const absl::Duration deadline = RealClock().Monotonic() + absl::Seconds(30);
+    while (!absl::StrContains(server.Log(), "Too many open files") &&
+           RealClock().Monotonic() < deadline) {
+      RealClock().SleepFor(absl::Milliseconds(5));
+    }
+    EXPECT_THAT(server.Log(), HasSubstr("too many connections on unix:"));
+  }
+  RpcClient client(Address());
+  Context context;
+  v1::ListJobsResponse listed;
+  const grpc::Status status = client.jobs->ListJobs(&context, {}, &listed);
+  EXPECT_TRUE(status.ok()) << status.error_message() << server.Log();
 }
 
 TEST_F(ServerProcessTest, ReflectionNamesTheServicesWhereItIsAskedFor) {

@@ -1,0 +1,136 @@
+#include "service/accept_watchdog.h"
+
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "base/unique_fd.h"
+#include "service/listen_address.h"
+
+namespace latentforge::service {
+namespace {
+
+// RFC 9113, 3.4: the connection preface, and an empty SETTINGS frame.
+constexpr absl::string_view kHello("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 33);
+
+absl::Status NoSocket(int error) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the watchdog cannot open a socket: ", std::strerror(error)));
+}
+
+// EAGAIN: a Unix socket's queue is full, because nobody takes from it.
+absl::Status NoConnection(const ListenAddress& address, int error) {
+  return absl::DeadlineExceededError(
+      absl::StrCat("no connection to ", address.text, ": ", std::strerror(error)));
+}
+
+// 0, EINPROGRESS, or why not.
+int Connect(const UniqueFd& fd, const sockaddr* name, socklen_t length) {
+  return connect(fd.get(), name, length) == 0 ? 0 : errno;
+}
+
+absl::StatusOr<UniqueFd> Dial(const ListenAddress& address) {
+  const auto open = [](int family) {
+    return UniqueFd(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  };
+  int error = 0;
+  if (!address.unix_path.empty()) {
+    UniqueFd fd = open(AF_UNIX);
+    if (!fd.valid()) return NoSocket(errno);
+    sockaddr_un name = {};
+    name.sun_family = AF_UNIX;
+    std::copy(address.unix_path.begin(), address.unix_path.end(), name.sun_path);
+    error = Connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof(name));
+    if (error == 0) return fd;
+  } else {
+    addrinfo hints = {};
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* found = nullptr;
+    if (getaddrinfo(address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &found) != 0)
+      return NoSocket(EMFILE);  // its files could not be read: the address was resolved before
+    const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> list(found, &freeaddrinfo);
+    UniqueFd fd = open(list->ai_family);
+    if (!fd.valid()) return NoSocket(errno);
+    error = Connect(fd, list->ai_addr, list->ai_addrlen);
+    if (error == 0 || error == EINPROGRESS) return fd;
+  }
+  return NoConnection(address, error);
+}
+
+// True: what was waited for, or an error, is there.
+bool WaitFor(const UniqueFd& fd, short events, absl::Time deadline) {
+  pollfd waiting = {.fd = fd.get(), .events = events, .revents = 0};
+  while (true) {
+    const auto left = absl::ToInt64Milliseconds(deadline - absl::Now());
+    const int ready = poll(&waiting, 1, static_cast<int>(std::max<int64_t>(left, 0)));
+    if (ready >= 0 || errno != EINTR) return ready > 0;
+  }
+}
+
+}  // namespace
+
+absl::Status ProbeListener(const std::string& address, absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  LF_ASSIGN_OR_RETURN(const ListenAddress parsed, ParseListenAddress(address));
+  LF_ASSIGN_OR_RETURN(const UniqueFd fd, Dial(parsed));
+  const bool connected = WaitFor(fd, POLLOUT, deadline);
+  int error = 0;
+  socklen_t length = sizeof(error);
+  getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
+  if (error != 0) return NoConnection(parsed, error);
+  // A connection that was closed before the words are out was accepted too.
+  const bool heard = connected && (send(fd.get(), kHello.data(), kHello.size(), MSG_NOSIGNAL) < 0 ||
+                                   WaitFor(fd, POLLIN, deadline));
+  if (heard) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat(
+      "a new connection to ", address, " got no answer in ", absl::FormatDuration(timeout)));
+}
+
+AcceptWatchdog::AcceptWatchdog(std::string address, WatchdogOptions options,
+                               std::function<void(const absl::Status&)> give_up)
+    : address_(std::move(address)),
+      options_(options),
+      give_up_(std::move(give_up)),
+      thread_([this] { Run(); }) {}
+
+AcceptWatchdog::~AcceptWatchdog() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  thread_.join();
+}
+
+bool AcceptWatchdog::Sleep() {
+  absl::MutexLock lock(&mutex_);
+  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), options_.interval);
+}
+
+void AcceptWatchdog::Run() {
+  int failures = 0;
+  while (failures < options_.failures && Sleep()) {
+    const absl::Status answered = ProbeListener(address_, options_.timeout);
+    if (answered.ok()) failures = 0;
+    if (!absl::IsDeadlineExceeded(answered)) continue;
+    ++failures;
+    Log(Severity::kWarning, std::string(answered.message()),
+        {{"failures", absl::StrCat(failures, " of ", options_.failures)}});
+    if (failures == options_.failures) give_up_(answered);
+  }
+}
+
+}  // namespace latentforge::service

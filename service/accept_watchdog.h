@@ -1,0 +1,47 @@
+// Notices that a server does not accept connections any more.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace latentforge::service {
+
+struct WatchdogOptions {
+  absl::Duration interval = absl::Seconds(5);  // between two looks
+  absl::Duration timeout = absl::Seconds(5);   // of a look
+  int failures = 3;                            // in a row, before it is given up
+};
+
+// Opens a connection to `address` ("host:port" or "unix:/path", of this machine), says what an
+// HTTP/2 client says first, and waits for any answer; to be refused, or TLS' complaint, is one.
+// DeadlineExceeded when none comes: nobody accepted it. ResourceExhausted when this process cannot
+// open a socket, which says nothing about the listener.
+absl::Status ProbeListener(const std::string& address, absl::Duration timeout);
+
+// Looks from construction to destruction; `give_up` is called once, with the reason, after as many
+// failures in a row as the options say. Its caller has no other way than to end the process.
+class AcceptWatchdog {
+ public:
+  AcceptWatchdog(std::string address, WatchdogOptions options,
+                 std::function<void(const absl::Status&)> give_up);
+  ~AcceptWatchdog();
+
+ private:
+  void Run();
+  bool Sleep();  // false: the end
+
+  const std::string address_;
+  const WatchdogOptions options_;
+  const std::function<void(const absl::Status&)> give_up_;
+  absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;  // last: it uses the others
+};
+
+}  // namespace latentforge::service
