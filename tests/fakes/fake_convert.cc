@@ -15,6 +15,8 @@
 //   {"wait_for": PATH}   until PATH exists; SIGTERM ends it as above
 //   {"append": PATH, "text": "…"}  adds a line to a file
 //   {"once": NAME, "append": PATH, "text": "…"}  only if DIR/NAME is absent; makes it
+//   {"publish": PATH, "log": FILE}  makes the folder PATH whole or not at all, as the real
+//                        program does, and adds who did it to FILE; nothing where it is
 //   {"spawn_sleeper": PATH}  starts a grandchild that sleeps, writes its pid to PATH
 //   {"signal": N}        sends N to itself
 //   {"hang": true}       never ends
@@ -103,6 +105,22 @@ class Script {
     std::ofstream(marker) << "done\n";
   }
 
+  void Publish(const Json& step) const {
+    const std::filesystem::path out = Text(step, "publish");
+    const std::filesystem::path part = absl::StrCat(out.string(), ".part.", getpid());
+    const std::string who = absl::StrCat("attempt ", attempt_, " of ", getpid());
+    std::filesystem::create_directory(part);
+    std::ofstream(part / "weights") << std::string(4096, 'w') << std::flush;
+    std::ofstream(part / "manifest") << who << std::flush;
+    std::error_code taken;
+    std::filesystem::rename(part, out, taken);  // fails on a folder that is not empty
+    if (taken) {
+      std::filesystem::remove_all(part);
+      return;
+    }
+    std::ofstream(Text(step, "log"), std::ios::app) << who << "\n" << std::flush;
+  }
+
   void SpawnSleeper(const Json& step) const {
     const pid_t pid = fork();
     if (pid == 0) {
@@ -126,6 +144,8 @@ class Script {
       SetTerminateHandler(SIG_IGN);
     } else if (step.contains("wait_for")) {
       while (!std::filesystem::exists(Text(step, "wait_for"))) Nap();
+    } else if (step.contains("publish")) {
+      Publish(step);
     } else if (step.contains("once")) {
       Once(step);
     } else if (step.contains("append")) {

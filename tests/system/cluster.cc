@@ -167,6 +167,28 @@ v1::Job Cluster::Get(const std::string& job) {
   return response.job();
 }
 
+std::vector<v1::Job> Cluster::List(bool active) {
+  v1::ListJobsRequest request;
+  request.set_page_size(1000);
+  if (active) {
+    for (const v1::JobState state :
+         {v1::JOB_STATE_QUEUED, v1::JOB_STATE_RUNNING, v1::JOB_STATE_CANCELLING}) {
+      request.mutable_filter()->add_states(state);
+    }
+  }
+  std::vector<v1::Job> jobs;
+  do {
+    v1::ListJobsResponse response;
+    grpc::ClientContext context;
+    SetDeadline(context);
+    const grpc::Status status = jobs_->ListJobs(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    jobs.insert(jobs.end(), response.jobs().begin(), response.jobs().end());
+    request.set_page_token(response.next_page_token());
+  } while (!request.page_token().empty());
+  return jobs;
+}
+
 void Cluster::Cancel(const std::string& job) {
   v1::CancelJobRequest request;
   request.set_name(job);

@@ -54,6 +54,9 @@ class Cluster {
 
   void StartServer(const std::string& lease = "2s");
   void KillServer();
+  void SignalServer(int signal) { server_->Signal(signal); }
+  // Blocks until it has ended.
+  void AwaitServer() { server_->Wait(); }
   Daemon& StartWorker(const std::string& name, const std::vector<std::string>& more_flags = {});
   Daemon& worker(const std::string& name) { return *workers_.at(name); }
 
@@ -62,6 +65,8 @@ class Cluster {
   // name; empty, with a test failure, when the server refuses it.
   std::string Submit(const std::vector<std::string>& attempts);
   v1::Job Get(const std::string& job);
+  // Every job, or those that have not ended.
+  std::vector<v1::Job> List(bool active);
   void Cancel(const std::string& job);
   // Waits until the job has ended.
   v1::Job AwaitEnd(const std::string& job);
@@ -70,6 +75,7 @@ class Cluster {
   // Sends one call of the worker API with a lease; returns its status.
   grpc::Status Beat(const v1::Lease& lease, const std::string& worker);
 
+  const std::string& address() const { return address_; }
   std::filesystem::path Path(const std::string& name) const { return folder_ / name; }
   std::filesystem::path Scratch(const std::string& worker, const std::string& job) const;
 
