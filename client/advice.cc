@@ -72,6 +72,7 @@ constexpr Row kAdvice[] = {
     {"STORE_BUSY", "repeat the command"},
     {"STORE_CONFLICT", "repeat the command"},
     {"STORE_CORRUPT", "restore the server's database from a back-up"},
+    {"STORE_DOWN", "repeat the command; with its --request-id a job is made once"},
     {"STORE_FAILED", "look into the server's log"},
     {"STORE_FULL", "free disk space, delete jobs, or raise the server's --database-max-bytes"},
     {"STORE_UNWRITABLE", "let the server write its --database"},

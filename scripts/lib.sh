@@ -163,8 +163,19 @@ tokenizers_folder() {
   done
 }
 
-# What the tests compare with.
+# PostgreSQL for tests, which start it themselves: without the cluster that the package
+# would make, and a machine would start at every boot.
+set_up_postgresql() {
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && return
+  packages postgresql-common
+  as_root sed -i 's/^#create_main_cluster = true/create_main_cluster = false/' \
+    /etc/postgresql-common/createcluster.conf
+  packages "$POSTGRES_PACKAGE"
+}
+
+# What the tests compare with, and what they need beside it.
 set_up_tests() {
+  set_up_postgresql
   set_up_model
   provide venv-parity "${PARITY_WHEELS[*]}" venv "${PARITY_WHEELS[@]}"
   set_up_npm

@@ -24,6 +24,8 @@ inline constexpr char kDraining[] = "DRAINING";
 inline constexpr char kOutputInUse[] = "OUTPUT_IN_USE";
 inline constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
 inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";
+inline constexpr char kStoreBusy[] = "STORE_BUSY";
+inline constexpr char kStoreDown[] = "STORE_DOWN";
 
 // The description goes on after the name of the field ("is 2, expected 1", "has 70
 // bytes"), or is a sentence of its own ("/a does not exist").

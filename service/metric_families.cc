@@ -39,7 +39,8 @@ constexpr const char* kSubmitReasons[] = {"ALREADY_CONVERTED",
                                           "RANK_OUT_OF_RANGE",
                                           kRequestIdReused,
                                           "SOURCE_NOT_READABLE",
-                                          "STORE_BUSY",
+                                          kStoreBusy,
+                                          kStoreDown,
                                           "STORE_FULL",
                                           "UNSUPPORTED_ARCHITECTURE"};
 constexpr const char* kFailureReasons[] = {"ATTEMPT_STOPPED", "JOB_DEADLINE", "WORKER_LOST"};

@@ -19,7 +19,7 @@ absl::Status SqliteStatus(sqlite3* db, int code, absl::string_view action) {
       return MakeError(absl::StatusCode::kResourceExhausted, "STORE_FULL", message);
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-      return WithRetryDelay(MakeError(absl::StatusCode::kUnavailable, "STORE_BUSY", message),
+      return WithRetryDelay(MakeError(absl::StatusCode::kUnavailable, kStoreBusy, message),
                             absl::Seconds(1));
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:

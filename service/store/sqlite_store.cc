@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "service/store/sqlite_rows.h"
 #include "service/store/sqlite_schema.h"
@@ -109,7 +108,8 @@ absl::Status ExplainMiss(Database& db, absl::string_view id, int64_t expected_ve
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::filesystem::path& path,
-                                                               const SqliteOptions& options) {
+                                                               const SqliteOptions& options,
+                                                               const Clock& clock) {
   std::filesystem::path lock_path = path;
   lock_path += ".lock";
   auto lock = FileLock::Acquire(lock_path);
@@ -119,10 +119,10 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::filesy
   }
   LF_ASSIGN_OR_RETURN(Database writer, Database::Open(path, Database::Mode::kReadWrite));
   LF_RETURN_IF_ERROR(Annotate(Configure(writer, options), path.string()));
-  LF_RETURN_IF_ERROR(Annotate(Migrate(writer, absl::Now()), path.string()));
+  LF_RETURN_IF_ERROR(Annotate(Migrate(writer, clock.Now()), path.string()));
   LF_ASSIGN_OR_RETURN(Database reader, Database::Open(path, Database::Mode::kReadOnly));
   return std::unique_ptr<SqliteStore>(
-      new SqliteStore(*std::move(lock), std::move(writer), std::move(reader)));
+      new SqliteStore(clock, *std::move(lock), std::move(writer), std::move(reader)));
 }
 
 absl::StatusOr<JobRecord> SqliteStore::Create(const NewJob& job) {
@@ -248,6 +248,20 @@ absl::StatusOr<std::vector<v1::JobEvent>> SqliteStore::Events(absl::string_view 
     if (!events.emplace_back().ParseFromString(query.Blob()))
       return absl::DataLossError(absl::StrCat("an event of job ", id, " is corrupt"));
   }
+}
+
+absl::StatusOr<std::map<std::string, int64_t>> SqliteStore::LastSequences(
+    const std::vector<std::string>& ids) {
+  absl::MutexLock lock(&read_mutex_);
+  LF_ASSIGN_OR_RETURN(Statement query,
+                      reader_.Prepare("SELECT last_sequence FROM jobs WHERE id = ?"));
+  std::map<std::string, int64_t> sequences;
+  for (const std::string& id : ids) {
+    query.Reset();
+    LF_ASSIGN_OR_RETURN(const bool found, query.BindText(id).Step());
+    if (found) sequences[id] = query.Int();
+  }
+  return sequences;
 }
 
 absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_view id) {

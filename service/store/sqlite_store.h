@@ -6,6 +6,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "base/clock.h"
 #include "service/store/file_lock.h"
 #include "service/store/sqlite_db.h"
 #include "service/store/store.h"
@@ -25,9 +26,13 @@ class SqliteStore final : public Store {
  public:
   // Opens or creates `path` and brings it to the current schema. The store is this
   // process's alone: FailedPrecondition when another process has it open. The
-  // folder must exist.
+  // folder must exist. Borrows the clock.
   static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::filesystem::path& path,
-                                                           const SqliteOptions& options = {});
+                                                           const SqliteOptions& options = {},
+                                                           const Clock& clock = RealClock());
+
+  bool shared() const override { return false; }
+  absl::StatusOr<absl::Time> Now() override { return clock_.Now(); }
 
   absl::StatusOr<JobRecord> Create(const NewJob& job) override;
   absl::StatusOr<JobRecord> Get(absl::string_view id) override;
@@ -39,6 +44,8 @@ class SqliteStore final : public Store {
   absl::StatusOr<std::vector<JobRecord>> DeadlinesBy(absl::Time time) override;
   absl::StatusOr<std::vector<v1::JobEvent>> Events(absl::string_view id, int64_t after,
                                                    int limit) override;
+  absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
+      const std::vector<std::string>& ids) override;
   absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id) override;
   absl::Status Delete(absl::string_view id, int64_t expected_version) override;
   absl::StatusOr<StoreStats> Stats() override;
@@ -46,9 +53,13 @@ class SqliteStore final : public Store {
                                              absl::string_view fresh) override;
 
  private:
-  SqliteStore(FileLock lock, Database writer, Database reader)
-      : lock_(std::move(lock)), writer_(std::move(writer)), reader_(std::move(reader)) {}
+  SqliteStore(const Clock& clock, FileLock lock, Database writer, Database reader)
+      : clock_(clock),
+        lock_(std::move(lock)),
+        writer_(std::move(writer)),
+        reader_(std::move(reader)) {}
 
+  const Clock& clock_;
   const FileLock lock_;
   absl::Mutex write_mutex_;
   Database writer_ ABSL_GUARDED_BY(write_mutex_);

@@ -1,4 +1,4 @@
-// Durable storage of jobs. SQLite implements it; every implementation passes
+// Durable storage of jobs: SQLite for one server, PostgreSQL for several. Both pass
 // tests/service/store/store_test_suite.h.
 #pragma once
 
@@ -53,12 +53,19 @@ struct StoreStats {
   std::optional<absl::Time> oldest_queue_time;
 };
 
-// Safe for concurrent use. Every method may also return Unavailable (locked by
-// another process), ResourceExhausted (disk full), DataLoss (corrupt file) or
-// Internal. When a method that writes returns OK the change is on disk.
+// Safe for concurrent use. Every method may also return Unavailable (STORE_BUSY: locked
+// by another process; STORE_DOWN: not reachable), ResourceExhausted (disk full),
+// DataLoss (corrupt) or Internal. When a method that writes returns OK the change is on
+// disk; when it returns STORE_DOWN, the change may have happened all the same.
 class Store {
  public:
   virtual ~Store() = default;
+
+  // Other servers may write to it at the same time.
+  virtual bool shared() const = 0;
+
+  // The time that all servers of this store agree on.
+  virtual absl::StatusOr<absl::Time> Now() = 0;
 
   // AlreadyExists with reason OUTPUT_IN_USE when an active job has the same
   // output_path, REQUEST_ID_REUSED when the request_id is taken. Returns the
@@ -92,6 +99,10 @@ class Store {
   // Events with sequence > after, in order, at most `limit`. NotFound as in Get.
   virtual absl::StatusOr<std::vector<v1::JobEvent>> Events(absl::string_view id, int64_t after,
                                                            int limit) = 0;
+
+  // The sequence of the last event of each job; jobs that are gone are absent.
+  virtual absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
+      const std::vector<std::string>& ids) = 0;
 
   // Attempts by number. NotFound as in Get.
   virtual absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id) = 0;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "service/errors.h"
@@ -141,6 +142,40 @@ TEST_P(StoreTestSuite, KeepsEveryField) {
   EXPECT_EQ(read->progress_event_percent, 12.5);
 }
 
+TEST_P(StoreTestSuite, KeepsAnyTextFromOutside) {
+  using std::string_literals::operator""s;
+  const std::string path = "/no UTF-8: \xFF'\\";
+  NewJob job = Job("a", path, "r\0\1"s);
+  (*job.record.job.mutable_labels())["k\0\""s] = "v\0'"s;
+  JobUpdate update = To(v1::JOB_STATE_RUNNING, Create(job));
+  update.attempt = {.number = 1, .worker = "w\0"s};
+  Commit(update);
+  EXPECT_EQ(store_->Get("a")->output_path, path);
+  EXPECT_EQ((*store_->FindRequest("r\0\1"s))->job_id, "a");
+  EXPECT_FALSE(store_->FindRequest("r")->has_value());
+  EXPECT_THAT(ListIds({.labels = {{"k\0\""s, "v\0'"s}}}), testing::ElementsAre("a"));
+  EXPECT_EQ(store_->Attempts("a")->front().worker, "w\0"s);
+}
+
+TEST_P(StoreTestSuite, KeepsTheLongestPaths) {
+  const std::string path = "/" + std::string(4094, 'x');
+  Create(Job("a", path));
+  EXPECT_EQ(store_->Get("a")->output_path, path);
+  EXPECT_EQ(ReasonOf(store_->Create(Job("b", path)).status()), kOutputInUse);
+}
+
+TEST_P(StoreTestSuite, KeepsManyEventsOfOneCommit) {
+  JobUpdate update = To(v1::JOB_STATE_RUNNING, Create(Job("a")));
+  while (update.events.size() < 2345)
+    update.events.push_back(
+        Event(static_cast<int64_t>(update.events.size()) + 2, v1::JOB_STATE_RUNNING));
+  Commit(update);
+  const auto events = store_->Events("a", 0, 5000);
+  ASSERT_TRUE(events.ok());
+  ASSERT_EQ(events->size(), 2346u);
+  EXPECT_EQ(events->back().sequence(), 2346);
+}
+
 TEST_P(StoreTestSuite, UnknownJobsAreNotFound) {
   EXPECT_EQ(ReasonOf(store_->Get("nope").status()), kJobNotFound);
   EXPECT_EQ(ReasonOf(store_->Events("nope", 0, 10).status()), kJobNotFound);
@@ -261,6 +296,24 @@ TEST_P(StoreTestSuite, EventsComeInOrderAfterASequence) {
   ASSERT_EQ(events->size(), 3u);
   for (int i = 0; i < 3; ++i) EXPECT_EQ((*events)[i].sequence(), 5 + i);
   EXPECT_TRUE(store_->Events("a", 10, 3)->empty());
+}
+
+TEST_P(StoreTestSuite, KnowsTheLastSequences) {
+  Create(Job("a"));
+  Commit(To(v1::JOB_STATE_RUNNING, Create(Job("b"))));
+  Create(Job("c"));
+  const auto sequences = store_->LastSequences({"a", "b", "nope"});
+  ASSERT_TRUE(sequences.ok()) << sequences.status();
+  EXPECT_THAT(*sequences, testing::ElementsAre(testing::Pair("a", 1), testing::Pair("b", 2)));
+  EXPECT_THAT(*store_->LastSequences({}), testing::IsEmpty());
+}
+
+TEST_P(StoreTestSuite, HasAClock) {
+  const auto first = store_->Now();
+  ASSERT_TRUE(first.ok()) << first.status();
+  // The test's PostgreSQL is on this machine.
+  EXPECT_LT(absl::AbsDuration(*first - RealClock().Now()), absl::Minutes(1));
+  EXPECT_GE(*store_->Now(), *first);
 }
 
 TEST_P(StoreTestSuite, AttemptsAreReplacedByNumber) {

@@ -1,0 +1,317 @@
+#include "service/store/postgres_db.h"
+
+#include <libpq-fe.h>
+#include <poll.h>
+
+#include <bit>
+#include <cerrno>
+#include <cstdlib>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "service/errors.h"
+#include "service/store/postgres_uri.h"
+
+namespace latentforge::service {
+namespace {
+
+// Of pg_type, where they are the same for ever.
+constexpr unsigned kBlob = 17;
+constexpr unsigned kInt = 20;
+constexpr unsigned kText = 25;
+constexpr unsigned kDouble = 701;
+constexpr unsigned kTexts = 1009;
+
+constexpr int kOldestVersion = 150000;
+constexpr absl::Duration kRetryDelay = absl::Seconds(1);
+
+// What holds unless the URI says otherwise: a machine that vanished is noticed
+// within about half a minute, and of several hosts the primary is taken.
+constexpr std::pair<const char*, const char*> kDefaults[] = {
+    {"connect_timeout", "5"},
+    {"keepalives_idle", "10"},
+    {"keepalives_interval", "5"},
+    {"keepalives_count", "3"},
+    {"tcp_user_timeout", "20000"},
+    {"target_session_attrs", "read-write"},
+    {"fallback_application_name", "latentforge-server"}};
+
+std::string BigEndian(uint64_t value) {
+  std::string bytes(8, '\0');
+  for (int i = 7; i >= 0; --i, value >>= 8) bytes[i] = static_cast<char>(value & 0xFF);
+  return bytes;
+}
+
+// Of 2, 4 or 8 bytes, with the sign.
+int64_t FromBigEndian(absl::string_view bytes) {
+  if (bytes.empty()) return 0;
+  int64_t value = static_cast<signed char>(bytes[0]);
+  for (const char byte : bytes.substr(1)) value = value * 256 + static_cast<unsigned char>(byte);
+  return value;
+}
+
+absl::Status Retryable(absl::StatusCode code, absl::string_view reason, absl::string_view message) {
+  return WithRetryDelay(MakeError(code, reason, message), kRetryDelay);
+}
+
+absl::Status SqlStatus(absl::string_view state, absl::string_view message) {
+  const absl::string_view kind = state.substr(0, 2);
+  if (state == "40001" || state == "40P01")  // serialisation, deadlock
+    return MakeError(absl::StatusCode::kAborted, kStoreBusy, message);
+  if (state == "55P03")  // lock_timeout
+    return Retryable(absl::StatusCode::kUnavailable, kStoreBusy, message);
+  if (state == "53100")
+    return MakeError(absl::StatusCode::kResourceExhausted, "STORE_FULL", message);
+  if (state == "23505")
+    return MakeError(absl::StatusCode::kAlreadyExists, "STORE_CONFLICT", message);
+  if (state == "42501")
+    return MakeError(absl::StatusCode::kPermissionDenied, "STORE_UNWRITABLE", message);
+  if (kind == "XX" && state != "XX000")
+    return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT", message);
+  // Connection, resources, operator's intervention, and a primary that became a standby.
+  if (kind == "08" || kind == "53" || kind == "57" || state == "25006" || state == "25P03")
+    return StoreDownError(message);
+  return MakeError(absl::StatusCode::kInternal, "STORE_FAILED", message);
+}
+
+// Enough of a statement to know which it is.
+absl::string_view Head(absl::string_view sql) { return sql.substr(0, 60); }
+
+std::string Line(const char* message) {
+  return std::string(absl::StripSuffix(message == nullptr ? "" : message, "\n"));
+}
+
+std::string Settings(const PgConnection::Timeouts& timeouts) {
+  const int64_t statement = absl::ToInt64Milliseconds(timeouts.statement);
+  return absl::StrCat("SET statement_timeout = ", statement,
+                      "; SET lock_timeout = ", absl::ToInt64Milliseconds(timeouts.lock),
+                      "; SET idle_in_transaction_session_timeout = ", statement,
+                      "; SET default_transaction_isolation = 'read committed'",
+                      // An answer must mean that the change is on disk.
+                      "; SELECT set_config('synchronous_commit', 'on', false)"
+                      " WHERE current_setting('synchronous_commit') = 'off'");
+}
+
+}  // namespace
+
+absl::Status StoreDownError(absl::string_view message) {
+  return Retryable(absl::StatusCode::kUnavailable, kStoreDown, message);
+}
+
+PgParams& PgParams::Add(unsigned type, bool binary, std::string value) {
+  values_.push_back({type, binary, false, std::move(value)});
+  return *this;
+}
+
+PgParams& PgParams::Bind(int64_t value) {
+  return Add(kInt, true, BigEndian(static_cast<uint64_t>(value)));
+}
+
+PgParams& PgParams::Bind(double value) {
+  return Add(kDouble, true, BigEndian(std::bit_cast<uint64_t>(value)));
+}
+
+PgParams& PgParams::Bind(absl::Time value) { return Bind(absl::ToUnixMicros(value)); }
+
+PgParams& PgParams::BindText(absl::string_view value) {
+  return Add(kText, true, std::string(value));
+}
+
+PgParams& PgParams::BindTexts(const std::vector<std::string>& values) {
+  std::string array = "{";
+  for (const std::string& value : values) {
+    absl::StrAppend(&array, array.size() > 1 ? "," : "", "\"");
+    for (const char c : value) {
+      if (c == '"' || c == '\\') array += '\\';
+      array += c;
+    }
+    array += '"';
+  }
+  return Add(kTexts, false, array + "}");
+}
+
+PgParams& PgParams::BindBlob(absl::string_view value) {
+  return Add(kBlob, true, std::string(value));
+}
+
+PgParams& PgParams::BindNull() {
+  values_.push_back({0, false, true, ""});
+  return *this;
+}
+
+void PgRows::Clearer::operator()(pg_result* result) const { PQclear(result); }
+
+bool PgRows::Next() {
+  column_ = 0;
+  return ++row_ < PQntuples(result_.get());
+}
+
+std::string PgRows::Text() {
+  const int column = column_++;
+  return std::string(PQgetvalue(result_.get(), row_, column),
+                     PQgetlength(result_.get(), row_, column));
+}
+
+int64_t PgRows::Int() { return FromBigEndian(Text()); }
+
+double PgRows::Double() { return std::bit_cast<double>(Int()); }
+
+absl::Time PgRows::Time() { return absl::FromUnixMicros(Int()); }
+
+bool PgRows::NextIsNull() const { return PQgetisnull(result_.get(), row_, column_) != 0; }
+
+int64_t PgRows::count() const { return std::strtoll(PQcmdTuples(result_.get()), nullptr, 10); }
+
+void PgConnection::Finisher::operator()(pg_conn* connection) const { PQfinish(connection); }
+
+absl::StatusOr<PgConnection> PgConnection::Connect(const std::string& uri,
+                                                   const Timeouts& timeouts) {
+  std::vector<const char*> keys;
+  std::vector<const char*> values;
+  const auto add = [&](const char* key, const char* value) {
+    keys.push_back(key);
+    values.push_back(value);
+  };
+  // Of one keyword the last value counts.
+  for (const auto& [key, value] : kDefaults) add(key, value);
+  add("dbname", uri.c_str());
+  add("client_encoding", "UTF8");
+  add(nullptr, nullptr);
+  PgConnection connection(PQconnectdbParams(keys.data(), values.data(), /*expand_dbname=*/1),
+                          timeouts);
+  pg_conn* raw = connection.connection_.get();
+  if (raw == nullptr || PQstatus(raw) != CONNECTION_OK) {
+    return StoreDownError(absl::StrCat("database ", DescribePostgres(uri), ": ",
+                                       raw == nullptr ? "no memory" : Line(PQerrorMessage(raw))));
+  }
+  // Notices would go to stderr, past our log.
+  PQsetNoticeProcessor(
+      raw, [](void*, const char*) {}, nullptr);
+  if (PQserverVersion(raw) < kOldestVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("database ", DescribePostgres(uri), " is PostgreSQL ",
+                     PQserverVersion(raw) / 10000, ", expected 15 or newer"));
+  }
+  LF_RETURN_IF_ERROR(connection.Execute(Settings(timeouts)));
+  return connection;
+}
+
+absl::Status PgConnection::Lost(absl::string_view action) {
+  const std::string why =
+      connection_ == nullptr ? "the connection is closed" : Line(PQerrorMessage(connection_.get()));
+  connection_.reset();
+  return StoreDownError(absl::StrCat("database: ", Head(action), ": ", why));
+}
+
+absl::Status PgConnection::ErrorOf(const pg_result* result, absl::string_view sql) {
+  const auto field = [&](int code) {
+    const char* text = PQresultErrorField(result, code);
+    return std::string(text == nullptr ? "" : text);
+  };
+  const std::string state = field(PG_DIAG_SQLSTATE);
+  if (state.empty()) return Lost(sql);
+  const absl::Status status =
+      SqlStatus(state, absl::StrCat("database: ", Head(sql), ": ", field(PG_DIAG_MESSAGE_PRIMARY),
+                                    " (", state, ")"));
+  // What a standby or a database that shuts down answers, it goes on answering.
+  if (ReasonOf(status) == kStoreDown && state != "57014") connection_.reset();
+  return status;
+}
+
+absl::Status PgConnection::AwaitResult() {
+  const absl::Time deadline = absl::Now() + timeouts_.statement + timeouts_.answer;
+  while (PQisBusy(connection_.get()) != 0) {
+    const absl::Duration left = deadline - absl::Now();
+    pollfd readable = {.fd = PQsocket(connection_.get()), .events = POLLIN, .revents = 0};
+    const int ready =
+        left <= absl::ZeroDuration()
+            ? 0
+            : poll(&readable, 1, static_cast<int>(absl::ToInt64Milliseconds(left) + 1));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) {
+      connection_.reset();
+      return StoreDownError("database: it does not answer");
+    }
+    if (PQconsumeInput(connection_.get()) == 0) return Lost("read its answer");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PgRows> PgConnection::TakeResult(absl::string_view sql) {
+  std::unique_ptr<pg_result, PgRows::Clearer> last;  // or the first that failed
+  const auto failed = [&last] {
+    const ExecStatusType status = PQresultStatus(last.get());
+    return status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK;
+  };
+  while (true) {
+    LF_RETURN_IF_ERROR(AwaitResult());
+    std::unique_ptr<pg_result, PgRows::Clearer> result(PQgetResult(connection_.get()));
+    if (result == nullptr) break;
+    if (last == nullptr || !failed()) last = std::move(result);
+  }
+  if (last == nullptr) return Lost(sql);
+  if (failed()) return ErrorOf(last.get(), sql);
+  return PgRows(last.release());
+}
+
+absl::StatusOr<PgRows> PgConnection::Run(const std::string& sql, const PgParams& params) {
+  std::vector<Oid> types;
+  std::vector<const char*> values;
+  std::vector<int> lengths;
+  std::vector<int> formats;
+  for (const PgParams::Value& value : params.values_) {
+    types.push_back(value.type);
+    values.push_back(value.null ? nullptr : value.bytes.c_str());
+    lengths.push_back(static_cast<int>(value.bytes.size()));
+    formats.push_back(value.binary ? 1 : 0);
+  }
+  if (connection_ == nullptr ||
+      PQsendQueryParams(connection_.get(), sql.c_str(), params.size(), types.data(), values.data(),
+                        lengths.data(), formats.data(), /*resultFormat=*/1) == 0)
+    return Lost(sql);
+  return TakeResult(sql);
+}
+
+absl::Status PgConnection::Execute(const std::string& script) {
+  if (connection_ == nullptr || PQsendQuery(connection_.get(), script.c_str()) == 0)
+    return Lost(script);
+  return TakeResult(script).status();
+}
+
+bool PgConnection::Usable() {
+  if (connection_ == nullptr || PQtransactionStatus(connection_.get()) != PQTRANS_IDLE)
+    return false;
+  // Nobody asked anything: what there is to read is a farewell, or the end.
+  pollfd readable = {.fd = PQsocket(connection_.get()), .events = POLLIN, .revents = 0};
+  return poll(&readable, 1, 0) == 0;
+}
+
+absl::StatusOr<PgTransaction> PgTransaction::Begin(PgConnection& connection) {
+  LF_RETURN_IF_ERROR(connection.Execute("BEGIN"));
+  return PgTransaction(connection);
+}
+
+PgTransaction::PgTransaction(PgTransaction&& other) noexcept
+    : connection_(std::exchange(other.connection_, nullptr)) {}
+
+PgTransaction::~PgTransaction() {
+  // When a rollback fails the connection is gone, and the transaction with it.
+  if (connection_ != nullptr) connection_->Execute("ROLLBACK").IgnoreError();
+}
+
+absl::Status PgTransaction::Commit() {
+  PgConnection& connection = *std::exchange(connection_, nullptr);
+  const absl::Status status = connection.Execute("COMMIT");
+  if (status.ok() || connection.Usable()) return status;
+  return WithRetryDelay(
+      MakeError(status.code(), ReasonOf(status),
+                absl::StrCat("the outcome of the commit is unknown: ", status.message()),
+                {{"outcome", "unknown"}}),
+      kRetryDelay);
+}
+
+}  // namespace latentforge::service

@@ -1,0 +1,149 @@
+#include "service/store/postgres_schema.h"
+
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace latentforge::service {
+namespace {
+
+// "latentf" in ASCII: what other users of the database do not lock by chance.
+constexpr int64_t kMigrationLock = 0x6c6174656e7466;
+
+// States as in v1::JobState: 1 queued, 2 running, 3 cancelling. Times are microseconds
+// since the epoch. Text from outside is bytea: text refuses NUL and what is no UTF-8.
+//
+// A heartbeat writes a new version of a job's row in job_states, so that table is
+// narrow, has room for new versions beside the old ones, and no index on a column that
+// a heartbeat changes (a heap-only update touches no index). Therefore leases are not
+// indexed by their end: the jobs that hold one are few. Partial indexes hold only the
+// rows that the scheduler looks for, however many jobs have ended. Paths are indexed by
+// their hash: an entry of an index holds at most 2,704 bytes.
+constexpr const char* kMigrations[] = {
+    R"sql(
+CREATE TABLE jobs (
+  ordinal bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id text NOT NULL UNIQUE,
+  job bytea NOT NULL,
+  estimate bytea NOT NULL
+);
+CREATE TABLE job_states (
+  ordinal bigint PRIMARY KEY REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  version bigint NOT NULL,
+  output_path bytea NOT NULL,
+  needs_cuda smallint NOT NULL,
+  deadline_time bigint,
+  state smallint NOT NULL,
+  status bytea NOT NULL,
+  last_sequence bigint NOT NULL,
+  update_time bigint NOT NULL,
+  end_time bigint,
+  lease_epoch bigint NOT NULL,
+  completed_epoch bigint NOT NULL,
+  counted_attempts integer NOT NULL,
+  attempt_sequence bigint NOT NULL,
+  attempt_start_time bigint NOT NULL,
+  lease_expire_time bigint NOT NULL,
+  queue_time bigint NOT NULL,
+  claimable_time bigint NOT NULL,
+  progress_event_time bigint NOT NULL,
+  progress_event_percent double precision NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01,
+  autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0,
+  autovacuum_analyze_scale_factor = 0.02);
+CREATE INDEX job_states_claimable ON job_states (ordinal) WHERE state = 1;
+CREATE INDEX job_states_leased ON job_states (ordinal) WHERE state IN (2, 3);
+CREATE INDEX job_states_deadline ON job_states (deadline_time)
+  WHERE state IN (1, 2, 3) AND deadline_time IS NOT NULL;
+CREATE UNIQUE INDEX job_states_output ON job_states (sha256(output_path))
+  WHERE state IN (1, 2, 3) AND output_path <> '';
+CREATE INDEX job_states_by_state ON job_states (state, ordinal);
+CREATE TABLE job_labels (
+  ordinal bigint NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  key bytea NOT NULL,
+  value bytea NOT NULL,
+  PRIMARY KEY (key, value, ordinal)
+);
+CREATE INDEX job_labels_by_job ON job_labels (ordinal);
+CREATE TABLE events (
+  ordinal bigint NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  sequence bigint NOT NULL,
+  event bytea NOT NULL,
+  PRIMARY KEY (ordinal, sequence)
+);
+CREATE TABLE attempts (
+  ordinal bigint NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  number integer NOT NULL,
+  lease_epoch bigint NOT NULL,
+  worker bytea NOT NULL,
+  start_time bigint NOT NULL,
+  end_time bigint NOT NULL,
+  outcome smallint NOT NULL,
+  reason text NOT NULL,
+  PRIMARY KEY (ordinal, number)
+);
+CREATE TABLE requests (
+  request_id bytea PRIMARY KEY,
+  ordinal bigint NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  digest bytea NOT NULL
+);
+CREATE INDEX requests_by_job ON requests (ordinal);
+CREATE TABLE secrets (
+  name text PRIMARY KEY,
+  value bytea NOT NULL
+);
+)sql",
+};
+
+absl::StatusOr<int> ReadVersion(PgConnection& connection) {
+  LF_ASSIGN_OR_RETURN(PgRows table,
+                      connection.Run("SELECT to_regclass('schema_migrations') IS NOT NULL"));
+  // A boolean is one byte.
+  if (!table.Next() || table.Text() != std::string(1, '\1')) return 0;
+  LF_ASSIGN_OR_RETURN(
+      PgRows found,
+      connection.Run("SELECT coalesce(max(version), 0)::bigint FROM schema_migrations"));
+  return found.Next() ? static_cast<int>(found.Int()) : 0;
+}
+
+absl::Status CheckKnown(int version) {
+  if (version <= CurrentPostgresSchemaVersion()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the database has schema version ", version, ", this server knows up to ",
+                   CurrentPostgresSchemaVersion(), "; use a newer latentforge-server"));
+}
+
+}  // namespace
+
+int CurrentPostgresSchemaVersion() { return static_cast<int>(std::size(kMigrations)); }
+
+PgConnection::Timeouts MigrationTimeouts() {
+  return {.statement = absl::Minutes(10), .lock = absl::Minutes(10)};
+}
+
+absl::Status MigratePostgres(PgConnection& connection) {
+  LF_ASSIGN_OR_RETURN(int found, ReadVersion(connection));
+  if (found == CurrentPostgresSchemaVersion()) return absl::OkStatus();
+  LF_RETURN_IF_ERROR(CheckKnown(found));
+  // Before the transaction: one that is under way may not see that a table was made.
+  LF_RETURN_IF_ERROR(
+      connection.Run("SELECT pg_advisory_lock($1)", PgParams().Bind(kMigrationLock)).status());
+  LF_ASSIGN_OR_RETURN(PgTransaction transaction, PgTransaction::Begin(connection));
+  // Perhaps another server did it meanwhile.
+  LF_ASSIGN_OR_RETURN(found, ReadVersion(connection));
+  LF_RETURN_IF_ERROR(CheckKnown(found));
+  LF_RETURN_IF_ERROR(
+      connection.Execute("CREATE TABLE IF NOT EXISTS schema_migrations ("
+                         "version integer PRIMARY KEY, applied_time timestamptz NOT NULL)"));
+  for (int version = found + 1; version <= CurrentPostgresSchemaVersion(); ++version) {
+    LF_RETURN_IF_ERROR(connection.Execute(kMigrations[version - 1]));
+    LF_RETURN_IF_ERROR(connection
+                           .Run("INSERT INTO schema_migrations VALUES ($1, now())",
+                                PgParams().Bind(int64_t{version}))
+                           .status());
+  }
+  return transaction.Commit();
+}
+
+}  // namespace latentforge::service

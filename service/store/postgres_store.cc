@@ -1,0 +1,243 @@
+#include "service/store/postgres_store.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/status_macros.h"
+#include "service/errors.h"
+#include "service/store/postgres_rows.h"
+#include "service/store/postgres_schema.h"
+#include "service/store/postgres_uri.h"
+#include "service/store/postgres_writes.h"
+
+namespace latentforge::service {
+namespace {
+
+constexpr int kMaxRounds = 5;
+
+absl::StatusOr<std::vector<JobRecord>> ReadJobs(PgRows& rows) {
+  std::vector<JobRecord> records;
+  while (rows.Next()) {
+    LF_ASSIGN_OR_RETURN(records.emplace_back(), postgres::ReadJob(rows));
+  }
+  return records;
+}
+
+std::string StateList(const std::vector<v1::JobState>& states) {
+  return absl::StrJoin(states, ",", [](std::string* out, v1::JobState state) {
+    absl::StrAppend(out, static_cast<int>(state));
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PostgresStore>> PostgresStore::Open(const std::string& uri,
+                                                                   const PostgresOptions& options,
+                                                                   const Clock& clock) {
+  LF_RETURN_IF_ERROR(CheckPostgresUri(uri));
+  {
+    LF_ASSIGN_OR_RETURN(PgConnection connection, PgConnection::Connect(uri, MigrationTimeouts()));
+    LF_RETURN_IF_ERROR(Annotate(MigratePostgres(connection), DescribePostgres(uri)));
+  }
+  const auto connect = [uri, timeouts = options.timeouts] {
+    return PgConnection::Connect(uri, timeouts);
+  };
+  return std::unique_ptr<PostgresStore>(new PostgresStore(connect, options, clock));
+}
+
+absl::StatusOr<PgRows> PostgresStore::Query(const std::string& sql, const PgParams& params) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return connection->Run(sql, params);
+}
+
+absl::StatusOr<std::vector<JobRecord>> PostgresStore::Jobs(const std::string& condition,
+                                                           const PgParams& params) {
+  LF_ASSIGN_OR_RETURN(PgRows rows, Query(postgres::SelectJobs() + condition, params));
+  return ReadJobs(rows);
+}
+
+absl::Status PostgresStore::InTransaction(const std::function<absl::Status(PgConnection&)>& body) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  const auto once = [&]() -> absl::Status {
+    LF_ASSIGN_OR_RETURN(PgTransaction transaction, PgTransaction::Begin(*connection));
+    LF_RETURN_IF_ERROR(body(*connection));
+    return transaction.Commit();
+  };
+  const auto given_up = [](const absl::Status& status) {
+    return absl::IsAborted(status) && ReasonOf(status) == kStoreBusy;
+  };
+  absl::Status status = once();
+  for (int round = 1; round < kMaxRounds && given_up(status); ++round) status = once();
+  if (!given_up(status)) return status;
+  return WithRetryDelay(MakeError(absl::StatusCode::kUnavailable, kStoreBusy, status.message()),
+                        absl::Seconds(1));
+}
+
+absl::StatusOr<absl::Time> PostgresStore::Now() {
+  LF_ASSIGN_OR_RETURN(PgRows rows,
+                      Query("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"));
+  rows.Next();
+  return rows.Time();
+}
+
+absl::StatusOr<JobRecord> PostgresStore::Create(const NewJob& job) {
+  JobRecord created = job.record;
+  created.version = 1;
+  LF_RETURN_IF_ERROR(InTransaction([&](PgConnection& connection) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(created.ordinal, postgres::WriteJob(connection, job));
+    return absl::OkStatus();
+  }));
+  return created;
+}
+
+absl::StatusOr<JobRecord> PostgresStore::Get(absl::string_view id) {
+  LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, Jobs("WHERE id = $1", PgParams().BindText(id)));
+  if (found.empty()) return JobNotFoundError(id);
+  return std::move(found.front());
+}
+
+absl::StatusOr<std::optional<StoredRequest>> PostgresStore::FindRequest(
+    absl::string_view request_id) {
+  LF_ASSIGN_OR_RETURN(PgRows rows, Query("SELECT jobs.id, requests.digest FROM requests "
+                                         "JOIN jobs USING (ordinal) WHERE request_id = $1",
+                                         PgParams().BindBlob(request_id)));
+  if (!rows.Next()) return std::nullopt;
+  StoredRequest request;
+  request.job_id = rows.Text();
+  request.digest = rows.Blob();
+  return request;
+}
+
+absl::StatusOr<std::vector<JobRecord>> PostgresStore::List(const JobQuery& query) {
+  PgParams params;
+  params.Bind(query.before_ordinal).Bind(int64_t{query.limit});
+  std::string condition = "WHERE ordinal < $1";
+  if (!query.states.empty())
+    absl::StrAppend(&condition, " AND state IN (", StateList(query.states), ")");
+  for (const auto& [key, value] : query.labels) {
+    params.BindBlob(key).BindBlob(value);
+    absl::StrAppend(&condition, " AND ordinal IN (SELECT ordinal FROM job_labels WHERE key = $",
+                    params.size() - 1, " AND value = $", params.size(), ")");
+  }
+  return Jobs(condition + " ORDER BY ordinal DESC LIMIT $2", params);
+}
+
+absl::StatusOr<JobRecord> PostgresStore::Commit(const JobUpdate& update) {
+  const auto write = [&](PgConnection& connection) {
+    return postgres::WriteUpdate(connection, update);
+  };
+  if (update.events.empty() && !update.attempt.has_value()) {
+    // A heartbeat: one statement is a transaction of its own.
+    LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+    LF_RETURN_IF_ERROR(write(*connection));
+  } else {
+    LF_RETURN_IF_ERROR(InTransaction(write));
+  }
+  JobRecord committed = update.record;
+  committed.version = update.expected_version + 1;
+  return committed;
+}
+
+absl::StatusOr<std::optional<JobRecord>> PostgresStore::NextClaimable(absl::Time now,
+                                                                      bool with_cuda) {
+  LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found,
+                      Jobs("WHERE state = 1 AND claimable_time <= $1 AND needs_cuda <= $2 "
+                           "ORDER BY ordinal LIMIT 1",
+                           PgParams().Bind(now).Bind(int64_t{with_cuda})));
+  if (found.empty()) return std::nullopt;
+  return std::move(found.front());
+}
+
+absl::StatusOr<std::vector<JobRecord>> PostgresStore::LeasesEndingBy(absl::Time time) {
+  return Jobs("WHERE state IN (2, 3) AND lease_expire_time <= $1", PgParams().Bind(time));
+}
+
+absl::StatusOr<std::vector<JobRecord>> PostgresStore::DeadlinesBy(absl::Time time) {
+  return Jobs("WHERE state IN (1, 2, 3) AND deadline_time IS NOT NULL AND deadline_time <= $1",
+              PgParams().Bind(time));
+}
+
+absl::StatusOr<std::vector<v1::JobEvent>> PostgresStore::Events(absl::string_view id, int64_t after,
+                                                                int limit) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  LF_ASSIGN_OR_RETURN(const int64_t ordinal, postgres::OrdinalOf(*connection, id));
+  LF_ASSIGN_OR_RETURN(
+      PgRows rows, connection->Run("SELECT event FROM events WHERE ordinal = $1 AND sequence > $2 "
+                                   "ORDER BY sequence LIMIT $3",
+                                   PgParams().Bind(ordinal).Bind(after).Bind(int64_t{limit})));
+  std::vector<v1::JobEvent> events;
+  while (rows.Next()) {
+    if (!events.emplace_back().ParseFromString(rows.Blob()))
+      return absl::DataLossError(absl::StrCat("an event of job ", id, " is corrupt"));
+  }
+  return events;
+}
+
+absl::StatusOr<std::map<std::string, int64_t>> PostgresStore::LastSequences(
+    const std::vector<std::string>& ids) {
+  LF_ASSIGN_OR_RETURN(PgRows rows,
+                      Query("SELECT id, last_sequence FROM jobs JOIN job_states USING (ordinal) "
+                            "WHERE id = ANY ($1)",
+                            PgParams().BindTexts(ids)));
+  std::map<std::string, int64_t> sequences;
+  while (rows.Next()) {
+    const std::string id = rows.Text();
+    sequences[id] = rows.Int();
+  }
+  return sequences;
+}
+
+absl::StatusOr<std::vector<AttemptRecord>> PostgresStore::Attempts(absl::string_view id) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  LF_ASSIGN_OR_RETURN(const int64_t ordinal, postgres::OrdinalOf(*connection, id));
+  LF_ASSIGN_OR_RETURN(
+      PgRows rows,
+      connection->Run("SELECT number, lease_epoch, worker, start_time, end_time, outcome, reason "
+                      "FROM attempts WHERE ordinal = $1 ORDER BY number",
+                      PgParams().Bind(ordinal)));
+  std::vector<AttemptRecord> attempts;
+  while (rows.Next()) {
+    AttemptRecord& attempt = attempts.emplace_back();
+    attempt.number = static_cast<int32_t>(rows.Int());
+    attempt.lease_epoch = rows.Int();
+    attempt.worker = rows.Blob();
+    attempt.start_time = rows.Time();
+    attempt.end_time = rows.Time();
+    attempt.outcome = static_cast<AttemptOutcome>(rows.Int());
+    attempt.reason = rows.Text();
+  }
+  return attempts;
+}
+
+absl::Status PostgresStore::Delete(absl::string_view id, int64_t expected_version) {
+  return InTransaction([&](PgConnection& connection) {
+    return postgres::WriteDeletion(connection, id, expected_version);
+  });
+}
+
+absl::StatusOr<StoreStats> PostgresStore::Stats() {
+  LF_ASSIGN_OR_RETURN(PgRows rows,
+                      Query("SELECT state, count(*), min(queue_time) FILTER (WHERE state = 1) "
+                            "FROM job_states GROUP BY state"));
+  StoreStats stats;
+  while (rows.Next()) {
+    const auto state = static_cast<v1::JobState>(rows.Int());
+    stats.jobs[state] = rows.Int();
+    if (!rows.NextIsNull()) stats.oldest_queue_time = rows.Time();
+  }
+  return stats;
+}
+
+absl::StatusOr<std::string> PostgresStore::GetOrPutSecret(absl::string_view name,
+                                                          absl::string_view fresh) {
+  LF_RETURN_IF_ERROR(Query("INSERT INTO secrets VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                           PgParams().BindText(name).BindBlob(fresh))
+                         .status());
+  LF_ASSIGN_OR_RETURN(
+      PgRows rows, Query("SELECT value FROM secrets WHERE name = $1", PgParams().BindText(name)));
+  if (!rows.Next()) return absl::InternalError(absl::StrCat("the secret ", name, " is gone"));
+  return rows.Blob();
+}
+
+}  // namespace latentforge::service

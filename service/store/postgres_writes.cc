@@ -1,0 +1,142 @@
+#include "service/store/postgres_writes.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "service/errors.h"
+#include "service/store/postgres_rows.h"
+
+namespace latentforge::service::postgres {
+namespace {
+
+constexpr size_t kEventsAStatement = 1000;  // a statement has at most 65,535 parameters
+
+absl::Status AppendEvents(PgConnection& connection, int64_t ordinal,
+                          const std::vector<v1::JobEvent>& events) {
+  for (size_t begin = 0; begin < events.size(); begin += kEventsAStatement) {
+    std::string sql = "INSERT INTO events VALUES ";
+    PgParams params;
+    params.Bind(ordinal);
+    for (size_t i = begin; i < std::min(events.size(), begin + kEventsAStatement); ++i) {
+      params.Bind(events[i].sequence()).BindBlob(events[i].SerializeAsString());
+      absl::StrAppend(&sql, i > begin ? "," : "", "($1,$", params.size() - 1, ",$", params.size(),
+                      ")");
+    }
+    LF_RETURN_IF_ERROR(connection.Run(sql, params).status());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PutLabels(PgConnection& connection, int64_t ordinal, const v1::Job& job) {
+  for (const auto& [key, value] : job.labels()) {
+    LF_RETURN_IF_ERROR(connection
+                           .Run("INSERT INTO job_labels VALUES ($1, $2, $3)",
+                                PgParams().Bind(ordinal).BindBlob(key).BindBlob(value))
+                           .status());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PutAttempt(PgConnection& connection, int64_t ordinal, const AttemptRecord& attempt) {
+  return connection
+      .Run(
+          "INSERT INTO attempts VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
+          "ON CONFLICT (ordinal, number) DO UPDATE SET "
+          "(lease_epoch, worker, start_time, end_time, outcome, reason) = "
+          "(EXCLUDED.lease_epoch, EXCLUDED.worker, EXCLUDED.start_time, EXCLUDED.end_time, "
+          "EXCLUDED.outcome, EXCLUDED.reason)",
+          PgParams()
+              .Bind(ordinal)
+              .Bind(int64_t{attempt.number})
+              .Bind(attempt.lease_epoch)
+              .BindBlob(attempt.worker)
+              .Bind(attempt.start_time)
+              .Bind(attempt.end_time)
+              .Bind(static_cast<int64_t>(attempt.outcome))
+              .BindText(attempt.reason))
+      .status();
+}
+
+// False when the request_id is taken. Another Create with it that is under way is
+// waited for.
+absl::StatusOr<bool> PutRequest(PgConnection& connection, int64_t ordinal, const NewJob& job) {
+  if (job.request_id.empty()) return true;
+  LF_ASSIGN_OR_RETURN(
+      const PgRows put,
+      connection.Run(
+          "INSERT INTO requests VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+          PgParams().BindBlob(job.request_id).Bind(ordinal).BindBlob(job.request_digest)));
+  return put.count() == 1;
+}
+
+// Which active job has this output.
+absl::Status ExplainOutput(PgConnection& connection, const std::string& output_path) {
+  LF_ASSIGN_OR_RETURN(PgRows holder,
+                      connection.Run("SELECT id, state FROM jobs JOIN job_states USING (ordinal) "
+                                     "WHERE sha256(output_path) = sha256($1) "
+                                     "AND output_path <> '' AND state IN (1, 2, 3)",
+                                     PgParams().BindBlob(output_path)));
+  // It ended at this moment: the transaction is worth another try.
+  if (!holder.Next())
+    return MakeError(absl::StatusCode::kAborted, kStoreBusy, "the output has just become free");
+  const std::string id = holder.Text();
+  return OutputInUseError(output_path, id, static_cast<v1::JobState>(holder.Int()));
+}
+
+// 0 rows changed: the job is gone, or has another version.
+absl::Status ExplainMiss(PgConnection& connection, absl::string_view id, int64_t expected_version) {
+  LF_RETURN_IF_ERROR(OrdinalOf(connection, id).status());
+  return ConcurrentTransitionError(id, expected_version);
+}
+
+}  // namespace
+
+absl::StatusOr<int64_t> OrdinalOf(PgConnection& connection, absl::string_view id) {
+  LF_ASSIGN_OR_RETURN(PgRows rows, connection.Run("SELECT ordinal FROM jobs WHERE id = $1",
+                                                  PgParams().BindText(id)));
+  if (!rows.Next()) return JobNotFoundError(id);
+  return rows.Int();
+}
+
+absl::StatusOr<int64_t> WriteJob(PgConnection& connection, const NewJob& job) {
+  LF_ASSIGN_OR_RETURN(PgRows inserted, connection.Run(InsertJob(), BindJob(job.record)));
+  inserted.Next();
+  const int64_t ordinal = inserted.Int();
+  LF_ASSIGN_OR_RETURN(const bool first, PutRequest(connection, ordinal, job));
+  if (!first) return RequestIdTakenError(job.request_id);
+  LF_ASSIGN_OR_RETURN(const PgRows state, connection.Run(InsertState() + " ON CONFLICT DO NOTHING",
+                                                         BindState(ordinal, job.record)));
+  // The ordinal is new, so only the output can be taken.
+  if (state.count() != 1) return ExplainOutput(connection, job.record.output_path);
+  LF_RETURN_IF_ERROR(PutLabels(connection, ordinal, job.record.job));
+  LF_RETURN_IF_ERROR(AppendEvents(connection, ordinal, job.events));
+  return ordinal;
+}
+
+absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update) {
+  const JobRecord& record = update.record;
+  LF_ASSIGN_OR_RETURN(
+      const PgRows changed,
+      connection.Run(UpdateState(),
+                     BindMutable(record).Bind(update.expected_version).Bind(record.ordinal)));
+  if (changed.count() != 1) return ExplainMiss(connection, record.id, update.expected_version);
+  LF_RETURN_IF_ERROR(AppendEvents(connection, record.ordinal, update.events));
+  if (!update.attempt.has_value()) return absl::OkStatus();
+  return PutAttempt(connection, record.ordinal, *update.attempt);
+}
+
+absl::Status WriteDeletion(PgConnection& connection, absl::string_view id,
+                           int64_t expected_version) {
+  // First the row that has the version: it is looked at again once it is locked.
+  LF_ASSIGN_OR_RETURN(
+      PgRows removed,
+      connection.Run("DELETE FROM job_states USING jobs WHERE jobs.ordinal = job_states.ordinal "
+                     "AND id = $1 AND version = $2 RETURNING job_states.ordinal",
+                     PgParams().BindText(id).Bind(expected_version)));
+  if (!removed.Next()) return ExplainMiss(connection, id, expected_version);
+  return connection.Run("DELETE FROM jobs WHERE ordinal = $1", PgParams().Bind(removed.Int()))
+      .status();
+}
+
+}  // namespace latentforge::service::postgres

@@ -1,0 +1,221 @@
+#include "service/store/postgres_store.h"
+
+#include <thread>
+#include <vector>
+
+#include "service/store/postgres_schema.h"
+#include "tests/service/store/postgres_server.h"
+#include "tests/service/store/store_test_suite.h"
+
+namespace latentforge::service {
+namespace {
+
+using testing::HasSubstr;
+
+std::unique_ptr<PostgresStore> OpenStore(const std::string& uri,
+                                         const PostgresOptions& options = {}) {
+  auto opened = PostgresStore::Open(uri, options);
+  EXPECT_TRUE(opened.ok()) << opened.status();
+  return *std::move(opened);
+}
+
+class PostgresHarness : public StoreHarness {
+ public:
+  Store& Reopen() override {
+    store_.reset();
+    store_ = OpenStore(uri_);
+    return *store_;
+  }
+
+ private:
+  const std::string uri_ = PostgresServer::Shared().NewDatabase();
+  std::unique_ptr<PostgresStore> store_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Postgres, StoreTestSuite, testing::Values(StoreHarnessFactory([] {
+                           return std::make_unique<PostgresHarness>();
+                         })));
+
+// Before each new row of `table`, the database runs `statements`.
+void OnInsert(const std::string& uri, const std::string& table, const std::string& statements) {
+  RunSql(uri,
+         absl::StrCat("CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ",
+                      statements, " RETURN NEW; END $$; CREATE TRIGGER fault BEFORE INSERT ON ",
+                      table, " FOR EACH ROW EXECUTE FUNCTION fault()"));
+}
+
+NewJob QueuedJob(const std::string& id, const std::string& request_id = "") {
+  NewJob job;
+  job.record.id = id;
+  job.record.job.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
+  job.request_id = request_id;
+  return job;
+}
+
+class PostgresStoreTest : public testing::Test {
+ protected:
+  const std::string uri_ = PostgresServer::Shared().NewDatabase();
+};
+
+TEST_F(PostgresStoreTest, ServersThatStartTogetherMigrateOnce) {
+  std::vector<std::thread> servers;
+  for (int i = 0; i < 6; ++i) servers.emplace_back([this] { OpenStore(uri_); });
+  for (std::thread& server : servers) server.join();
+  EXPECT_EQ(AskSql(uri_, "SELECT count(*) FROM schema_migrations"), CurrentPostgresSchemaVersion());
+}
+
+TEST_F(PostgresStoreTest, ANewerSchemaIsRefused) {
+  OpenStore(uri_);
+  RunSql(uri_, "INSERT INTO schema_migrations VALUES (999, now())");
+  const absl::Status status = PostgresStore::Open(uri_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("999"));
+}
+
+TEST_F(PostgresStoreTest, ARoleThatOwnsNothingNeedsTheDocumentedGrants) {
+  OpenStore(uri_);
+  const std::string uri = PostgresServer::WithRole(uri_, "server");
+  RunSql(uri_, "CREATE ROLE server LOGIN");
+  const absl::Status refused = PostgresStore::Open(uri).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kPermissionDenied) << refused;
+  RunSql(uri_, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO server");
+  EXPECT_TRUE(OpenStore(uri)->Create(QueuedJob("a")).ok());
+  RunSql(uri_, "DROP OWNED BY server; DROP ROLE server");
+}
+
+// Every job is claimed once, whichever server asks and however many at once.
+TEST_F(PostgresStoreTest, AClaimIsGivenOnceByTwoServers) {
+  constexpr int kJobs = 40;
+  const std::unique_ptr<PostgresStore> stores[] = {OpenStore(uri_), OpenStore(uri_)};
+  for (int i = 0; i < kJobs; ++i)
+    ASSERT_TRUE(stores[0]->Create(QueuedJob(absl::StrCat("j", i))).ok());
+  std::vector<std::vector<std::string>> claimed(8);
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < claimed.size(); ++t) {
+    threads.emplace_back([&, t] {
+      PostgresStore& store = *stores[t % 2];
+      while (true) {
+        const auto next = store.NextClaimable(absl::UnixEpoch(), false);
+        ASSERT_TRUE(next.ok()) << next.status();
+        if (!next->has_value()) return;
+        JobUpdate update{.expected_version = (*next)->version, .record = **next};
+        update.record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
+        update.attempt = {.number = 1};
+        const absl::Status status = store.Commit(update).status();
+        if (status.ok()) {
+          claimed[t].push_back((*next)->id);
+        } else {
+          ASSERT_EQ(ReasonOf(status), kConcurrentTransition) << status;
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::vector<std::string> all;
+  for (const auto& ids : claimed) all.insert(all.end(), ids.begin(), ids.end());
+  std::sort(all.begin(), all.end());
+  EXPECT_EQ(all.size(), static_cast<size_t>(kJobs));
+  EXPECT_EQ(std::unique(all.begin(), all.end()), all.end());
+}
+
+TEST_F(PostgresStoreTest, OneOfManyEqualRequestsOnTwoServersMakesTheJob) {
+  const std::unique_ptr<PostgresStore> stores[] = {OpenStore(uri_), OpenStore(uri_)};
+  std::vector<absl::Status> answers(10);
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < answers.size(); ++i)
+    threads.emplace_back([&, i] {
+      answers[i] = stores[i % 2]->Create(QueuedJob(absl::StrCat("j", i), "r")).status();
+    });
+  for (std::thread& thread : threads) thread.join();
+  int made = 0;
+  for (const absl::Status& answer : answers) {
+    made += answer.ok();
+    EXPECT_TRUE(answer.ok() || ReasonOf(answer) == kRequestIdReused) << answer;
+  }
+  EXPECT_EQ(made, 1);
+  EXPECT_EQ(stores[0]->List({})->size(), 1u);
+}
+
+TEST_F(PostgresStoreTest, AFullDiskIsResourceExhausted) {
+  const auto store = OpenStore(uri_);
+  OnInsert(uri_, "jobs", "RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full';");
+  const absl::Status status = store->Create(QueuedJob("a")).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_EQ(ReasonOf(status), "STORE_FULL");
+}
+
+TEST_F(PostgresStoreTest, ATransactionThatLostADeadlockIsRepeated) {
+  const auto store = OpenStore(uri_);
+  // A rollback does not take back a sequence: two failures, then success.
+  RunSql(uri_, "CREATE SEQUENCE tries");
+  OnInsert(uri_, "jobs",
+           "IF nextval('tries') < 3 THEN RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; "
+           "END IF;");
+  EXPECT_TRUE(store->Create(QueuedJob("a")).ok());
+  EXPECT_EQ(AskSql(uri_, "SELECT last_value FROM tries"), 3);
+  RunSql(uri_, "ALTER SEQUENCE tries MINVALUE -100 RESTART WITH -100");
+  const absl::Status status = store->Create(QueuedJob("b")).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(ReasonOf(status), "STORE_BUSY");
+}
+
+TEST_F(PostgresStoreTest, WhatTakesTooLongIsUnavailable) {
+  const auto store = OpenStore(
+      uri_, {.timeouts = {.statement = absl::Milliseconds(300), .lock = absl::Milliseconds(50)}});
+  const auto created = store->Create(QueuedJob("a"));
+  ASSERT_TRUE(created.ok()) << created.status();
+  {
+    auto other = PgConnection::Connect(uri_, {});
+    ASSERT_TRUE(other.ok() && other->Execute("BEGIN; SELECT * FROM job_states FOR UPDATE").ok());
+    const absl::Status locked = store->Commit({.expected_version = 1, .record = *created}).status();
+    EXPECT_EQ(locked.code(), absl::StatusCode::kUnavailable) << locked;
+    EXPECT_EQ(ReasonOf(locked), "STORE_BUSY");
+  }
+  OnInsert(uri_, "jobs", "PERFORM pg_sleep(10);");
+  const absl::Status slow = store->Create(QueuedJob("b")).status();
+  EXPECT_EQ(slow.code(), absl::StatusCode::kUnavailable) << slow;
+  EXPECT_EQ(ReasonOf(slow), "STORE_DOWN");
+}
+
+TEST_F(PostgresStoreTest, ACommitWithoutAnAnswerMayBeRepeatedWithItsRequestId) {
+  const auto store = OpenStore(uri_);
+  // The database drops the connection within COMMIT, once.
+  RunSql(uri_,
+         "CREATE SEQUENCE tries; CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ "
+         "BEGIN IF nextval('tries') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); "
+         "END IF; RETURN NEW; END $$; CREATE CONSTRAINT TRIGGER fault AFTER INSERT ON jobs "
+         "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fault()");
+  const absl::Status lost = store->Create(QueuedJob("a", "r")).status();
+  EXPECT_EQ(lost.code(), absl::StatusCode::kUnavailable) << lost;
+  EXPECT_EQ(ReasonOf(lost), "STORE_DOWN");
+  EXPECT_THAT(std::string(lost.message()), HasSubstr("outcome of the commit is unknown"));
+  EXPECT_TRUE(store->Create(QueuedJob("b", "r")).ok());
+  EXPECT_EQ(store->List({})->size(), 1u);
+}
+
+TEST_F(PostgresStoreTest, AHeartbeatTouchesNoIndex) {
+  const auto store = OpenStore(uri_);
+  JobRecord record = *store->Create(QueuedJob("a"));
+  record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
+  record = *store->Commit({.expected_version = 1, .record = record});
+  for (int i = 0; i < 20; ++i) {
+    record.lease_expire_time += absl::Seconds(1);
+    const auto beat = store->Commit({.expected_version = record.version, .record = record});
+    ASSERT_TRUE(beat.ok()) << beat.status();
+    record = *beat;
+  }
+  // Of 21 updates all but the change of state.
+  RunSql(uri_, "SELECT pg_stat_force_next_flush()");
+  absl::Duration deadline = RealClock().Monotonic() + absl::Seconds(20);
+  int64_t hot = 0;
+  while (hot < 20 && RealClock().Monotonic() < deadline) {
+    hot =
+        AskSql(uri_, "SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'job_states'");
+    RealClock().SleepFor(absl::Milliseconds(100));  // until the session tells its statistics
+    ASSERT_TRUE(store->Now().ok());
+  }
+  EXPECT_EQ(hot, 20);
+}
+
+}  // namespace
+}  // namespace latentforge::service
