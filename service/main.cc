@@ -17,6 +17,7 @@
 #include "grpc/grpc.h"
 #include "service/options.h"
 #include "service/server.h"
+#include "service/store/open_store.h"
 
 namespace latentforge::service {
 namespace {
@@ -72,7 +73,7 @@ int Run(const ServerOptions& options) {
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options, RealClock());
   if (!server.ok()) return Fail(server.status());
   Log(Severity::kInfo, absl::StrCat("latentforge-server ", kVersion, " is serving"),
-      {{"database", options.database.string()}});
+      {{"database", DescribeDatabase(options.database)}});
   if (const absl::Status announced = Announce(**server, options); !announced.ok())
     return Fail(announced);
   int signal = 0;

@@ -44,10 +44,13 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_flag("--insecure-listen", flags.insecure_listen,
                "Serve other machines too, without encryption and without asking who calls: "
                "anybody who can connect can read and write what this server can");
-  app.add_option("--database", options.database, "SQLite file of the jobs; made when absent")
+  app.add_option("--database", options.database,
+                 "Where jobs are kept: a SQLite file, made when absent, or a PostgreSQL database, "
+                 "postgresql://user@host:port/name, which several servers may share (its password: "
+                 "?passfile=FILE, PGPASSFILE or PGPASSWORD)")
       ->required();
   app.add_option("--database-max-bytes", options.database_max_bytes,
-                 "Refuse work when the database reaches this size; 0: no limit")
+                 "Refuse work when the SQLite file reaches this size; 0: no limit")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--allowed-root", flags.allowed_roots,
                  "Folder beneath which models, corpora and outputs must lie; repeatable");

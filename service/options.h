@@ -14,7 +14,7 @@ namespace latentforge::service {
 
 struct ServerOptions {
   std::vector<ListenAddress> listen;
-  std::filesystem::path database;
+  std::string database;                              // file, or postgresql:// URI
   int64_t database_max_bytes = 0;                    // 0: no limit
   std::vector<std::filesystem::path> allowed_roots;  // empty: any path
   std::string metrics_address;                       // "host:port"; empty: no metrics

@@ -73,6 +73,10 @@ Scheduler::Scheduler(JobEngine& engine, Wakeup& wakeup, PageTokenCodec tokens,
       workers_(options_.lease_duration, 2 * std::max(options_.lease_duration, options_.max_wait)) {}
 
 absl::Status Scheduler::RenewLeases() {
+  if (engine_.store().shared()) {
+    no_lease_ends_before_ = engine_.Now() + options_.lease_duration;
+    return absl::OkStatus();
+  }
   LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(absl::InfiniteFuture()));
   for (const JobRecord& record : leased)
     LF_RETURN_IF_ERROR(engine_.Apply(record.id, command::Renew{options_.lease_duration}).status());
@@ -128,7 +132,7 @@ std::optional<Scheduler::Waiter> Scheduler::TakeWaiter(int64_t ticket) {
 }
 
 absl::StatusOr<std::optional<JobRecord>> Scheduler::TryClaim(const v1::WorkerInfo& worker) {
-  // Only Tick claims, so a lost race is a cancellation and another job may be there.
+  // A race is lost to a cancellation, or to another server; another job may be there.
   while (true) {
     LF_ASSIGN_OR_RETURN(const auto candidate,
                         engine_.store().NextClaimable(engine_.Now(), HasCuda(worker)));
@@ -289,10 +293,18 @@ bool Scheduler::IsUnheard(const JobRecord& record) {
   return found != unheard_.end() && found->second == record.lease_epoch;
 }
 
+absl::StatusOr<std::vector<JobRecord>> Scheduler::OverdueLeases(absl::Time now) {
+  absl::StatusOr<std::vector<JobRecord>> leased = engine_.store().LeasesEndingBy(now);
+  if (leased.ok() && store_away_) no_lease_ends_before_ = now + options_.lease_duration;
+  store_away_ = !leased.ok();
+  if (leased.ok() && now < no_lease_ends_before_) leased->clear();
+  return leased;
+}
+
 absl::Status Scheduler::EndOverdue() {
   const absl::Time now = engine_.Now();
   absl::Status first_error;
-  LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(now));
+  LF_ASSIGN_OR_RETURN(const auto leased, OverdueLeases(now));
   for (const JobRecord& record : leased)
     first_error.Update(engine_.Apply(record.id, command::ExpireLease{IsUnheard(record)}).status());
   LF_ASSIGN_OR_RETURN(const auto late, engine_.store().DeadlinesBy(now));

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -36,7 +37,9 @@ class Scheduler {
   Scheduler(JobEngine& engine, Wakeup& wakeup, PageTokenCodec tokens, SchedulerOptions options);
 
   // Gives every lease that a former server granted its full time again: its worker
-  // could not reach us. Call once, before serving.
+  // could not reach us. Leases in a shared store are other servers' as well, which may
+  // know better: there nothing is written, but this server ends no lease before it has
+  // served for the time of one. Call once, before serving.
   absl::Status RenewLeases();
 
   // Calls `done` once: now with an error; from Tick when a job is there or the time
@@ -52,7 +55,9 @@ class Scheduler {
   absl::StatusOr<v1::CompleteAttemptResponse> Complete(const v1::CompleteAttemptRequest& request);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
 
-  // Ends leases and jobs whose time is over, then serves waiting workers.
+  // Ends leases and jobs whose time is over, then serves waiting workers. Where the
+  // store was away no worker could renew its lease, so that none ends before the store
+  // has been back for the time of one.
   absl::Status Tick();
 
   // Refuses every waiting and later Acquire with UNAVAILABLE DRAINING.
@@ -81,6 +86,7 @@ class Scheduler {
   absl::StatusOr<JobRecord> ApplyForWorker(const v1::Lease& lease, const Command& command,
                                            absl::string_view operation);
   bool IsUnheard(const JobRecord& record);
+  absl::StatusOr<std::vector<JobRecord>> OverdueLeases(absl::Time now);
   absl::Status EndOverdue();
   absl::Status ServeWaiters();
   std::optional<Waiter> TakeWaiter(int64_t ticket);
@@ -90,6 +96,10 @@ class Scheduler {
   const PageTokenCodec tokens_;
   const SchedulerOptions options_;
   WorkerRegistry workers_;
+
+  // Of Tick, and RenewLeases before it.
+  bool store_away_ = false;
+  absl::Time no_lease_ends_before_ = absl::InfinitePast();
 
   absl::Mutex mutex_;
   std::list<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);  // longest waiting first

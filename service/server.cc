@@ -25,8 +25,9 @@
 #include "service/maintenance.h"
 #include "service/metrics.h"
 #include "service/scheduler.h"
-#include "service/steady_clock.h"
-#include "service/store/sqlite_store.h"
+#include "service/store/open_store.h"
+#include "service/store_clock.h"
+#include "service/store_follower.h"
 #include "service/thread_pool.h"
 #include "service/validation.h"
 #include "service/watch_registry.h"
@@ -86,12 +87,13 @@ void EndProcess(const absl::Status& reason) {
 
 // In order of construction: each borrows from those above it.
 struct Server::Parts {
-  Parts(const ServerOptions& server_options, Clock& real_clock, std::unique_ptr<SqliteStore> opened,
-        const std::string& token_key)
+  Parts(const ServerOptions& server_options, std::unique_ptr<Store> opened,
+        std::unique_ptr<StoreClock> store_clock, const std::string& token_key)
       : options(server_options),
-        clock(real_clock),
         store(std::move(opened)),
-        engine({*store, hub, metrics, clock},
+        clock(std::move(store_clock)),
+        tail(*store, hub),
+        engine({*store, hub, metrics, *clock},
                {.retry_backoff = options.retry_backoff, .one_machine = options.one_machine}),
         checker(options.allowed_roots),
         jobs(engine, checker, PageTokenCodec(token_key), {options.max_attempts, RandomJobId}),
@@ -101,15 +103,16 @@ struct Server::Parts {
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         pool(options.threads),
         jobs_rpc(jobs, {*store, hub, watches, options.bookmark_interval},
-                 {pool, metrics, in_flight, clock}),
-        workers_rpc(scheduler, {pool, metrics, in_flight, clock}) {
+                 {pool, metrics, in_flight, *clock}),
+        workers_rpc(scheduler, {pool, metrics, in_flight, *clock}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
   const ServerOptions options;
-  SteadyClock clock;
-  std::unique_ptr<SqliteStore> store;
+  std::unique_ptr<Store> store;
+  std::unique_ptr<StoreClock> clock;
   WatchHub hub;
+  WatchTail tail;
   Metrics metrics;
   JobEngine engine;
   FileSpecChecker checker;
@@ -126,6 +129,7 @@ struct Server::Parts {
   std::string metrics_address;
   std::vector<Handler> handlers;  // of acceptors, which go first
   std::unique_ptr<grpc::Server> grpc_server;
+  std::unique_ptr<StoreFollower> follower;  // of a shared store
   std::vector<std::unique_ptr<ConnectionAcceptor>> acceptors;
   std::vector<std::unique_ptr<AcceptWatchdog>> watchdogs;
 
@@ -133,6 +137,7 @@ struct Server::Parts {
   void Accept(ListenSocket socket, grpc::experimental::ExternalConnectionAcceptor& handler);
   absl::Status ServeMetrics();
   void SetServing(bool serving);
+  void SetReady(bool ready);
 };
 
 absl::Status Server::Parts::Listen() {
@@ -180,15 +185,20 @@ absl::Status Server::Parts::ServeMetrics() {
     gauges.open_watches = watches.size();
     return gauges;
   };
-  LF_ASSIGN_OR_RETURN(metrics_address, metrics.Serve(options.metrics_address, clock, read));
+  LF_ASSIGN_OR_RETURN(metrics_address, metrics.Serve(options.metrics_address, *clock, read));
   return absl::OkStatus();
 }
 
 void Server::Parts::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = grpc_server->GetHealthCheckService();
   health->SetServingStatus(serving);  // "" and every name that was set before
-  health->SetServingStatus(v1::JobService::service_full_name(), serving);
-  health->SetServingStatus(v1::WorkerService::service_full_name(), serving);
+  SetReady(serving);
+}
+
+void Server::Parts::SetReady(bool ready) {
+  grpc::HealthCheckServiceInterface* health = grpc_server->GetHealthCheckService();
+  health->SetServingStatus(v1::JobService::service_full_name(), ready);
+  health->SetServingStatus(v1::WorkerService::service_full_name(), ready);
 }
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -198,15 +208,22 @@ Server::~Server() {
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, Clock& clock) {
-  LF_ASSIGN_OR_RETURN(std::unique_ptr<SqliteStore> store,
-                      SqliteStore::Open(options.database, {options.database_max_bytes}));
+  LF_ASSIGN_OR_RETURN(
+      std::unique_ptr<Store> store,
+      OpenStore({options.database, options.database_max_bytes, options.threads}, clock));
+  LF_ASSIGN_OR_RETURN(auto store_clock, StoreClock::Start(*store, clock));
   LF_ASSIGN_OR_RETURN(const std::string key, store->GetOrPutSecret("page_token_key", RandomKey()));
-  auto parts = std::make_unique<Parts>(options, clock, std::move(store), key);
+  auto parts = std::make_unique<Parts>(options, std::move(store), std::move(store_clock), key);
   LF_RETURN_IF_ERROR(parts->scheduler.RenewLeases());
   LF_RETURN_IF_ERROR(parts->ServeMetrics());
   LF_RETURN_IF_ERROR(parts->Listen());
   parts->maintenance = std::make_unique<Maintenance>(parts->scheduler, parts->wakeup, kTick);
   parts->SetServing(true);
+  if (parts->store->shared()) {
+    parts->follower =
+        std::make_unique<StoreFollower>(parts->tail, *parts->clock, kTick,
+                                        [&served = *parts](bool ready) { served.SetReady(ready); });
+  }
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
 
@@ -216,8 +233,9 @@ const std::string& Server::metrics_address() const { return parts_->metrics_addr
 
 void Server::Stop() {
   Parts& parts = *parts_;
+  parts.follower.reset();  // before SetServing, which it could undo
   parts.SetServing(false);
-  parts.clock.SleepFor(parts.options.drain_delay);
+  parts.clock->SleepFor(parts.options.drain_delay);
   parts.scheduler.Drain();
   parts.watches.Drain();
   parts.in_flight.WaitForNone(parts.options.drain_grace);

@@ -15,11 +15,15 @@ namespace latentforge::service {
 // Serves from Start to Stop. Start and Stop are for one thread.
 class Server {
  public:
-  // Opens the database, listens and serves. Errors name the address or file:
+  // Opens the database, listens and serves. Errors name the address or database:
   // AlreadyExists or Unavailable when an address is taken, FailedPrecondition when
-  // another server has the database. Borrows the clock.
+  // another server has the SQLite file, Unavailable when PostgreSQL does not answer.
+  // Borrows the clock.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options, Clock& clock);
   ~Server();
+
+  // While a shared database does not answer, health reports NOT_SERVING for the services
+  // by name, and SERVING for the process: it need not be restarted.
 
   // Where clients can connect, with the ports that the kernel chose.
   const std::vector<std::string>& addresses() const;

@@ -48,9 +48,18 @@ class WatchHub {
 
   void Publish(const std::string& id, const std::vector<v1::JobEvent>& events);
 
+  // The highest sequence published of each watched job; 0 where nothing was since its
+  // first watcher came.
+  std::map<std::string, int64_t> Published();
+
  private:
+  struct Watched {
+    std::set<Subscription*> subscriptions;
+    int64_t published = 0;
+  };
+
   absl::Mutex mutex_;
-  std::map<std::string, std::set<Subscription*>> watchers_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, Watched> watched_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace latentforge::service

@@ -18,6 +18,7 @@
 #include "service/scheduler.h"
 #include "service/store/sqlite_store.h"
 #include "tests/fakes/fake_clock.h"
+#include "tests/fakes/faulty_store.h"
 #include "tests/service/temp_dir.h"
 
 namespace latentforge::service {
@@ -73,8 +74,9 @@ class SchedulerFixture : public testing::Test {
     auto opened = SqliteStore::Open(dir_.path() / "jobs.db");
     EXPECT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
+    faulty_.Use(*store_);
     engine_ =
-        std::make_unique<JobEngine>(JobEngine::Parts{*store_, hub_, observer_, clock_}, policy_);
+        std::make_unique<JobEngine>(JobEngine::Parts{faulty_, hub_, observer_, clock_}, policy_);
     jobs_ =
         std::make_unique<Jobs>(*engine_, checker_, PageTokenCodec("key"),
                                JobsOptions{3, [this] { return absl::StrCat("j", ++last_id_); }});
@@ -169,6 +171,7 @@ class SchedulerFixture : public testing::Test {
   Wakeup wakeup_;
   int last_id_ = 0;
   std::unique_ptr<SqliteStore> store_;
+  FaultyStore faulty_;  // what the parts below see of it
   std::unique_ptr<JobEngine> engine_;
   std::unique_ptr<Jobs> jobs_;
   std::unique_ptr<Scheduler> scheduler_;

@@ -1,0 +1,100 @@
+// A store that can be away, over a real one.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "service/errors.h"
+#include "service/store/store.h"
+
+namespace latentforge::service {
+
+// Passes every call on, and counts it, unless it is told to be away: then calls fail
+// with UNAVAILABLE STORE_DOWN and change nothing. Safe for concurrent use once Use was
+// called. Borrows the store below.
+class FaultyStore final : public Store {
+ public:
+  void Use(Store& below) { below_ = &below; }
+  void set_shared(bool shared) { shared_ = shared; }
+  void set_away(bool away) { away_ = away; }
+
+  // Calls of the method since the last time that this was asked.
+  int TakeCalls(const std::string& method) {
+    absl::MutexLock lock(&mutex_);
+    return std::exchange(calls_[method], 0);
+  }
+
+  bool shared() const override { return shared_; }
+  absl::StatusOr<absl::Time> Now() override { return Pass("Now", &Store::Now); }
+  absl::StatusOr<JobRecord> Create(const NewJob& job) override {
+    return Pass("Create", &Store::Create, job);
+  }
+  absl::StatusOr<JobRecord> Get(absl::string_view id) override {
+    return Pass("Get", &Store::Get, id);
+  }
+  absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view request_id) override {
+    return Pass("FindRequest", &Store::FindRequest, request_id);
+  }
+  absl::StatusOr<std::vector<JobRecord>> List(const JobQuery& query) override {
+    return Pass("List", &Store::List, query);
+  }
+  absl::StatusOr<JobRecord> Commit(const JobUpdate& update) override {
+    return Pass("Commit", &Store::Commit, update);
+  }
+  absl::StatusOr<std::optional<JobRecord>> NextClaimable(absl::Time now, bool with_cuda) override {
+    return Pass("NextClaimable", &Store::NextClaimable, now, with_cuda);
+  }
+  absl::StatusOr<std::vector<JobRecord>> LeasesEndingBy(absl::Time time) override {
+    return Pass("LeasesEndingBy", &Store::LeasesEndingBy, time);
+  }
+  absl::StatusOr<std::vector<JobRecord>> DeadlinesBy(absl::Time time) override {
+    return Pass("DeadlinesBy", &Store::DeadlinesBy, time);
+  }
+  absl::StatusOr<std::vector<v1::JobEvent>> Events(absl::string_view id, int64_t after,
+                                                   int limit) override {
+    return Pass("Events", &Store::Events, id, after, limit);
+  }
+  absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
+      const std::vector<std::string>& ids) override {
+    return Pass("LastSequences", &Store::LastSequences, ids);
+  }
+  absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id) override {
+    return Pass("Attempts", &Store::Attempts, id);
+  }
+  absl::Status Delete(absl::string_view id, int64_t expected_version) override {
+    return Pass("Delete", &Store::Delete, id, expected_version);
+  }
+  absl::StatusOr<StoreStats> Stats() override { return Pass("Stats", &Store::Stats); }
+  absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
+                                             absl::string_view fresh) override {
+    return Pass("GetOrPutSecret", &Store::GetOrPutSecret, name, fresh);
+  }
+
+ private:
+  template <typename Result, typename... Parameters, typename... Arguments>
+  Result Pass(const char* name, Result (Store::*method)(Parameters...), Arguments&&... arguments) {
+    {
+      absl::MutexLock lock(&mutex_);
+      ++calls_[name];
+    }
+    if (away_) {
+      return WithRetryDelay(
+          MakeError(absl::StatusCode::kUnavailable, kStoreDown, "the store is away"),
+          absl::Seconds(1));
+    }
+    return (below_->*method)(std::forward<Arguments>(arguments)...);
+  }
+
+  Store* below_ = nullptr;
+  std::atomic<bool> shared_ = false;
+  std::atomic<bool> away_ = false;
+  absl::Mutex mutex_;
+  std::map<std::string, int> calls_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace latentforge::service
