@@ -2,6 +2,8 @@
 
 #include <sqlite3.h>
 
+#include <functional>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -37,6 +39,38 @@ absl::Status SqliteStatus(sqlite3* db, int code, absl::string_view action) {
 
 }  // namespace
 
+// By their text, which SQLite keeps.
+class Database::IdleStatements {
+ public:
+  // nullptr when there is none.
+  sqlite3_stmt* Take(absl::string_view sql) {
+    const auto found = statements_.find(sql);
+    return found == statements_.end() ? nullptr : statements_.extract(found).mapped().release();
+  }
+
+  void Put(sqlite3_stmt* statement) {
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    Owned owned(statement);
+    if (statements_.size() < kMost)
+      statements_.try_emplace(sqlite3_sql(statement), std::move(owned));
+  }
+
+ private:
+  // More than the store has; filters of lists have many forms.
+  static constexpr size_t kMost = 100;
+  struct Finalizer {
+    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+  };
+  using Owned = std::unique_ptr<sqlite3_stmt, Finalizer>;
+
+  std::map<std::string, Owned, std::less<>> statements_;
+};
+
+void Database::IdleDeleter::operator()(IdleStatements* idle) const { delete idle; }
+
+Database::Database(sqlite3* db) : db_(db), idle_(new IdleStatements) {}
+
 void Database::Closer::operator()(sqlite3* db) const { sqlite3_close_v2(db); }
 
 absl::StatusOr<Database> Database::Open(const std::filesystem::path& path, Mode mode) {
@@ -60,20 +94,19 @@ absl::Status Database::Execute(const std::string& sql) {
 }
 
 absl::StatusOr<Statement> Database::Prepare(absl::string_view sql) {
+  if (sqlite3_stmt* const idle = idle_->Take(sql)) return Statement(db_.get(), idle, idle_.get());
   sqlite3_stmt* raw = nullptr;
   const int code = sqlite3_prepare_v3(db_.get(), sql.data(), static_cast<int>(sql.size()),
                                       SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
   if (code != SQLITE_OK) return SqliteStatus(db_.get(), code, sql);
-  return Statement(db_.get(), raw);
+  return Statement(db_.get(), raw, idle_.get());
 }
 
 int64_t Database::changes() const { return sqlite3_changes64(db_.get()); }
 
 int64_t Database::last_insert_rowid() const { return sqlite3_last_insert_rowid(db_.get()); }
 
-void Statement::Finalizer::operator()(sqlite3_stmt* statement) const {
-  sqlite3_finalize(statement);
-}
+void Statement::Returner::operator()(sqlite3_stmt* statement) const { idle->Put(statement); }
 
 void Statement::Note(int code) {
   if (code != SQLITE_OK && error_ == 0) error_ = code;

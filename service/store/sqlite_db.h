@@ -30,7 +30,8 @@ class Database {
   // Runs statements without parameters or rows.
   absl::Status Execute(const std::string& sql);
 
-  // `sql` is one statement; `?` are its parameters.
+  // `sql` is one statement; `?` are its parameters. Statements are kept when they are destroyed,
+  // and prepared once.
   absl::StatusOr<Statement> Prepare(absl::string_view sql);
 
   // Of the last statement.
@@ -43,9 +44,15 @@ class Database {
     void operator()(sqlite3* db) const;
   };
 
-  explicit Database(sqlite3* db) : db_(db) {}
+  class IdleStatements;
+  struct IdleDeleter {
+    void operator()(IdleStatements* idle) const;
+  };
+
+  explicit Database(sqlite3* db);
 
   std::unique_ptr<sqlite3, Closer> db_;
+  std::unique_ptr<IdleStatements, IdleDeleter> idle_;  // goes before the connection
 };
 
 // One prepared statement. Bind every parameter in order, Step until false, read
@@ -78,15 +85,17 @@ class Statement {
 
  private:
   friend class Database;
-  struct Finalizer {
+  struct Returner {
+    Database::IdleStatements* idle;
     void operator()(sqlite3_stmt* statement) const;
   };
 
-  Statement(sqlite3* db, sqlite3_stmt* statement) : db_(db), statement_(statement) {}
+  Statement(sqlite3* db, sqlite3_stmt* statement, Database::IdleStatements* idle)
+      : db_(db), statement_(statement, Returner{idle}) {}
   void Note(int code);
 
   sqlite3* db_;
-  std::unique_ptr<sqlite3_stmt, Finalizer> statement_;
+  std::unique_ptr<sqlite3_stmt, Returner> statement_;
   int bound_ = 0;
   int column_ = 0;
   int error_ = 0;  // first failed bind
