@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
@@ -81,8 +81,10 @@ absl::Status SqlStatus(absl::string_view state, absl::string_view message) {
 // Enough of a statement to know which it is.
 absl::string_view Head(absl::string_view sql) { return sql.substr(0, 60); }
 
+// libpq's messages end their lines, and may have several.
 std::string Line(const char* message) {
-  return std::string(absl::StripSuffix(message == nullptr ? "" : message, "\n"));
+  return absl::StrReplaceAll(absl::StripSuffix(message == nullptr ? "" : message, "\n"),
+                             {{"\n\t", " "}, {"\n", "; "}});
 }
 
 std::string Settings(const PgConnection::Timeouts& timeouts) {

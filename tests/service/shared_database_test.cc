@@ -67,6 +67,10 @@ class SharedDatabaseTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { grpc_init(); }
 
+  void TearDown() override {
+    if (!database_.running()) database_.Start();
+  }
+
   static std::string AddressOf(const TempDir& dir) {
     return absl::StrCat("unix:", (dir.path() / "server.sock").string());
   }
@@ -80,7 +84,7 @@ class SharedDatabaseTest : public testing::Test {
     return response.job().name();
   }
 
-  PostgresServer database_;
+  PostgresServer& database_ = PostgresServer::Shared();
   const std::string uri_ = database_.NewDatabase();
   TempDir files_;
   TempDir a_;

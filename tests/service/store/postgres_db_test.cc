@@ -141,6 +141,15 @@ TEST_F(PostgresDbTest, NoErrorRepeatsAPassword) {
                      HasSubstr("password authentication failed"), Not(HasSubstr("sesame"))));
 }
 
+TEST_F(PostgresDbTest, ADatabaseThatIsNotThereIsNamedInOneLine) {
+  const absl::Status status =
+      PgConnection::Connect("postgresql://u@/jobs?host=/no/such/folder", {}).status();
+  EXPECT_EQ(ReasonOf(status), "STORE_DOWN");
+  EXPECT_THAT(std::string(status.message()),
+              testing::AllOf(HasSubstr("database postgresql://u@/no/such/folder:5432/jobs: "),
+                             HasSubstr("No such file or directory"), Not(HasSubstr("\n"))));
+}
+
 TEST_F(PostgresDbTest, ServersAreNamedToTheDatabase) {
   PgConnection connection = Connect();
   auto name = connection.Run("SELECT current_setting('application_name')");

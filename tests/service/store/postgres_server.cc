@@ -42,14 +42,15 @@ fs::path FindPrograms() {
 }  // namespace
 
 PostgresServer::PostgresServer() : programs_(FindPrograms()) {
+  // First: without a folder of its own a URI would name the machine's PostgreSQL.
+  std::string pattern = (fs::temp_directory_path() / "lf-postgres-XXXXXX").string();
+  if (mkdtemp(pattern.data()) == nullptr) ADD_FAILURE() << "mkdtemp " << pattern;
+  folder_ = pattern;
   if (programs_.empty()) {
     ADD_FAILURE() << "there is no PostgreSQL 15 or newer below /usr/lib/postgresql; install it: "
                      "apt-get install postgresql-15";
     return;
   }
-  std::string pattern = (fs::temp_directory_path() / "lf-postgres-XXXXXX").string();
-  if (mkdtemp(pattern.data()) == nullptr) ADD_FAILURE() << "mkdtemp " << pattern;
-  folder_ = pattern;
   const passwd* user = geteuid() == 0 ? getpwnam(kSuperuser) : nullptr;
   if (user != nullptr && chown(folder_.c_str(), user->pw_uid, user->pw_gid) != 0)
     ADD_FAILURE() << "chown " << folder_;
@@ -66,7 +67,7 @@ PostgresServer::PostgresServer() : programs_(FindPrograms()) {
 PostgresServer::~PostgresServer() {
   process_.reset();
   std::error_code ignored;
-  if (!folder_.empty()) fs::remove_all(folder_, ignored);
+  fs::remove_all(folder_, ignored);
 }
 
 PostgresServer& PostgresServer::Shared() {

@@ -29,6 +29,7 @@ class PostgresServer {
   void Start();
   // Ends it at once, as a crash would: what was committed stays.
   void Stop();
+  bool running() const { return process_ != nullptr; }
 
   // The URI of a new, empty database.
   std::string NewDatabase();
