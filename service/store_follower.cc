@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "base/status_macros.h"
 
 namespace latentforge::service {
 
@@ -21,25 +20,32 @@ StoreFollower::~StoreFollower() {
   thread_.join();
 }
 
-absl::Status StoreFollower::Follow() {
-  LF_RETURN_IF_ERROR(clock_.Refresh());
-  return tail_.Tick();
+void StoreFollower::FollowClock() {
+  const absl::Status answer = clock_.Refresh();
+  if (answer.ok() == reachable_) return;
+  reachable_ = answer.ok();
+  if (reachable_) {
+    Log(Severity::kInfo, "the database answers again");
+  } else {
+    Log(Severity::kError, "the database does not answer: calls fail until it does",
+        {{"error", std::string(answer.message())}});
+  }
+  on_reachable_(reachable_);
+}
+
+void StoreFollower::FollowEvents() {
+  const absl::Status published = tail_.Tick();
+  if (events_come_ && !published.ok()) {
+    Log(Severity::kError, "watches miss events of other servers until they can be read",
+        {{"error", std::string(published.message())}});
+  }
+  events_come_ = published.ok();
 }
 
 void StoreFollower::Run() {
-  bool reachable = true;
   while (!stopping_) {
-    const absl::Status status = Follow();
-    if (status.ok() != reachable) {
-      reachable = status.ok();
-      if (reachable) {
-        Log(Severity::kInfo, "the database answers again");
-      } else {
-        Log(Severity::kError, "the database does not answer: calls fail until it does",
-            {{"error", std::string(status.message())}});
-      }
-      on_reachable_(reachable);
-    }
+    FollowClock();
+    if (reachable_) FollowEvents();
     wakeup_.Wait(interval_);
   }
 }

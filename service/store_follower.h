@@ -23,7 +23,8 @@ class StoreFollower {
 
  private:
   void Run();
-  absl::Status Follow();
+  void FollowClock();
+  void FollowEvents();
 
   WatchTail& tail_;
   StoreClock& clock_;
@@ -31,6 +32,9 @@ class StoreFollower {
   const std::function<void(bool)> on_reachable_;
   Wakeup wakeup_;
   std::atomic<bool> stopping_ = false;
+  // Of the thread, which logs and tells changes alone.
+  bool reachable_ = true;
+  bool events_come_ = true;
   std::thread thread_;  // last: it uses the others
 };
 

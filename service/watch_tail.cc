@@ -14,17 +14,19 @@ absl::Status WatchTail::Tick() {
   std::vector<std::string> ids;
   for (const auto& [id, sequence] : published) ids.push_back(id);
   LF_ASSIGN_OR_RETURN(const auto stored, store_.LastSequences(ids));
+  absl::Status first_error;
   for (const auto& [id, last] : stored) {
     const int64_t known = published.at(id);
     if (last <= known) continue;
     // Nothing was published since the first watcher came: the last event is enough, for
     // a watcher that lacks more reads it from the store.
     const int64_t after = known > 0 ? known : last - 1;
-    LF_ASSIGN_OR_RETURN(const std::vector<v1::JobEvent> events,
-                        store_.Events(id, after, static_cast<int>(WatchHub::kRing)));
-    hub_.Publish(id, events);
+    const auto events = store_.Events(id, after, static_cast<int>(WatchHub::kRing));
+    // A job that was deleted at this moment has nothing more to tell.
+    if (!absl::IsNotFound(events.status())) first_error.Update(events.status());
+    if (events.ok()) hub_.Publish(id, *events);
   }
-  return absl::OkStatus();
+  return first_error;
 }
 
 }  // namespace latentforge::service

@@ -14,7 +14,8 @@ class WatchTail {
  public:
   WatchTail(Store& store, WatchHub& hub) : store_(store), hub_(hub) {}
 
-  // Publishes what is new. Errors of the store; nothing is lost then, only later.
+  // Publishes what is new. The first error of the store; what it holds back is not lost,
+  // only later.
   absl::Status Tick();
 
  private:

@@ -107,6 +107,20 @@ TEST_F(WatchTailTest, AnOutageDelaysEvents) {
   EXPECT_THAT(Sequences(*session), ElementsAre(2));
 }
 
+TEST_F(WatchTailTest, ACorruptEventHoldsBackItsOwnJobAlone) {
+  const std::string corrupt = CreateJob();
+  const std::string sound = CreateJob();
+  const auto of_corrupt = Watch(corrupt);
+  const auto of_sound = Watch(sound);
+  Cancel(corrupt);
+  Cancel(sound);
+  auto db = Database::Open(dir_.path() / "jobs.db", Database::Mode::kReadWrite);
+  ASSERT_TRUE(db.ok());
+  ASSERT_TRUE(db->Execute("UPDATE events SET event = x'FF' WHERE ordinal = 1").ok());
+  EXPECT_TRUE(absl::IsDataLoss(tail_.Tick()));
+  EXPECT_THAT(Sequences(*of_sound), ElementsAre(0, 2));
+}
+
 TEST_F(WatchTailTest, TheFollowerTellsWhenTheStoreGoesAndComes) {
   const auto clock = StoreClock::Start(faulty_, clock_);
   ASSERT_TRUE(clock.ok());
