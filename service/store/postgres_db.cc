@@ -84,7 +84,7 @@ absl::string_view Head(absl::string_view sql) { return sql.substr(0, 60); }
 // libpq's messages end their lines, and may have several.
 std::string Line(const char* message) {
   return absl::StrReplaceAll(absl::StripSuffix(message == nullptr ? "" : message, "\n"),
-                             {{"\n\t", " "}, {"\n", "; "}});
+                             {{"\n\t", "; "}, {"\n", "; "}});
 }
 
 std::string Settings(const PgConnection::Timeouts& timeouts) {

@@ -30,7 +30,12 @@ bool Await(const std::function<bool()>& done) {
   return true;
 }
 
-// A worker of one server, on a thread: takes jobs and ends each after a moment.
+bool IsUnavailable(const grpc::Status& status) {
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE;
+}
+
+// A worker of one server, on a thread: takes jobs, ends each after a moment, and tells so
+// until it is answered or has lost its lease.
 class ThreadWorker {
  public:
   ThreadWorker(const std::string& address, const std::string& name)
@@ -50,7 +55,8 @@ class ThreadWorker {
       const grpc::Status status = client_.workers->AcquireLease(&context, request, &response);
       if (status.ok() && response.has_lease()) {
         RealClock().SleepFor(absl::Milliseconds(50));  // the work
-        client_.Succeed(response.lease());  // LEASE_LOST and outages are retried by the job
+        while (!stopping_ && IsUnavailable(client_.Succeed(response.lease())))
+          RealClock().SleepFor(absl::Milliseconds(50));
       } else if (!status.ok()) {
         RealClock().SleepFor(absl::Milliseconds(50));
       }
@@ -156,6 +162,53 @@ TEST_F(SharedDatabaseTest, AServerOutlivesARestartOfTheDatabase) {
   Create(client);
   EXPECT_THAT(server.Log(), HasSubstr("the database does not answer"));
   EXPECT_THAT(server.Log(), HasSubstr("the database answers again"));
+}
+
+// Commits whose answers are lost included: clients repeat what nobody answered.
+TEST_F(SharedDatabaseTest, NothingIsLostOrDoneTwiceWhileTheDatabaseDies) {
+  const std::vector<std::string> flags = {"--max-attempts", "100"};
+  ServerProcess first(a_.path(), flags, uri_);
+  ServerProcess second(b_.path(), flags, uri_);
+  first.WaitReady();
+  second.WaitReady();
+  ThreadWorker worker_of_first(AddressOf(a_), "worker-a");
+  ThreadWorker worker_of_second(AddressOf(b_), "worker-b");
+  std::atomic<bool> quiet = false;
+  std::vector<std::string> jobs;
+  int unanswered = 0;
+  std::thread submitter([&] {
+    RpcClient clients[] = {RpcClient(AddressOf(a_)), RpcClient(AddressOf(b_))};
+    while (!quiet) {
+      v1::CreateJobRequest request = TinyJob(files_.path(), ++jobs_);
+      request.set_request_id(absl::StrCat("r", jobs_));
+      v1::CreateJobResponse response;
+      grpc::Status status;
+      // Again at the other server, as a client with two addresses would.
+      for (int i = 0; IsUnavailable(status = clients[i % 2].Create(request, &response)); ++i) {
+        ++unanswered;
+        RealClock().SleepFor(absl::Milliseconds(20));
+      }
+      ASSERT_TRUE(status.ok()) << status.error_message();
+      jobs.push_back(response.job().name());
+    }
+  });
+  for (int i = 0; i < 3; ++i) {
+    RealClock().SleepFor(absl::Milliseconds(300));  // of work between outages
+    database_.Stop();
+    database_.Start();
+  }
+  quiet = true;
+  submitter.join();
+  EXPECT_GT(unanswered, 0);
+  EXPECT_EQ(AskSql(uri_, "SELECT count(*) FROM jobs"), static_cast<int64_t>(jobs.size()));
+  RpcClient client(AddressOf(a_));
+  ASSERT_TRUE(Await([&] { return AskHealth(client, kJobService) == 1; }));
+  for (const std::string& job : jobs)
+    EXPECT_TRUE(Await([&] { return client.StateOf(job) == v1::JOB_STATE_SUCCEEDED; })) << job;
+  EXPECT_EQ(AskSql(uri_,
+                   "SELECT count(*) FROM (SELECT ordinal FROM events GROUP BY ordinal "
+                   "HAVING count(*) <> max(sequence)) AS jobs_with_gaps"),
+            0);
 }
 
 TEST_F(SharedDatabaseTest, NoLogHoldsThePassword) {
