@@ -84,15 +84,21 @@ absl::StatusOr<v1::CreateJobResponse> ConversionClient::CreateJob(
       });
 }
 
-absl::StatusOr<v1::Job> ConversionClient::GetJob(const std::string& name) {
-  v1::GetJobRequest request;
+template <typename Request, typename Response>
+absl::StatusOr<v1::Job> ConversionClient::CallOnJob(
+    const std::string& name, Repeat repeat,
+    grpc::Status (v1::JobService::Stub::*method)(grpc::ClientContext*, const Request&, Response*)) {
+  Request request;
   request.set_name(name);
-  LF_ASSIGN_OR_RETURN(v1::GetJobResponse response,
-                      Call<v1::GetJobResponse>(Repeat::kYes, [&](grpc::ClientContext* context,
-                                                                 v1::GetJobResponse* reply) {
-                        return jobs_->GetJob(context, request, reply);
+  LF_ASSIGN_OR_RETURN(Response response,
+                      Call<Response>(repeat, [&](grpc::ClientContext* context, Response* reply) {
+                        return (jobs_.get()->*method)(context, request, reply);
                       }));
   return std::move(*response.mutable_job());
+}
+
+absl::StatusOr<v1::Job> ConversionClient::GetJob(const std::string& name) {
+  return CallOnJob(name, Repeat::kYes, &v1::JobService::Stub::GetJob);
 }
 
 absl::StatusOr<v1::ListJobsResponse> ConversionClient::ListJobs(
@@ -103,16 +109,16 @@ absl::StatusOr<v1::ListJobsResponse> ConversionClient::ListJobs(
       });
 }
 
-// Cancelling twice is cancelling once, so a repeat is safe.
 absl::StatusOr<v1::Job> ConversionClient::CancelJob(const std::string& name) {
-  v1::CancelJobRequest request;
-  request.set_name(name);
-  LF_ASSIGN_OR_RETURN(v1::CancelJobResponse response,
-                      Call<v1::CancelJobResponse>(Repeat::kYes, [&](grpc::ClientContext* context,
-                                                                    v1::CancelJobResponse* reply) {
-                        return jobs_->CancelJob(context, request, reply);
-                      }));
-  return std::move(*response.mutable_job());
+  return CallOnJob(name, Repeat::kYes, &v1::JobService::Stub::CancelJob);
+}
+
+absl::StatusOr<v1::Job> ConversionClient::PauseJob(const std::string& name) {
+  return CallOnJob(name, Repeat::kYes, &v1::JobService::Stub::PauseJob);
+}
+
+absl::StatusOr<v1::Job> ConversionClient::ResumeJob(const std::string& name) {
+  return CallOnJob(name, Repeat::kYes, &v1::JobService::Stub::ResumeJob);
 }
 
 absl::Status ConversionClient::DeleteJob(const std::string& name) {

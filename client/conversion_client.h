@@ -40,7 +40,11 @@ class ConversionClient {
   absl::StatusOr<v1::CreateJobResponse> CreateJob(const v1::CreateJobRequest& request);
   absl::StatusOr<v1::Job> GetJob(const std::string& name);
   absl::StatusOr<v1::ListJobsResponse> ListJobs(const v1::ListJobsRequest& request);
+  // These return the job after the call. Each is repeated where the server is away:
+  // doing it twice is doing it once.
   absl::StatusOr<v1::Job> CancelJob(const std::string& name);
+  absl::StatusOr<v1::Job> PauseJob(const std::string& name);
+  absl::StatusOr<v1::Job> ResumeJob(const std::string& name);
   absl::Status DeleteJob(const std::string& name);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
 
@@ -62,6 +66,11 @@ class ConversionClient {
   template <typename Response>
   absl::StatusOr<Response> Call(
       Repeat repeat, absl::FunctionRef<grpc::Status(grpc::ClientContext*, Response*)> call);
+  // Calls a method that takes a job's name and returns the job.
+  template <typename Request, typename Response>
+  absl::StatusOr<v1::Job> CallOnJob(const std::string& name, Repeat repeat,
+                                    grpc::Status (v1::JobService::Stub::*method)(
+                                        grpc::ClientContext*, const Request&, Response*));
   absl::Status Explain(const grpc::Status& status) const;
 
   std::unique_ptr<v1::JobService::Stub> jobs_;

@@ -35,6 +35,19 @@ absl::Status CheckRequestId(const std::string& id) {
       absl::StrCat("--request-id has ", id.size(), " characters, expected 1 to 64"));
 }
 
+using JobCall = absl::StatusOr<v1::Job> (ConversionClient::*)(const std::string&);
+
+// Calls the server about one job and prints the job that it returns.
+absl::Status ShowJobAfter(JobCall call, const OneJobOptions& options,
+                          const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
+  const std::string address = ServerAddress(options.server, context);
+  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const v1::Job job, (client.*call)(JobName(options.job)));
+  LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(job, format));
+  return PrintOutput(text);
+}
+
 }  // namespace
 
 std::string ServerAddress(const ServerOptions& options, const CommandContext& context) {
@@ -106,21 +119,19 @@ absl::Status RunListJobs(const ListJobsOptions& options, const CommandContext& c
 }
 
 absl::Status RunGetJob(const OneJobOptions& options, const CommandContext& context) {
-  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
-  LF_ASSIGN_OR_RETURN(const v1::Job job, client.GetJob(JobName(options.job)));
-  LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(job, format));
-  return PrintOutput(text);
+  return ShowJobAfter(&ConversionClient::GetJob, options, context);
 }
 
 absl::Status RunCancelJob(const OneJobOptions& options, const CommandContext& context) {
-  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
-  LF_ASSIGN_OR_RETURN(const v1::Job job, client.CancelJob(JobName(options.job)));
-  LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(job, format));
-  return PrintOutput(text);
+  return ShowJobAfter(&ConversionClient::CancelJob, options, context);
+}
+
+absl::Status RunPauseJob(const OneJobOptions& options, const CommandContext& context) {
+  return ShowJobAfter(&ConversionClient::PauseJob, options, context);
+}
+
+absl::Status RunResumeJob(const OneJobOptions& options, const CommandContext& context) {
+  return ShowJobAfter(&ConversionClient::ResumeJob, options, context);
 }
 
 absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context) {

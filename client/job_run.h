@@ -60,6 +60,8 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
 absl::Status RunListJobs(const ListJobsOptions& options, const CommandContext& context);
 absl::Status RunGetJob(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunCancelJob(const OneJobOptions& options, const CommandContext& context);
+absl::Status RunPauseJob(const OneJobOptions& options, const CommandContext& context);
+absl::Status RunResumeJob(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context);
 
 // "jobs/ID" of "jobs/ID" or "ID".

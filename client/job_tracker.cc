@@ -16,6 +16,10 @@ void ApplyState(const v1::StateChanged& change, v1::JobStatus& status) {
     status.clear_tokens_per_second();
     status.clear_detail();
   }
+  if (change.state() == v1::JOB_STATE_QUEUED || change.state() == v1::JOB_STATE_PAUSED) {
+    status.set_eta_seconds(-1);  // nothing moves
+    status.clear_tokens_per_second();
+  }
   if (change.max_attempts() > 0) status.set_max_attempts(change.max_attempts());
   status.clear_error();
   if (change.has_error()) *status.mutable_error() = change.error();

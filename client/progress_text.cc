@@ -50,7 +50,9 @@ std::string DetailLine(const v1::JobStatus& status, bool unicode) {
   if (status.attempt() > 1) {
     parts.push_back(absl::StrCat("attempt ", status.attempt(), " of ", status.max_attempts()));
   }
-  if (status.state() == v1::JOB_STATE_QUEUED && status.has_error()) {
+  const bool waits =
+      status.state() == v1::JOB_STATE_QUEUED || status.state() == v1::JOB_STATE_PAUSED;
+  if (waits && status.has_error()) {
     parts.push_back(absl::StrCat("after: ", Printable(status.error().message())));
   }
   return absl::StrJoin(parts, unicode ? " · " : ", ");
@@ -61,6 +63,9 @@ std::string StateLine(const v1::StateChanged& change, int max_attempts) {
   if (change.state() == v1::JOB_STATE_QUEUED && change.has_error()) {
     line =
         absl::StrCat("attempt ", change.attempt(), " of ", max_attempts, " failed, trying again");
+  }
+  if (change.state() == v1::JOB_STATE_PAUSED) {
+    absl::StrAppend(&line, "; latentforge job resume goes on");
   }
   if (change.state() == v1::JOB_STATE_RUNNING) {
     if (!change.worker().empty()) absl::StrAppend(&line, " on ", Printable(change.worker()));

@@ -41,6 +41,7 @@ enum class AttemptOutcome {
   kReleased = 4,
   kLeaseExpired = 5,
   kDeadline = 6,
+  kPaused = 7,
 };
 
 // One execution of a job by one worker. A plain value.
@@ -60,7 +61,8 @@ inline bool IsTerminal(v1::JobState state) {
 }
 
 inline bool HoldsLease(v1::JobState state) {
-  return state == v1::JOB_STATE_RUNNING || state == v1::JOB_STATE_CANCELLING;
+  return state == v1::JOB_STATE_RUNNING || state == v1::JOB_STATE_CANCELLING ||
+         state == v1::JOB_STATE_PAUSING;
 }
 
 }  // namespace latentforge::service

@@ -26,12 +26,14 @@ struct Claim {
   std::string worker;
   absl::Duration lease_duration;
 };
-// A worker is alive.
+// A worker is alive. Of a job that is PAUSING the lease is extended only when the
+// worker is stopping for that.
 struct Extend {
   LeaseRef lease;
   absl::Duration lease_duration;
+  bool pausing = false;
 };
-// A worker reports events; that also extends its lease.
+// A worker reports events; that also extends its lease, but not while PAUSING.
 struct Report {
   LeaseRef lease;
   std::vector<v1::AttemptEvent> events;
@@ -46,7 +48,12 @@ struct Fail {
   LeaseRef lease;
   v1::ConversionError error;
 };
+// Cancelled.
 struct Stop {
+  LeaseRef lease;
+};
+// Paused.
+struct Halt {
   LeaseRef lease;
 };
 struct Release {
@@ -63,13 +70,16 @@ struct ExpireLease {
   bool unheard = false;
 };
 struct ExpireDeadline {};
-// A user asks for cancellation.
+// What users ask for. What is so already changes nothing.
 struct Cancel {};
+struct Pause {};
+struct Resume {};
 }  // namespace command
 
 using Command = std::variant<command::Claim, command::Extend, command::Report, command::Succeed,
-                             command::Fail, command::Stop, command::Release, command::Renew,
-                             command::ExpireLease, command::ExpireDeadline, command::Cancel>;
+                             command::Fail, command::Stop, command::Halt, command::Release,
+                             command::Renew, command::ExpireLease, command::ExpireDeadline,
+                             command::Cancel, command::Pause, command::Resume>;
 
 struct StatePolicy {
   // Pause before a failed attempt is repeated; doubles each time, at most 60 s.
@@ -91,7 +101,9 @@ struct Transition {
 
 // Computes the transition. Pure. Errors: ABORTED LEASE_LOST when the lease of a
 // worker's command is not the job's; FAILED_PRECONDITION JOB_NOT_QUEUED for a
-// Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for events that do not rise.
+// Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for events that do not rise;
+// FAILED_PRECONDITION JOB_TERMINAL or JOB_CANCELLING for Pause and Resume of a job
+// that has ended or is about to.
 absl::StatusOr<Transition> Decide(const JobRecord& current, const Command& command, absl::Time now,
                                   const StatePolicy& policy = {});
 

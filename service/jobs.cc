@@ -136,12 +136,25 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& reque
   return response;
 }
 
-absl::StatusOr<v1::CancelJobResponse> Jobs::Cancel(const v1::CancelJobRequest& request) {
-  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
-  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.Apply(id, command::Cancel{}));
-  v1::CancelJobResponse response;
+template <typename Response>
+absl::StatusOr<Response> Jobs::Apply(absl::string_view name, const Command& command) {
+  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(name));
+  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.Apply(id, command));
+  Response response;
   *response.mutable_job() = std::move(record.job);
   return response;
+}
+
+absl::StatusOr<v1::CancelJobResponse> Jobs::Cancel(const v1::CancelJobRequest& request) {
+  return Apply<v1::CancelJobResponse>(request.name(), command::Cancel{});
+}
+
+absl::StatusOr<v1::PauseJobResponse> Jobs::Pause(const v1::PauseJobRequest& request) {
+  return Apply<v1::PauseJobResponse>(request.name(), command::Pause{});
+}
+
+absl::StatusOr<v1::ResumeJobResponse> Jobs::Resume(const v1::ResumeJobRequest& request) {
+  return Apply<v1::ResumeJobResponse>(request.name(), command::Resume{});
 }
 
 absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& request) {

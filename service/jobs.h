@@ -31,12 +31,17 @@ class Jobs {
   absl::StatusOr<v1::GetJobResponse> Get(const v1::GetJobRequest& request);
   absl::StatusOr<v1::ListJobsResponse> List(const v1::ListJobsRequest& request);
   absl::StatusOr<v1::CancelJobResponse> Cancel(const v1::CancelJobRequest& request);
+  absl::StatusOr<v1::PauseJobResponse> Pause(const v1::PauseJobRequest& request);
+  absl::StatusOr<v1::ResumeJobResponse> Resume(const v1::ResumeJobRequest& request);
   absl::StatusOr<v1::DeleteJobResponse> Delete(const v1::DeleteJobRequest& request);
 
  private:
   absl::StatusOr<v1::CreateJobResponse> TryCreate(const v1::CreateJobRequest& request);
   absl::StatusOr<std::optional<v1::CreateJobResponse>> FindRepeated(
       const v1::CreateJobRequest& request, const std::string& digest);
+  // A response that holds the job after the command.
+  template <typename Response>
+  absl::StatusOr<Response> Apply(absl::string_view name, const Command& command);
 
   JobEngine& engine_;
   const SpecChecker& checker_;

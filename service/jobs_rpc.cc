@@ -35,6 +35,20 @@ grpc::ServerUnaryReactor* JobsRpc::CancelJob(grpc::CallbackServerContext* contex
                   [this](const auto& call) { return jobs_.Cancel(call); });
 }
 
+grpc::ServerUnaryReactor* JobsRpc::PauseJob(grpc::CallbackServerContext* context,
+                                            const v1::PauseJobRequest* request,
+                                            v1::PauseJobResponse* response) {
+  return RunUnary(rpc_, {kService, "PauseJob"}, context, request, response,
+                  [this](const auto& call) { return jobs_.Pause(call); });
+}
+
+grpc::ServerUnaryReactor* JobsRpc::ResumeJob(grpc::CallbackServerContext* context,
+                                             const v1::ResumeJobRequest* request,
+                                             v1::ResumeJobResponse* response) {
+  return RunUnary(rpc_, {kService, "ResumeJob"}, context, request, response,
+                  [this](const auto& call) { return jobs_.Resume(call); });
+}
+
 grpc::ServerUnaryReactor* JobsRpc::DeleteJob(grpc::CallbackServerContext* context,
                                              const v1::DeleteJobRequest* request,
                                              v1::DeleteJobResponse* response) {

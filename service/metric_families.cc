@@ -19,7 +19,7 @@ std::string Label(absl::string_view name, absl::string_view prefix) {
 
 constexpr const char* kOutcomeLabels[] = {"succeeded",       "failed_user", "failed_system",
                                           "failed_resource", "cancelled",   "released",
-                                          "lease_expired",   "deadline"};
+                                          "lease_expired",   "deadline",    "paused"};
 
 // Reasons that CreateJob refuses for, and that the server itself ends jobs with.
 constexpr const char* kSubmitReasons[] = {"ALREADY_CONVERTED",
@@ -70,6 +70,8 @@ const char* OutcomeLabel(AttemptOutcome outcome, v1::ErrorClass error_class) {
       return "lease_expired";
     case AttemptOutcome::kDeadline:
       return "deadline";
+    case AttemptOutcome::kPaused:
+      return "paused";
   }
   return "unknown";
 }

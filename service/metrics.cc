@@ -55,7 +55,7 @@ class Metrics::GaugeCollector final : public prometheus::Collectable {
 
   void AddJobs(const Gauges& gauges, std::vector<prometheus::MetricFamily>& families) const {
     std::vector<std::pair<Labels, double>> states;
-    for (int state = v1::JOB_STATE_QUEUED; state <= v1::JOB_STATE_CANCELLED; ++state) {
+    for (int state = v1::JOB_STATE_QUEUED; state <= v1::JobState_MAX; ++state) {
       const auto found = gauges.stats.jobs.find(static_cast<v1::JobState>(state));
       const int64_t count = found == gauges.stats.jobs.end() ? 0 : found->second;
       states.push_back(

@@ -29,8 +29,14 @@ v1::Lease LeaseOf(const JobRecord& record) {
 }
 
 v1::AttemptCommand WantedOf(const JobRecord& record) {
-  return record.job.status().state() == v1::JOB_STATE_CANCELLING ? v1::ATTEMPT_COMMAND_CANCEL
-                                                                 : v1::ATTEMPT_COMMAND_CONTINUE;
+  switch (record.job.status().state()) {
+    case v1::JOB_STATE_CANCELLING:
+      return v1::ATTEMPT_COMMAND_CANCEL;
+    case v1::JOB_STATE_PAUSING:
+      return v1::ATTEMPT_COMMAND_PAUSE;
+    default:
+      return v1::ATTEMPT_COMMAND_CONTINUE;
+  }
 }
 
 bool HasCuda(const v1::WorkerInfo& worker) {
@@ -55,6 +61,8 @@ absl::StatusOr<Command> EndOf(const v1::CompleteAttemptRequest& request) {
       return command::Stop{lease};
     case v1::CompleteAttemptRequest::kReleased:
       return command::Release{lease};
+    case v1::CompleteAttemptRequest::kPaused:
+      return command::Halt{lease};
     case v1::CompleteAttemptRequest::OUTCOME_NOT_SET:
       break;
   }
@@ -224,15 +232,15 @@ absl::StatusOr<JobRecord> Scheduler::ApplyForWorker(const v1::Lease& lease, cons
 }
 
 absl::StatusOr<v1::HeartbeatResponse> Scheduler::Heartbeat(const v1::HeartbeatRequest& request) {
-  LF_ASSIGN_OR_RETURN(
-      const JobRecord record,
-      ApplyForWorker(request.lease(),
-                     command::Extend{RefOf(request.lease()), options_.lease_duration},
-                     "heartbeat"));
+  const command::Extend extend{RefOf(request.lease()), options_.lease_duration,
+                               request.obeying() == v1::ATTEMPT_COMMAND_PAUSE};
+  LF_ASSIGN_OR_RETURN(const JobRecord record, ApplyForWorker(request.lease(), extend, "heartbeat"));
   engine_.observer().LeaseRenewed();
   v1::HeartbeatResponse response;
   response.set_command(WantedOf(record));
-  *response.mutable_lease_duration() = ToProto(options_.lease_duration);
+  // What is left of it, where it was not extended.
+  const absl::Duration left = record.lease_expire_time - engine_.Now();
+  *response.mutable_lease_duration() = ToProto(std::max(left, absl::ZeroDuration()));
   return response;
 }
 

@@ -4,8 +4,11 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/commands/flag_checks.h"
 #include "client/commands/spec_options.h"
+#include "client/field_text.h"
+#include "latentforge/v1/job.pb.h"
 
 namespace latentforge::client {
 namespace {
@@ -78,8 +81,8 @@ void AddList(CLI::App* app, const CommandContext& context, Selection* selection)
 Lists jobs, newest first.)");
   command
       ->add_option("--state", options->states,
-                   "queued, running, cancelling, succeeded, failed or cancelled; repeatable "
-                   "(default: all)")
+                   absl::StrCat(absl::StrJoin(ShortEnumNames(*v1::JobState_descriptor()), ", "),
+                                "; repeatable (default: all)"))
       ->allow_extra_args(false);
   command
       ->add_option("--label", options->labels,
@@ -126,6 +129,12 @@ Submits and follows jobs on a server.)");
   AddWatch(job, context, selection);
   AddOneJob(job, "cancel", "Asks for cancellation; a job that has ended stays as it is.",
             RunCancelJob, context, selection);
+  AddOneJob(job, "pause",
+            "Takes a job from the queue, or stops it between two steps and keeps what is finished; "
+            "its deadlines go on.",
+            RunPauseJob, context, selection);
+  AddOneJob(job, "resume", "Queues a paused job again; it goes on from its last finished step.",
+            RunResumeJob, context, selection);
   AddOneJob(job, "delete", "Deletes a job that has ended; its artifact stays.", RunDeleteJob,
             context, selection);
 }

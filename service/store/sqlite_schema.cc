@@ -8,9 +8,8 @@
 namespace latentforge::service {
 namespace {
 
-// States as in v1::JobState: 1 queued, 2 running, 3 cancelling. Times are
-// microseconds since the epoch. Partial indexes hold only the rows that the
-// scheduler looks for, so they stay small however many jobs have ended.
+// Times are microseconds since the epoch. Partial indexes hold only the rows that
+// the scheduler looks for, so they stay small however many jobs have ended.
 constexpr const char* kMigrations[] = {
     R"sql(
 CREATE TABLE jobs (
@@ -79,6 +78,17 @@ CREATE TABLE secrets (
   name TEXT PRIMARY KEY,
   value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+)sql",
+    // Jobs can be paused.
+    R"sql(
+DROP INDEX jobs_leased;
+DROP INDEX jobs_deadline;
+DROP INDEX jobs_output;
+CREATE INDEX jobs_leased ON jobs (lease_expire_time) WHERE state IN (2, 3, 7);
+CREATE INDEX jobs_deadline ON jobs (deadline_time)
+  WHERE state IN (1, 2, 3, 7, 8) AND deadline_time IS NOT NULL;
+CREATE UNIQUE INDEX jobs_output ON jobs (output_path)
+  WHERE state IN (1, 2, 3, 7, 8) AND output_path <> '';
 )sql",
 };
 

@@ -91,8 +91,9 @@ absl::Status CheckFree(Database& db, const NewJob& job) {
                       Exists(db, "SELECT 1 FROM requests WHERE request_id = ?", job.request_id));
   if (known) return RequestIdTakenError(job.request_id);
   LF_ASSIGN_OR_RETURN(Statement writers,
-                      db.Prepare("SELECT id, state FROM jobs WHERE output_path = ? "
-                                 "AND output_path <> '' AND state IN (1, 2, 3)"));
+                      db.Prepare(absl::StrCat("SELECT id, state FROM jobs WHERE output_path = ? "
+                                              "AND output_path <> '' AND ",
+                                              kGoesOn)));
   LF_ASSIGN_OR_RETURN(const bool taken, writers.BindText(job.record.output_path).Step());
   if (!taken) return absl::OkStatus();
   const std::string id = writers.Text();
@@ -205,10 +206,10 @@ absl::StatusOr<JobRecord> SqliteStore::Commit(const JobUpdate& update) {
 absl::StatusOr<std::optional<JobRecord>> SqliteStore::NextClaimable(absl::Time now,
                                                                     bool with_cuda) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(
-      Statement query,
-      reader_.Prepare(SelectJobs() + "WHERE state = 1 AND claimable_time <= ? AND needs_cuda <= ? "
-                                     "ORDER BY ordinal LIMIT 1"));
+  LF_ASSIGN_OR_RETURN(Statement query,
+                      reader_.Prepare(absl::StrCat(SelectJobs(), "WHERE ", kIsQueued,
+                                                   " AND claimable_time <= ? AND needs_cuda <= ? "
+                                                   "ORDER BY ordinal LIMIT 1")));
   query.Bind(now).Bind(int64_t{with_cuda});
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, ReadJobs(query));
   if (found.empty()) return std::nullopt;
@@ -217,9 +218,9 @@ absl::StatusOr<std::optional<JobRecord>> SqliteStore::NextClaimable(absl::Time n
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::LeasesEndingBy(absl::Time time) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(
-      Statement query,
-      reader_.Prepare(SelectJobs() + "WHERE state IN (2, 3) AND lease_expire_time <= ?"));
+  LF_ASSIGN_OR_RETURN(Statement query,
+                      reader_.Prepare(absl::StrCat(SelectJobs(), "WHERE ", kHoldsLease,
+                                                   " AND lease_expire_time <= ?")));
   return ReadJobs(
       query.Bind(time == absl::InfiniteFuture() ? kMaxMicros : absl::ToUnixMicros(time)));
 }
@@ -228,8 +229,8 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::DeadlinesBy(absl::Time time)
   absl::MutexLock lock(&read_mutex_);
   LF_ASSIGN_OR_RETURN(
       Statement query,
-      reader_.Prepare(SelectJobs() + "WHERE state IN (1, 2, 3) AND deadline_time IS NOT NULL "
-                                     "AND deadline_time <= ?"));
+      reader_.Prepare(absl::StrCat(SelectJobs(), "WHERE ", kGoesOn,
+                                   " AND deadline_time IS NOT NULL AND deadline_time <= ?")));
   return ReadJobs(query.Bind(time));
 }
 
@@ -308,8 +309,8 @@ absl::StatusOr<StoreStats> SqliteStore::Stats() {
     const auto state = static_cast<v1::JobState>(counts.Int());
     stats.jobs[state] = counts.Int();
   }
-  LF_ASSIGN_OR_RETURN(Statement oldest,
-                      reader_.Prepare("SELECT min(queue_time) FROM jobs WHERE state = 1"));
+  LF_ASSIGN_OR_RETURN(Statement oldest, reader_.Prepare(absl::StrCat(
+                                            "SELECT min(queue_time) FROM jobs WHERE ", kIsQueued)));
   LF_RETURN_IF_ERROR(oldest.Step().status());
   if (!oldest.NextIsNull()) stats.oldest_queue_time = oldest.Time();
   return stats;

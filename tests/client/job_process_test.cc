@@ -48,6 +48,23 @@ TEST_F(JobTest, LifeOfAJobWithoutAWorker) {
   EXPECT_EQ(Run({"job", "get", job}).how, "exit code 6");
 }
 
+TEST_F(JobTest, AJobIsPausedAndResumed) {
+  const std::string job(absl::StripSuffix(Submit().output, "\n"));
+  const Ending paused = Run({"job", "pause", job});
+  EXPECT_EQ(paused.how, "exit code 0") << paused.messages;
+  EXPECT_THAT(paused.output, testing::ContainsRegex("state +paused\n"));
+  EXPECT_EQ(Run({"job", "list", "--state", "paused", "-o", "name"}).output, job + "\n");
+  const Ending watched = Run({"job", "watch", job, "--from-sequence", "0", "--timeout", "1s"});
+  EXPECT_THAT(watched.messages,
+              StartsWith("queued\npaused; latentforge job resume goes on\nerror: "));
+  EXPECT_EQ(Run({"job", "resume", job, "-o", "name"}).output, job + "\n");
+  EXPECT_EQ(Run({"job", "list", "--state", "queued", "-o", "name"}).output, job + "\n");
+  EXPECT_EQ(Run({"job", "cancel", job}).how, "exit code 0");
+  const Ending late = Run({"job", "pause", job});
+  EXPECT_EQ(late.how, "exit code 7");
+  EXPECT_THAT(late.messages, HasSubstr("[JOB_TERMINAL]\nnext: "));
+}
+
 TEST_F(JobTest, ValidateOnlySubmitsNothing) {
   const Ending valid = Submit({"--validate-only"});
   EXPECT_EQ(valid.how, "exit code 0") << valid.messages;

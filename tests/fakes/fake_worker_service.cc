@@ -53,9 +53,9 @@ void FakeWorkerService::FenceAll() {
   for (auto& [job, lease] : current_) lease.set_lease_epoch(lease.lease_epoch() + 1);
 }
 
-void FakeWorkerService::CancelAll() {
+void FakeWorkerService::CommandAll(v1::AttemptCommand command) {
   absl::MutexLock lock(&mutex_);
-  cancelling_ = true;
+  command_ = command;
 }
 
 void FakeWorkerService::SetLease(absl::Duration lease, absl::Duration heartbeat) {
@@ -105,10 +105,6 @@ FakeWorkerService::Attempt* FakeWorkerService::Find(const v1::Lease& lease, grpc
   return nullptr;
 }
 
-v1::AttemptCommand FakeWorkerService::Command() const {
-  return cancelling_ ? v1::ATTEMPT_COMMAND_CANCEL : v1::ATTEMPT_COMMAND_CONTINUE;
-}
-
 grpc::Status FakeWorkerService::AcquireLease(grpc::ServerContext* context,
                                              const v1::AcquireLeaseRequest* request,
                                              v1::AcquireLeaseResponse* response) {
@@ -130,7 +126,7 @@ grpc::Status FakeWorkerService::AcquireLease(grpc::ServerContext* context,
   lease.set_job(next.job);
   lease.set_attempt(lease.attempt() + 1);
   lease.set_lease_epoch(lease.lease_epoch() + 1);
-  attempts_.push_back({lease, {}, std::nullopt, 0});
+  attempts_.push_back({.lease = lease});
   *response->mutable_lease() = lease;
   *response->mutable_spec() = next.spec;
   Set(lease_, response->mutable_lease_duration());
@@ -145,7 +141,8 @@ grpc::Status FakeWorkerService::Heartbeat(grpc::ServerContext*, const v1::Heartb
   Attempt* attempt = Find(request->lease(), &status);
   if (attempt == nullptr) return status;
   ++attempt->heartbeats;
-  response->set_command(Command());
+  attempt->obeying = request->obeying();
+  response->set_command(command_);
   Set(lease_, response->mutable_lease_duration());
   return grpc::Status::OK;
 }
@@ -163,7 +160,7 @@ grpc::Status FakeWorkerService::ReportEvents(grpc::ServerContext*,
     }
   }
   if (!attempt->events.empty()) response->set_last_sequence(attempt->events.back().sequence());
-  response->set_command(Command());
+  response->set_command(command_);
   return grpc::Status::OK;
 }
 

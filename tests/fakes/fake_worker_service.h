@@ -33,6 +33,7 @@ class FakeWorkerService final : public v1::WorkerService::Service {
     std::vector<v1::AttemptEvent> events;
     std::optional<v1::CompleteAttemptRequest> outcome;
     int heartbeats = 0;
+    v1::AttemptCommand obeying = v1::ATTEMPT_COMMAND_UNSPECIFIED;  // of the last heartbeat
   };
 
   // A job to lease, as job "jobs/NAME".
@@ -41,8 +42,8 @@ class FakeWorkerService final : public v1::WorkerService::Service {
   void FailWith(const grpc::Status& status);
   // Gives the job of every running attempt a new epoch.
   void FenceAll();
-  // Every running attempt is told to cancel.
-  void CancelAll();
+  // Every running attempt is told this from now on.
+  void CommandAll(v1::AttemptCommand command);
   void SetLease(absl::Duration lease, absl::Duration heartbeat);
 
   // Waits up to 20 s until `done` holds for what was recorded.
@@ -68,14 +69,13 @@ class FakeWorkerService final : public v1::WorkerService::Service {
   };
   // The attempt with this lease, or nullptr with `status` set.
   Attempt* Find(const v1::Lease& lease, grpc::Status* status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  v1::AttemptCommand Command() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable absl::Mutex mutex_;
   std::deque<Waiting> queue_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, v1::Lease> current_ ABSL_GUARDED_BY(mutex_);
   std::vector<Attempt> attempts_ ABSL_GUARDED_BY(mutex_);
   grpc::Status failure_ ABSL_GUARDED_BY(mutex_);
-  bool cancelling_ ABSL_GUARDED_BY(mutex_) = false;
+  v1::AttemptCommand command_ ABSL_GUARDED_BY(mutex_) = v1::ATTEMPT_COMMAND_CONTINUE;
   absl::Duration lease_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(30);
   absl::Duration heartbeat_ ABSL_GUARDED_BY(mutex_) = absl::Milliseconds(50);
   v1::WorkerInfo worker_ ABSL_GUARDED_BY(mutex_);

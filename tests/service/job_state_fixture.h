@@ -46,6 +46,11 @@ inline JobRecord InState(v1::JobState state, int max_attempts = 3) {
   if (state == v1::JOB_STATE_FAILED)
     return MustDecide(record, command::Fail{kLease, Error(v1::ERROR_CLASS_USER, false)}).next;
   if (state == v1::JOB_STATE_RUNNING) return record;
+  if (state == v1::JOB_STATE_PAUSING || state == v1::JOB_STATE_PAUSED) {
+    record = MustDecide(record, command::Pause{}).next;
+    if (state == v1::JOB_STATE_PAUSED) record = MustDecide(record, command::Halt{kLease}).next;
+    return record;
+  }
   record = MustDecide(record, command::Cancel{}).next;
   if (state == v1::JOB_STATE_CANCELLED) record = MustDecide(record, command::Stop{kLease}).next;
   return record;

@@ -18,17 +18,18 @@ using testing::HasSubstr;
 
 constexpr v1::JobState Q = v1::JOB_STATE_QUEUED, R = v1::JOB_STATE_RUNNING,
                        C = v1::JOB_STATE_CANCELLING, S = v1::JOB_STATE_SUCCEEDED,
-                       F = v1::JOB_STATE_FAILED, X = v1::JOB_STATE_CANCELLED;
-// Outcomes of a cell other than a state.
-constexpr int kLost = -1;     // ABORTED LEASE_LOST
-constexpr int kRefused = -2;  // FAILED_PRECONDITION
+                       F = v1::JOB_STATE_FAILED, X = v1::JOB_STATE_CANCELLED,
+                       P = v1::JOB_STATE_PAUSING, H = v1::JOB_STATE_PAUSED;
+constexpr v1::JobState kStates[] = {Q, R, C, S, F, X, P, H};
+// Outcomes of a cell other than a state: refusals.
+constexpr int kLost = -1, kNotQueued = -2, kEnded = -3, kCancelling = -4;
+constexpr const char* kReasons[] = {kLeaseLost, "JOB_NOT_QUEUED", "JOB_TERMINAL", "JOB_CANCELLING"};
 
 struct Row {
   std::string name;
   Command command;
   absl::Duration later;  // when the command comes
-  // After the command, from: Q, R, C, S, F, X.
-  int expected[6];
+  int expected[8];       // after the command, from each of kStates
 };
 
 // Names the row instead of printing its bytes.
@@ -37,17 +38,14 @@ void PrintTo(const Row& row, std::ostream* out) { *out << row.name; }
 class JobStateTable : public testing::TestWithParam<Row> {};
 
 TEST_P(JobStateTable, EveryState) {
-  const v1::JobState states[] = {Q, R, C, S, F, X};
-  for (int i = 0; i < 6; ++i) {
-    const JobRecord before = InState(states[i]);
+  for (int i = 0; i < 8; ++i) {
+    const JobRecord before = InState(kStates[i]);
     const absl::StatusOr<Transition> after =
         Decide(before, GetParam().command, kNow + GetParam().later);
-    const std::string cell = GetParam().name + " in " + v1::JobState_Name(states[i]);
+    const std::string cell = GetParam().name + " in " + v1::JobState_Name(kStates[i]);
     if (GetParam().expected[i] < 0) {
       ASSERT_FALSE(after.ok()) << cell;
-      EXPECT_EQ(ReasonOf(after.status()),
-                GetParam().expected[i] == kLost ? kLeaseLost : "JOB_NOT_QUEUED")
-          << cell;
+      EXPECT_EQ(ReasonOf(after.status()), kReasons[-GetParam().expected[i] - 1]) << cell;
       continue;
     }
     ASSERT_TRUE(after.ok()) << cell << ": " << after.status();
@@ -60,10 +58,10 @@ TEST_P(JobStateTable, EveryState) {
       EXPECT_EQ(event.sequence(), ++sequence) << cell;
       changes += event.has_state_changed();
     }
-    EXPECT_EQ(changes, state == states[i] ? 0 : 1) << cell;
+    EXPECT_EQ(changes, state == kStates[i] ? 0 : 1) << cell;
     EXPECT_EQ(after->next.job.last_sequence(), sequence) << cell;
     EXPECT_EQ(after->next.job.has_end_time(), IsTerminal(state)) << cell;
-    if (IsTerminal(states[i])) {
+    if (IsTerminal(kStates[i])) {
       EXPECT_FALSE(after->changed) << cell;
     }
   }
@@ -72,60 +70,77 @@ TEST_P(JobStateTable, EveryState) {
 constexpr absl::Duration kNone = absl::ZeroDuration();
 
 // What a finished worker says again after its attempt ended is a repeat, for the
-// lease that it ended; S, F and X here were ended by that very lease.
+// lease that it ended; S, F, X and H here were ended by that very lease.
 INSTANTIATE_TEST_SUITE_P(
     All, JobStateTable,
     testing::Values(
         Row{"claim",
             command::Claim{"w2", kLease30},
             kNone,
-            {R, kRefused, kRefused, kRefused, kRefused, kRefused}},
-        Row{"extend", command::Extend{kLease, kLease30}, kNone, {kLost, R, C, kLost, kLost, kLost}},
+            {R, kNotQueued, kNotQueued, kNotQueued, kNotQueued, kNotQueued, kNotQueued,
+             kNotQueued}},
+        Row{"extend",
+            command::Extend{kLease, kLease30},
+            kNone,
+            {kLost, R, C, kLost, kLost, kLost, P, kLost}},
         Row{"stale extend",
             command::Extend{kStale, kLease30},
             kNone,
-            {kLost, kLost, kLost, kLost, kLost, kLost}},
+            {kLost, kLost, kLost, kLost, kLost, kLost, kLost, kLost}},
         Row{"extend of another attempt",
             command::Extend{{2, 1}, kLease30},
             kNone,
-            {kLost, kLost, kLost, kLost, kLost, kLost}},
+            {kLost, kLost, kLost, kLost, kLost, kLost, kLost, kLost}},
         Row{"report",
             command::Report{kLease, {}, kLease30},
             kNone,
-            {kLost, R, C, kLost, kLost, kLost}},
-        Row{"succeed", command::Succeed{kLease, {}}, kNone, {kLost, S, S, S, F, X}},
+            {kLost, R, C, kLost, kLost, kLost, P, kLost}},
+        Row{"succeed", command::Succeed{kLease, {}}, kNone, {kLost, S, S, S, F, X, S, H}},
         Row{"stale succeed",
             command::Succeed{kStale, {}},
             kNone,
-            {kLost, kLost, kLost, kLost, kLost, kLost}},
+            {kLost, kLost, kLost, kLost, kLost, kLost, kLost, kLost}},
         Row{"fail for good",
             command::Fail{kLease, Error(v1::ERROR_CLASS_SYSTEM, false)},
             kNone,
-            {kLost, F, X, S, F, X}},
+            {kLost, F, X, S, F, X, F, H}},
         Row{"fail of the user",
             command::Fail{kLease, Error(v1::ERROR_CLASS_USER, true)},
             kNone,
-            {kLost, F, X, S, F, X}},
+            {kLost, F, X, S, F, X, F, H}},
         Row{"fail for now",
             command::Fail{kLease, Error(v1::ERROR_CLASS_RESOURCE, true)},
             kNone,
-            {kLost, Q, X, S, F, X}},
+            {kLost, Q, X, S, F, X, H, H}},
         Row{"stale fail",
             command::Fail{kStale, Error(v1::ERROR_CLASS_SYSTEM, true)},
             kNone,
-            {kLost, kLost, kLost, kLost, kLost, kLost}},
-        Row{"stop", command::Stop{kLease}, kNone, {kLost, Q, X, S, F, X}},
-        Row{"release", command::Release{kLease}, kNone, {kLost, Q, X, S, F, X}},
+            {kLost, kLost, kLost, kLost, kLost, kLost, kLost, kLost}},
+        Row{"stop", command::Stop{kLease}, kNone, {kLost, Q, X, S, F, X, H, H}},
+        Row{"release", command::Release{kLease}, kNone, {kLost, Q, X, S, F, X, H, H}},
         Row{"stale release",
             command::Release{kStale},
             kNone,
-            {kLost, kLost, kLost, kLost, kLost, kLost}},
-        Row{"renew", command::Renew{kLease30}, kNone, {Q, R, C, S, F, X}},
-        Row{"lease not yet over", command::ExpireLease{}, absl::Seconds(29), {Q, R, C, S, F, X}},
-        Row{"lease over", command::ExpireLease{}, kLease30, {Q, Q, X, S, F, X}},
-        Row{"deadline not yet", command::ExpireDeadline{}, absl::Seconds(3599), {Q, R, C, S, F, X}},
-        Row{"deadline", command::ExpireDeadline{}, absl::Seconds(3600), {F, F, X, S, F, X}},
-        Row{"cancel", command::Cancel{}, kNone, {X, C, C, S, F, X}}),
+            {kLost, kLost, kLost, kLost, kLost, kLost, kLost, kLost}},
+        Row{"halt", command::Halt{kLease}, kNone, {kLost, Q, X, S, F, X, H, H}},
+        Row{"stale halt",
+            command::Halt{kStale},
+            kNone,
+            {kLost, kLost, kLost, kLost, kLost, kLost, kLost, kLost}},
+        Row{"pause", command::Pause{}, kNone, {H, P, kCancelling, kEnded, kEnded, kEnded, P, H}},
+        Row{"resume", command::Resume{}, kNone, {Q, R, kCancelling, kEnded, kEnded, kEnded, R, Q}},
+        Row{"renew", command::Renew{kLease30}, kNone, {Q, R, C, S, F, X, P, H}},
+        Row{"lease not yet over",
+            command::ExpireLease{},
+            absl::Seconds(29),
+            {Q, R, C, S, F, X, P, H}},
+        Row{"lease over", command::ExpireLease{}, kLease30, {Q, Q, X, S, F, X, H, H}},
+        Row{"deadline not yet",
+            command::ExpireDeadline{},
+            absl::Seconds(3599),
+            {Q, R, C, S, F, X, P, H}},
+        Row{"deadline", command::ExpireDeadline{}, absl::Seconds(3600), {F, F, X, S, F, X, F, F}},
+        Row{"cancel", command::Cancel{}, kNone, {X, C, C, S, F, X, C, X}}),
     [](const auto& info) {
       std::string name = info.param.name;
       for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
@@ -256,6 +271,65 @@ TEST(JobStateTest, FailedAttemptWaitsLongerEachTime) {
     EXPECT_FALSE(Decide(record, command::Claim{"w", kLease30}, now, policy).ok());
     now = record.claimable_time;
   }
+}
+
+TEST(JobStateTest, APausedAttemptCostsNone) {
+  JobRecord record = InState(R, /*max_attempts=*/1);
+  for (int attempt = 1; attempt <= 4; ++attempt) {
+    record = MustDecide(record, command::Pause{}).next;
+    const Transition halted = MustDecide(record, command::Halt{{attempt, attempt}});
+    EXPECT_EQ(halted.next.job.status().state(), H);
+    EXPECT_EQ(halted.next.job.status().max_attempts(), attempt + 1);
+    EXPECT_EQ(halted.attempt->outcome, AttemptOutcome::kPaused);
+    EXPECT_EQ(halted.next.job.status().eta_seconds(), -1);
+    record = MustDecide(halted.next, command::Resume{}).next;
+    record = MustDecide(record, command::Claim{"w", kLease30}).next;
+  }
+  record = MustDecide(record, command::Fail{{5, 5}, Error(v1::ERROR_CLASS_SYSTEM, true)}).next;
+  EXPECT_EQ(record.job.status().state(), F);
+}
+
+TEST(JobStateTest, AWorkerThatDoesNotKnowOfPausesLosesItsLease) {
+  JobRecord record = InState(P, /*max_attempts=*/1);
+  const auto extend = [&](bool pausing, absl::Duration later) {
+    record = MustDecide(record, command::Extend{kLease, kLease30, pausing}, kNow + later).next;
+    return record.lease_expire_time - kNow;
+  };
+  EXPECT_EQ(extend(false, absl::Seconds(10)), kLease30);
+  EXPECT_EQ(extend(true, absl::Seconds(20)), absl::Seconds(50));
+  EXPECT_EQ(extend(false, absl::Seconds(40)), absl::Seconds(50));
+  v1::AttemptEvent event;
+  event.set_sequence(1);
+  event.mutable_log()->set_text("still here");
+  const Transition reported =
+      MustDecide(record, command::Report{kLease, {event}, kLease30}, kNow + absl::Seconds(45));
+  EXPECT_EQ(reported.events.size(), 1u);
+  record = reported.next;
+  EXPECT_EQ(record.lease_expire_time, kNow + absl::Seconds(50));
+  const Transition expired = MustDecide(record, command::ExpireLease{}, kNow + absl::Seconds(50));
+  EXPECT_EQ(expired.next.job.status().state(), H);
+  EXPECT_FALSE(expired.next.job.status().has_error());
+  EXPECT_EQ(expired.attempt->outcome, AttemptOutcome::kLeaseExpired);
+  EXPECT_EQ(expired.next.counted_attempts, 0);
+}
+
+TEST(JobStateTest, APauseThatIsTakenBackTooLateQueuesTheJob) {
+  JobRecord record = MustDecide(InState(P), command::Resume{}).next;
+  ASSERT_EQ(record.job.status().state(), R);
+  record = MustDecide(record, command::Halt{kLease}).next;
+  EXPECT_EQ(record.job.status().state(), Q);
+  EXPECT_EQ(record.claimable_time, kNow);
+  EXPECT_EQ(record.counted_attempts, 0);
+}
+
+TEST(JobStateTest, AJobThatIsResumedWaitsForNoBackoff) {
+  JobRecord record =
+      MustDecide(InState(R), command::Fail{kLease, Error(v1::ERROR_CLASS_SYSTEM, true)}).next;
+  ASSERT_GT(record.claimable_time, kNow);
+  record = MustDecide(record, command::Pause{}).next;
+  EXPECT_TRUE(record.job.status().has_error());
+  record = MustDecide(record, command::Resume{}).next;
+  EXPECT_EQ(record.claimable_time, kNow);
 }
 
 TEST(JobStateTest, SuccessClearsTheErrorOfAnEarlierAttempt) {

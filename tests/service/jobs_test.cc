@@ -143,6 +143,35 @@ TEST_F(JobsTest, OnlyEndedJobsAreDeleted) {
   EXPECT_EQ(ReasonOf(jobs_->Delete(request).status()), kJobNotFound);
 }
 
+TEST_F(JobsTest, PauseAndResumeSayWhatTheyRefuse) {
+  const std::string job = CreateJob();
+  v1::PauseJobRequest pause;
+  pause.set_name(job);
+  v1::ResumeJobRequest resume;
+  resume.set_name(job);
+  EXPECT_EQ(jobs_->Pause(pause)->job().status().state(), v1::JOB_STATE_PAUSED);
+  EXPECT_EQ(jobs_->Pause(pause)->job().last_sequence(), 2);
+  EXPECT_EQ(jobs_->Resume(resume)->job().status().state(), v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(jobs_->Resume(resume)->job().last_sequence(), 3);
+  Acquire();
+  Cancel(job);
+  EXPECT_EQ(ReasonOf(jobs_->Pause(pause).status()), "JOB_CANCELLING");
+  clock_.Advance(absl::Seconds(30));
+  Tick();
+  const absl::Status ended = jobs_->Resume(resume).status();
+  EXPECT_EQ(ended.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(ended), "JOB_TERMINAL");
+  EXPECT_THAT(std::string(ended.message()),
+              HasSubstr("job j1 is cancelled, expected one that can be resumed"));
+}
+
+TEST_F(JobsTest, APausedJobKeepsItsOutput) {
+  v1::CreateJobRequest request = CreateRequest();
+  request.mutable_spec()->mutable_output()->set_uri("/out");
+  Pause(CreateJob(request));
+  EXPECT_THAT(std::string(jobs_->Create(request).status().message()), HasSubstr("(paused)"));
+}
+
 TEST_F(JobsTest, BadNamesAreNamed) {
   for (const char* name : {"", "jobs/", "j1", "jobs/A", "jobs/a/b", "jobs/'; drop"}) {
     v1::GetJobRequest request;

@@ -87,6 +87,17 @@ TEST(MetricsTest, FailedAttemptsAreToldApartByClass) {
   EXPECT_THAT(text, HasSubstr("{reason=\"DISK_FULL\",result=\"failed\"} 1"));
 }
 
+TEST(MetricsTest, APausedAttemptIsNoFailure) {
+  Metrics metrics;
+  JobRecord record;
+  record.job.mutable_status()->set_max_attempts(1);
+  record = CreateQueued(record, absl::UnixEpoch()).next;
+  record = Decided(record, command::Claim{"w", absl::Seconds(30)}, absl::UnixEpoch()).next;
+  record = Decided(record, command::Pause{}, absl::UnixEpoch()).next;
+  metrics.Transitioned(record, Decided(record, command::Halt{{1, 1}}, absl::UnixEpoch()));
+  EXPECT_THAT(metrics.Text(), HasSubstr("{outcome=\"paused\",phase=\"unspecified\"} 1"));
+}
+
 TEST(MetricsTest, ReasonsOfWorkersAreBounded) {
   Metrics metrics;
   for (int i = 0; i < 200; ++i) metrics.SubmitRejected(absl::StrCat("REASON_", i));

@@ -116,6 +116,18 @@ class SchedulerFixture : public testing::Test {
     EXPECT_TRUE(jobs_->Cancel(request).ok());
   }
 
+  void Pause(const std::string& name) {
+    v1::PauseJobRequest request;
+    request.set_name(name);
+    EXPECT_TRUE(jobs_->Pause(request).ok());
+  }
+
+  void Resume(const std::string& name) {
+    v1::ResumeJobRequest request;
+    request.set_name(name);
+    EXPECT_TRUE(jobs_->Resume(request).ok());
+  }
+
   void Tick() {
     const absl::Status status = scheduler_->Tick();
     EXPECT_TRUE(status.ok()) << status;

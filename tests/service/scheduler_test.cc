@@ -195,6 +195,68 @@ TEST_F(SchedulerTest, APublishedJobStaysSucceededWhenCancelledTooLate) {
   EXPECT_EQ(StateOf(job), v1::JOB_STATE_SUCCEEDED);
 }
 
+TEST_F(SchedulerTest, APauseReachesTheWorkerAndAResumeTheNext) {
+  const std::string job = CreateJob();
+  const v1::Lease lease = Acquire().lease();
+  Pause(job);
+  EXPECT_EQ(StateOf(job), v1::JOB_STATE_PAUSING);
+  const auto heartbeat = Heartbeat(lease);
+  ASSERT_TRUE(heartbeat.ok());
+  EXPECT_EQ(heartbeat->command(), v1::ATTEMPT_COMMAND_PAUSE);
+  v1::CompleteAttemptRequest paused;
+  paused.mutable_paused();
+  ASSERT_TRUE(Complete(lease, paused).ok());
+  EXPECT_EQ(StateOf(job), v1::JOB_STATE_PAUSED);
+  EXPECT_TRUE(Complete(lease, paused).ok()) << "a repeat is allowed";
+  Restart();
+  EXPECT_FALSE(Acquire().has_lease());
+  Resume(job);
+  EXPECT_EQ(Acquire().lease().attempt(), 2);
+  EXPECT_EQ(GetJob(job).status().max_attempts(), 4);
+}
+
+TEST_F(SchedulerTest, AWorkerThatNeverHeardOfPausesCannotHoldAJob) {
+  const std::string job = CreateJob();
+  const v1::Lease lease = Acquire("old").lease();
+  Pause(job);
+  for (int seconds : {20, 10, 0}) {
+    clock_.Advance(absl::Seconds(10));
+    const auto heartbeat = Heartbeat(lease);
+    ASSERT_TRUE(heartbeat.ok());
+    EXPECT_EQ(heartbeat->lease_duration().seconds(), seconds);
+  }
+  Tick();
+  EXPECT_EQ(StateOf(job), v1::JOB_STATE_PAUSED);
+  EXPECT_EQ(ReasonOf(Heartbeat(lease).status()), kLeaseLost);
+  EXPECT_EQ(ReasonOf(Complete(lease, Succeeded())), kLeaseLost);
+}
+
+TEST_F(SchedulerTest, AWorkerThatIsPausingKeepsItsLeaseUntilItHasStopped) {
+  const std::string job = CreateJob();
+  v1::HeartbeatRequest request;
+  *request.mutable_lease() = Acquire().lease();
+  request.set_obeying(v1::ATTEMPT_COMMAND_PAUSE);
+  Pause(job);
+  for (int i = 0; i < 10; ++i) {
+    clock_.Advance(absl::Seconds(20));
+    const auto heartbeat = scheduler_->Heartbeat(request);
+    ASSERT_TRUE(heartbeat.ok()) << heartbeat.status();
+    EXPECT_EQ(heartbeat->lease_duration().seconds(), 30);
+    Tick();
+  }
+  EXPECT_EQ(StateOf(job), v1::JOB_STATE_PAUSING);
+}
+
+TEST_F(SchedulerTest, DeadlinesGoOnWhileAJobIsPaused) {
+  v1::CreateJobRequest request = CreateRequest();
+  request.mutable_spec()->mutable_deadline()->set_seconds(20);
+  const std::string job = CreateJob(request);
+  Pause(job);
+  clock_.Advance(absl::Seconds(20));
+  Tick();
+  EXPECT_EQ(GetJob(job).status().error().reason(), "JOB_DEADLINE");
+}
+
 TEST_F(SchedulerTest, DeadlinesFailQueuedAndRunningJobs) {
   v1::CreateJobRequest request = CreateRequest();
   request.mutable_spec()->mutable_deadline()->set_seconds(20);

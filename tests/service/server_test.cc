@@ -74,6 +74,25 @@ TEST_F(ServerTest, AJobRunsFromCreationToItsEndUnderAWatch) {
                                            v1::JOB_STATE_SUCCEEDED));
 }
 
+TEST_F(ServerTest, APausedJobGoesOnWhenItIsResumed) {
+  Start(Options());
+  v1::PauseJobRequest pause;
+  pause.set_name(CreateJob());
+  v1::PauseJobResponse paused;
+  Context pausing;
+  ASSERT_TRUE(client_->jobs->PauseJob(&pausing, pause, &paused).ok());
+  EXPECT_EQ(paused.job().status().state(), v1::JOB_STATE_PAUSED);
+  v1::ResumeJobRequest resume;
+  resume.set_name(pause.name());
+  v1::ResumeJobResponse resumed;
+  Context resuming;
+  ASSERT_TRUE(client_->jobs->ResumeJob(&resuming, resume, &resumed).ok());
+  EXPECT_EQ(resumed.job().status().state(), v1::JOB_STATE_QUEUED);
+  ASSERT_TRUE(client_->Succeed(client_->Acquire().lease()).ok());
+  Context late;
+  EXPECT_EQ(ReasonOf(client_->jobs->PauseJob(&late, pause, &paused)), "JOB_TERMINAL");
+}
+
 TEST_F(ServerTest, ErrorsCarryOneErrorInfoAndTheFields) {
   Start(Options());
   v1::CreateJobRequest request = TinyJob(dir_.path(), 0);

@@ -199,6 +199,31 @@ void Cluster::Cancel(const std::string& job) {
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
+void Cluster::Pause(const std::string& job) {
+  v1::PauseJobRequest request;
+  request.set_name(job);
+  v1::PauseJobResponse response;
+  grpc::ClientContext context;
+  SetDeadline(context);
+  const grpc::Status status = jobs_->PauseJob(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
+void Cluster::Resume(const std::string& job) {
+  v1::ResumeJobRequest request;
+  request.set_name(job);
+  v1::ResumeJobResponse response;
+  grpc::ClientContext context;
+  SetDeadline(context);
+  const grpc::Status status = jobs_->ResumeJob(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
+void Cluster::AwaitState(const std::string& job, v1::JobState state) {
+  EXPECT_TRUE(Await([&] { return Get(job).status().state() == state; }))
+      << Get(job).ShortDebugString();
+}
+
 v1::Job Cluster::AwaitEnd(const std::string& job) {
   v1::Job now;
   EXPECT_TRUE(Await([&] {

@@ -68,6 +68,10 @@ class Cluster {
   // Every job, or those that have not ended.
   std::vector<v1::Job> List(bool active);
   void Cancel(const std::string& job);
+  void Pause(const std::string& job);
+  void Resume(const std::string& job);
+  // Waits until the job is in this state.
+  void AwaitState(const std::string& job, v1::JobState state);
   // Waits until the job has ended.
   v1::Job AwaitEnd(const std::string& job);
   std::vector<v1::JobEvent> History(const std::string& job);

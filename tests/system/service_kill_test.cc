@@ -210,6 +210,45 @@ TEST_F(ServiceKillTest, CancelStopsAJobWithinSeconds) {
   EXPECT_TRUE(Await([&] { return !fs::exists(cluster_.Scratch("w1", stubborn)); }));
 }
 
+TEST_F(ServiceKillTest, APausedJobGoesOnFromItsLastLayer) {
+  cluster_.StartWorker("w1");
+  const std::string job = cluster_.Submit(
+      {Steps({kStarted, Layer(0), kNote, kForever}), Steps({Layer(0), Layer(1), kResult})});
+  const pid_t process = AwaitProcess(1);
+  cluster_.Pause(job);
+  cluster_.AwaitState(job, v1::JOB_STATE_PAUSED);
+  EXPECT_FALSE(IsRunning(process));
+  EXPECT_TRUE(fs::exists(cluster_.Scratch("w1", job)));
+  // The slot is free meanwhile, and a pause outlives the server.
+  EXPECT_EQ(cluster_.AwaitEnd(cluster_.Submit({kResult})).status().state(),
+            v1::JOB_STATE_SUCCEEDED);
+  cluster_.KillServer();
+  cluster_.StartServer();
+  EXPECT_EQ(cluster_.Get(job).status().state(), v1::JOB_STATE_PAUSED);
+  cluster_.Resume(job);
+  const v1::Job ended = cluster_.AwaitEnd(job);
+  EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED) << ended.ShortDebugString();
+  EXPECT_EQ(ended.status().attempt(), 2);
+  EXPECT_EQ(ended.status().max_attempts(), 4);
+  EXPECT_THAT(Lines(cluster_.Path("work")),
+              ElementsAre("layer 0 in attempt 1", "layer 1 in attempt 2"));
+  ExpectDenseHistory(job);
+}
+
+TEST_F(ServiceKillTest, AJobWhoseWorkerDiesWhilePausingIsPaused) {
+  Daemon& worker = cluster_.StartWorker("w1");
+  const std::string job = cluster_.Submit({Steps({kStarted, kNote, kForever})});
+  AwaitProcess(1);
+  worker.Signal(SIGSTOP);
+  cluster_.Pause(job);
+  EXPECT_EQ(cluster_.Get(job).status().state(), v1::JOB_STATE_PAUSING);
+  worker.Signal(SIGKILL);
+  cluster_.AwaitState(job, v1::JOB_STATE_PAUSED);
+  EXPECT_FALSE(cluster_.Get(job).status().has_error());
+  cluster_.Cancel(job);
+  EXPECT_EQ(cluster_.AwaitEnd(job).status().state(), v1::JOB_STATE_CANCELLED);
+}
+
 TEST_F(ServiceKillTest, AFrozenWorkerIsFencedWhenItThaws) {
   Daemon& frozen = cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit({Steps({kStarted, kNote, kWaitForGo, kResult})});

@@ -10,6 +10,17 @@
 
 namespace latentforge::agent {
 
+StopReason StopWantedBy(v1::AttemptCommand command) {
+  switch (command) {
+    case v1::ATTEMPT_COMMAND_PAUSE:
+      return StopReason::kPause;
+    case v1::ATTEMPT_COMMAND_CANCEL:
+      return StopReason::kCancel;
+    default:
+      return StopReason::kNone;
+  }
+}
+
 absl::StatusOr<std::unique_ptr<AttemptControl>> AttemptControl::Create() {
   UniqueFd fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!fd.valid()) return ErrnoStatus(errno, "make", "event descriptor");

@@ -6,17 +6,22 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
+#include "latentforge/v1/worker_service.pb.h"
 
 namespace latentforge::agent {
 
 // In rising gravity; the gravest wins.
 enum class StopReason {
   kNone,
+  kPause,          // the server asked for it; what is finished is kept
   kRelease,        // the worker is leaving
   kCancel,         // the server asked for it
   kLeaseDeadline,  // by our own clock the lease is about to expire
   kLeaseLost,      // the server refused the lease
 };
+
+// Why an attempt stops that is given this command; kNone: it goes on.
+StopReason StopWantedBy(v1::AttemptCommand command);
 
 // Safe for concurrent use.
 class AttemptControl {

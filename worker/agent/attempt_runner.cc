@@ -56,6 +56,8 @@ std::string Describe(const std::optional<v1::CompleteAttemptRequest>& outcome) {
       return absl::StrCat(outcome->error().reason(), ": ", outcome->error().message());
     case v1::CompleteAttemptRequest::kCancelled:
       return "cancelled";
+    case v1::CompleteAttemptRequest::kPaused:
+      return "paused";
     default:
       return "released";
   }

@@ -22,7 +22,7 @@ struct SessionOptions {
 
 // Reads events and log lines of the process, passes events on, and stops the
 // process when the control says so: SIGTERM and, after the grace, SIGKILL for a
-// release or a cancellation, SIGKILL at once for a lease that is gone, for a line
+// release, a pause or a cancellation, SIGKILL at once for a lease that is gone, for a line
 // that is no event, and after a last event without an end. Used once, by the
 // thread that started the process.
 class ChildSession {

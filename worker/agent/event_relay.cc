@@ -34,9 +34,7 @@ void EventRelay::Close() {
 bool EventRelay::Report(const v1::ReportEventsRequest& request) {
   const absl::StatusOr<v1::ReportEventsResponse> response = client_.ReportEvents(request);
   if (response.ok()) {
-    if (response->command() == v1::ATTEMPT_COMMAND_CANCEL) {
-      control_.RequestStop(StopReason::kCancel);
-    }
+    control_.RequestStop(StopWantedBy(response->command()));
     return true;
   }
   if (IsLeaseLost(response.status())) {

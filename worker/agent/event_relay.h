@@ -15,8 +15,8 @@
 namespace latentforge::agent {
 
 // Runs a thread of its own, so that an unreachable server never stops the
-// reading of the process's output: events wait in a bounded buffer. Passes a
-// cancellation and a lost lease on to the control. Borrows client and control.
+// reading of the process's output: events wait in a bounded buffer. Passes what the
+// server wants and a lost lease on to the control. Borrows client and control.
 // Push and Close belong to one thread.
 class EventRelay {
  public:

@@ -61,14 +61,13 @@ bool LeaseKeeper::Beat(Backoff& backoff) {
   v1::HeartbeatRequest request;
   *request.mutable_lease() = terms_.lease;
   request.set_worker(terms_.worker);
+  if (control_.reason() == StopReason::kPause) request.set_obeying(v1::ATTEMPT_COMMAND_PAUSE);
   const absl::StatusOr<v1::HeartbeatResponse> response = client_.Heartbeat(request, timeout);
   if (response.ok()) {
     backoff.Reset();
     timer_.Extend(sent, FromProto(response->lease_duration()));
     next_beat_ = sent + terms_.interval;
-    if (response->command() == v1::ATTEMPT_COMMAND_CANCEL) {
-      control_.RequestStop(StopReason::kCancel);
-    }
+    control_.RequestStop(StopWantedBy(response->command()));
     return true;
   }
   if (IsLeaseLost(response.status())) {

@@ -24,9 +24,10 @@ struct LeaseTerms {
 };
 
 // Runs a thread of its own from construction to destruction, so that neither a
-// slow report nor a busy process delays a heartbeat. Tells the control: kCancel
-// and kLeaseLost when the server says so, kLeaseDeadline when no heartbeat got
-// through in time. Borrows client, clock and control.
+// slow report nor a busy process delays a heartbeat. Tells the control: kPause,
+// kCancel and kLeaseLost when the server says so, kLeaseDeadline when no heartbeat got
+// through in time. Tells the server of a pause that is under way. Borrows client,
+// clock and control.
 class LeaseKeeper {
  public:
   LeaseKeeper(LeaseClient& client, const Clock& clock, Random random, AttemptControl& control,

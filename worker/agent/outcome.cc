@@ -98,6 +98,10 @@ std::optional<v1::CompleteAttemptRequest> DecideOutcome(const AttemptFacts& fact
   // about to stop us too, sent SIGTERM.
   const bool interrupted =
       facts.exit.has_value() && facts.exit->signal == 0 && facts.exit->code == kExitCancelled;
+  if (facts.stop == StopReason::kPause) {
+    outcome.mutable_paused();
+    return outcome;
+  }
   if (facts.stop != StopReason::kNone || interrupted || !facts.exit.has_value()) {
     outcome.mutable_released();
     return outcome;
@@ -107,7 +111,8 @@ std::optional<v1::CompleteAttemptRequest> DecideOutcome(const AttemptFacts& fact
 }
 
 bool KeepsScratch(const v1::CompleteAttemptRequest& outcome) {
-  return outcome.has_released() || (outcome.has_error() && outcome.error().retryable());
+  return outcome.has_released() || outcome.has_paused() ||
+         (outcome.has_error() && outcome.error().retryable());
 }
 
 }  // namespace latentforge::agent

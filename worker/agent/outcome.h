@@ -27,7 +27,7 @@ struct AttemptFacts {
 
 // The request, without its lease. nullopt: the lease is lost, nothing is said.
 // Success needs both the result event and exit code 0, and then wins over a
-// cancellation or a release that came too late. Pure.
+// cancellation, a pause or a release that came too late. Pure.
 std::optional<v1::CompleteAttemptRequest> DecideOutcome(const AttemptFacts& facts);
 
 // True when a later attempt of the job may continue this one's scratch files.

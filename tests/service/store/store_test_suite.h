@@ -288,6 +288,18 @@ TEST_P(StoreTestSuite, FindsLeasesAndDeadlinesThatEnd) {
   EXPECT_TRUE(store_->DeadlinesBy(kStart + absl::Seconds(20))->empty());
 }
 
+TEST_P(StoreTestSuite, APausingJobHoldsItsLeaseAndAPausedOneItsOutput) {
+  NewJob job = Job("a", "/out");
+  *job.record.job.mutable_deadline_time() = ToProto(kStart + absl::Seconds(20));
+  const JobRecord pausing = Commit(To(v1::JOB_STATE_PAUSING, Create(job)));
+  EXPECT_EQ(store_->LeasesEndingBy(absl::InfiniteFuture())->size(), 1u);
+  Commit(To(v1::JOB_STATE_PAUSED, pausing));
+  EXPECT_TRUE(store_->LeasesEndingBy(absl::InfiniteFuture())->empty());
+  EXPECT_EQ(store_->DeadlinesBy(kStart + absl::Seconds(20))->size(), 1u);
+  EXPECT_FALSE(store_->NextClaimable(kStart, true)->has_value());
+  EXPECT_EQ(ReasonOf(store_->Create(Job("b", "/out")).status()), kOutputInUse);
+}
+
 TEST_P(StoreTestSuite, EventsComeInOrderAfterASequence) {
   JobRecord record = Create(Job("a"));
   for (int i = 0; i < 9; ++i) record = Commit(To(v1::JOB_STATE_RUNNING, record));

@@ -161,7 +161,7 @@ TEST_F(AttemptRunnerTest, AProgramThatIsNotThereIsASystemError) {
 
 TEST_F(AttemptRunnerTest, CancelStopsTheProcessAndSaysSo) {
   std::thread run = Start(absl::StrCat(kStarted, R"(,{"sleep_ms":600000})"));
-  service().CancelAll();
+  service().CommandAll(v1::ATTEMPT_COMMAND_CANCEL);
   run.join();
   EXPECT_TRUE(Outcome().has_cancelled());
   EXPECT_FALSE(fs::exists(scratch_->root() / "a"));
@@ -171,9 +171,33 @@ TEST_F(AttemptRunnerTest, CancelKillsAProcessThatIgnoresIt) {
   options_.session.stop_grace = absl::Milliseconds(50);
   std::thread run =
       Start(absl::StrCat(R"({"ignore_sigterm":true},)", kStarted, R"(,{"hang":true})"));
-  service().CancelAll();
+  service().CommandAll(v1::ATTEMPT_COMMAND_CANCEL);
   run.join();
   EXPECT_TRUE(Outcome().has_cancelled());
+}
+
+TEST_F(AttemptRunnerTest, APauseStopsTheProcessKeepsItsFilesAndTellsTheServer) {
+  options_.session.stop_grace = absl::Milliseconds(500);
+  std::thread run =
+      Start(absl::StrCat(R"({"ignore_sigterm":true},)", kStarted, R"(,{"hang":true})"));
+  service().CommandAll(v1::ATTEMPT_COMMAND_PAUSE);
+  EXPECT_TRUE(service().AwaitAttempts([](const Attempts& attempts) {
+    return attempts[0].obeying == v1::ATTEMPT_COMMAND_PAUSE;
+  })) << "otherwise its lease would not be extended";
+  run.join();
+  EXPECT_TRUE(Outcome().has_paused());
+  EXPECT_TRUE(fs::exists(scratch_->root() / "a"));
+}
+
+TEST_F(AttemptRunnerTest, ACancellationWinsOverAPause) {
+  options_.session.stop_grace = absl::Milliseconds(500);
+  std::thread run =
+      Start(absl::StrCat(R"({"ignore_sigterm":true},)", kStarted, R"(,{"hang":true})"));
+  control_->RequestStop(StopReason::kPause);
+  service().CommandAll(v1::ATTEMPT_COMMAND_CANCEL);
+  run.join();
+  EXPECT_TRUE(Outcome().has_cancelled());
+  EXPECT_FALSE(fs::exists(scratch_->root() / "a"));
 }
 
 TEST_F(AttemptRunnerTest, ALostLeaseKillsTheProcessAndReportsNothing) {

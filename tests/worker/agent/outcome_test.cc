@@ -91,6 +91,8 @@ TEST(OutcomeTest, AStopEndsAsWhatItWas) {
   const AttemptFacts killed = Ended(0, SIGKILL);
   EXPECT_TRUE(DecideOutcome(Stopped(killed, StopReason::kCancel))->has_cancelled());
   EXPECT_TRUE(DecideOutcome(Stopped(Ended(5), StopReason::kCancel))->has_cancelled());
+  EXPECT_TRUE(DecideOutcome(Stopped(Ended(5), StopReason::kPause))->has_paused());
+  EXPECT_TRUE(DecideOutcome(Stopped(killed, StopReason::kPause))->has_paused());
   EXPECT_TRUE(DecideOutcome(Stopped(Ended(5), StopReason::kRelease))->has_released());
   EXPECT_TRUE(DecideOutcome(Stopped(killed, StopReason::kLeaseDeadline))->has_released());
   EXPECT_FALSE(DecideOutcome(Stopped(killed, StopReason::kLeaseLost)).has_value());
@@ -98,8 +100,8 @@ TEST(OutcomeTest, AStopEndsAsWhatItWas) {
 }
 
 TEST(OutcomeTest, AResultThatWonTheRaceStands) {
-  for (const StopReason stop :
-       {StopReason::kCancel, StopReason::kRelease, StopReason::kLeaseDeadline}) {
+  for (const StopReason stop : {StopReason::kPause, StopReason::kCancel, StopReason::kRelease,
+                                StopReason::kLeaseDeadline}) {
     EXPECT_TRUE(DecideOutcome(Stopped(WithResult(Ended(0)), stop))->has_result());
   }
 }
@@ -125,6 +127,7 @@ TEST(OutcomeTest, PreparationErrorsSayWhoHasToAct) {
 TEST(OutcomeTest, ScratchIsKeptOnlyForALaterAttempt) {
   EXPECT_TRUE(KeepsScratch(*DecideOutcome(Ended(0, SIGSEGV))));
   EXPECT_TRUE(KeepsScratch(*DecideOutcome(Stopped(Ended(5), StopReason::kRelease))));
+  EXPECT_TRUE(KeepsScratch(*DecideOutcome(Stopped(Ended(5), StopReason::kPause))));
   EXPECT_FALSE(KeepsScratch(*DecideOutcome(Stopped(Ended(5), StopReason::kCancel))));
   EXPECT_FALSE(KeepsScratch(*DecideOutcome(WithResult(Ended(0)))));
   AttemptFacts user = Ended(1);

@@ -1,0 +1,77 @@
+// The visitor behind Decide: one method for each command. Included by job_state.cc,
+// worker_transitions.cc and user_transitions.cc alone.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "service/job_state.h"
+
+namespace latentforge::service {
+
+// Computes one transition. Used once; borrows the policy.
+class Decider {
+ public:
+  Decider(const JobRecord& current, absl::Time now, const StatePolicy& policy)
+      : now_(now), policy_(policy) {
+    transition_.next = current;
+  }
+
+  // What workers say, and their silence: worker_transitions.cc.
+  absl::Status operator()(const command::Claim& claim);
+  absl::Status operator()(const command::Extend& extend);
+  absl::Status operator()(const command::Report& report);
+  absl::Status operator()(const command::Succeed& succeed);
+  absl::Status operator()(const command::Fail& fail);
+  absl::Status operator()(const command::Stop& stop);
+  absl::Status operator()(const command::Halt& halt);
+  absl::Status operator()(const command::Release& release);
+  absl::Status operator()(const command::Renew& renew);
+  absl::Status operator()(const command::ExpireLease& expire);
+
+  // What users ask for, and deadlines: user_transitions.cc.
+  absl::Status operator()(const command::ExpireDeadline& expire);
+  absl::Status operator()(const command::Cancel& cancel);
+  absl::Status operator()(const command::Pause& pause);
+  absl::Status operator()(const command::Resume& resume);
+
+  // The result; after the one command.
+  Transition Take();
+
+ private:
+  JobRecord& record() { return transition_.next; }
+  v1::JobStatus& status() { return *transition_.next.job.mutable_status(); }
+  v1::JobState state() const { return transition_.next.job.status().state(); }
+
+  bool Matches(const LeaseRef& lease);
+  // A worker that saw no reply tells the end of its attempt again.
+  bool IsRepeat(const LeaseRef& lease);
+  absl::Status CheckLease(const LeaseRef& lease);
+  void SetLease(absl::Duration duration);
+
+  // The attempt that ends makes room for another.
+  void DoNotCount();
+  // The attempt ended and was in nobody's way: it costs none.
+  void EndUncounted(AttemptOutcome outcome);
+  // The attempt ended without success: stopped as was asked, queued again, or failed.
+  void EndFailed(AttemptOutcome outcome, v1::ConversionError error, bool backoff);
+  bool IsHopeless(const v1::ConversionError& error) const;
+  absl::Duration Backoff();
+  void NoteAttempt(AttemptOutcome outcome, absl::string_view reason = "");
+
+  // FAILED_PRECONDITION for a job that has ended or is being cancelled.
+  absl::Status CheckGoesOn(absl::string_view verb);
+
+  void Requeue(absl::Time claimable);
+  void ChangeState(v1::JobState state);
+
+  const absl::Time now_;
+  const StatePolicy& policy_;
+  Transition transition_;
+};
+
+v1::ConversionError MakeConversionError(absl::string_view reason, absl::string_view message,
+                                        v1::ErrorClass error_class, bool retryable);
+
+}  // namespace latentforge::service
