@@ -121,6 +121,10 @@ absl::StatusOr<v1::Job> ConversionClient::ResumeJob(const std::string& name) {
   return CallOnJob(name, Repeat::kYes, &v1::JobService::Stub::ResumeJob);
 }
 
+absl::StatusOr<v1::Job> ConversionClient::RetryJob(const std::string& name) {
+  return CallOnJob(name, Repeat::kNo, &v1::JobService::Stub::RetryJob);
+}
+
 absl::Status ConversionClient::DeleteJob(const std::string& name) {
   v1::DeleteJobRequest request;
   request.set_name(name);

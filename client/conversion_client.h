@@ -45,6 +45,8 @@ class ConversionClient {
   absl::StatusOr<v1::Job> CancelJob(const std::string& name);
   absl::StatusOr<v1::Job> PauseJob(const std::string& name);
   absl::StatusOr<v1::Job> ResumeJob(const std::string& name);
+  // Not repeated: the second call would find a queued job and be refused.
+  absl::StatusOr<v1::Job> RetryJob(const std::string& name);
   absl::Status DeleteJob(const std::string& name);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
 

@@ -134,6 +134,10 @@ absl::Status RunResumeJob(const OneJobOptions& options, const CommandContext& co
   return ShowJobAfter(&ConversionClient::ResumeJob, options, context);
 }
 
+absl::Status RunRetryJob(const OneJobOptions& options, const CommandContext& context) {
+  return ShowJobAfter(&ConversionClient::RetryJob, options, context);
+}
+
 absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
   const std::string address = ServerAddress(options.server, context);

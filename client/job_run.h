@@ -62,6 +62,7 @@ absl::Status RunGetJob(const OneJobOptions& options, const CommandContext& conte
 absl::Status RunCancelJob(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunPauseJob(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunResumeJob(const OneJobOptions& options, const CommandContext& context);
+absl::Status RunRetryJob(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context);
 
 // "jobs/ID" of "jobs/ID" or "ID".

@@ -33,6 +33,7 @@ void ApplyEvent(const v1::JobEvent& event, v1::Job& job) {
   switch (event.kind_case()) {
     case v1::JobEvent::kStateChanged:
       ApplyState(event.state_changed(), status);
+      job.clear_end_time();
       if (IsTerminal(status.state())) *job.mutable_end_time() = event.time();
       break;
     case v1::JobEvent::kPhaseStarted:

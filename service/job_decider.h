@@ -35,6 +35,7 @@ class Decider {
   absl::Status operator()(const command::Cancel& cancel);
   absl::Status operator()(const command::Pause& pause);
   absl::Status operator()(const command::Resume& resume);
+  absl::Status operator()(const command::Retry& retry);
 
   // The result; after the one command.
   Transition Take();
@@ -62,6 +63,8 @@ class Decider {
 
   // FAILED_PRECONDITION for a job that has ended or is being cancelled.
   absl::Status CheckGoesOn(absl::string_view verb);
+  // FAILED_PRECONDITION for a job that cannot run again.
+  absl::Status CheckRetryable();
 
   void Requeue(absl::Time claimable);
   void ChangeState(v1::JobState state);

@@ -74,12 +74,14 @@ struct ExpireDeadline {};
 struct Cancel {};
 struct Pause {};
 struct Resume {};
+// Only of a job that failed or was cancelled.
+struct Retry {};
 }  // namespace command
 
 using Command = std::variant<command::Claim, command::Extend, command::Report, command::Succeed,
                              command::Fail, command::Stop, command::Halt, command::Release,
                              command::Renew, command::ExpireLease, command::ExpireDeadline,
-                             command::Cancel, command::Pause, command::Resume>;
+                             command::Cancel, command::Pause, command::Resume, command::Retry>;
 
 struct StatePolicy {
   // Pause before a failed attempt is repeated; doubles each time, at most 60 s.
@@ -103,7 +105,8 @@ struct Transition {
 // worker's command is not the job's; FAILED_PRECONDITION JOB_NOT_QUEUED for a
 // Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for events that do not rise;
 // FAILED_PRECONDITION JOB_TERMINAL or JOB_CANCELLING for Pause and Resume of a job
-// that has ended or is about to.
+// that has ended or is about to, JOB_NOT_RETRYABLE for Retry of one that did not fail
+// and was not cancelled, or whose deadline is over.
 absl::StatusOr<Transition> Decide(const JobRecord& current, const Command& command, absl::Time now,
                                   const StatePolicy& policy = {});
 

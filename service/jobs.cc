@@ -157,6 +157,10 @@ absl::StatusOr<v1::ResumeJobResponse> Jobs::Resume(const v1::ResumeJobRequest& r
   return Apply<v1::ResumeJobResponse>(request.name(), command::Resume{});
 }
 
+absl::StatusOr<v1::RetryJobResponse> Jobs::Retry(const v1::RetryJobRequest& request) {
+  return Apply<v1::RetryJobResponse>(request.name(), command::Retry{});
+}
+
 absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& request) {
   LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
   LF_ASSIGN_OR_RETURN(const JobRecord record, engine_.store().Get(id));

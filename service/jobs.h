@@ -33,6 +33,7 @@ class Jobs {
   absl::StatusOr<v1::CancelJobResponse> Cancel(const v1::CancelJobRequest& request);
   absl::StatusOr<v1::PauseJobResponse> Pause(const v1::PauseJobRequest& request);
   absl::StatusOr<v1::ResumeJobResponse> Resume(const v1::ResumeJobRequest& request);
+  absl::StatusOr<v1::RetryJobResponse> Retry(const v1::RetryJobRequest& request);
   absl::StatusOr<v1::DeleteJobResponse> Delete(const v1::DeleteJobRequest& request);
 
  private:

@@ -49,6 +49,13 @@ grpc::ServerUnaryReactor* JobsRpc::ResumeJob(grpc::CallbackServerContext* contex
                   [this](const auto& call) { return jobs_.Resume(call); });
 }
 
+grpc::ServerUnaryReactor* JobsRpc::RetryJob(grpc::CallbackServerContext* context,
+                                            const v1::RetryJobRequest* request,
+                                            v1::RetryJobResponse* response) {
+  return RunUnary(rpc_, {kService, "RetryJob"}, context, request, response,
+                  [this](const auto& call) { return jobs_.Retry(call); });
+}
+
 grpc::ServerUnaryReactor* JobsRpc::DeleteJob(grpc::CallbackServerContext* context,
                                              const v1::DeleteJobRequest* request,
                                              v1::DeleteJobResponse* response) {

@@ -7,6 +7,13 @@
 #include "service/time_util.h"
 
 namespace latentforge::service {
+namespace {
+
+std::string TimeText(absl::Time time) {
+  return absl::FormatTime(absl::RFC3339_sec, time, absl::UTCTimeZone());
+}
+
+}  // namespace
 
 absl::Status Decider::operator()(const command::ExpireDeadline&) {
   if (IsTerminal(state()) || !record().job.has_deadline_time()) return absl::OkStatus();
@@ -18,9 +25,7 @@ absl::Status Decider::operator()(const command::ExpireDeadline&) {
     return absl::OkStatus();
   }
   *status().mutable_error() = MakeConversionError(
-      "JOB_DEADLINE",
-      absl::StrCat("the job had not ended by its deadline ",
-                   absl::FormatTime(absl::RFC3339_sec, deadline, absl::UTCTimeZone())),
+      "JOB_DEADLINE", absl::StrCat("the job had not ended by its deadline ", TimeText(deadline)),
       v1::ERROR_CLASS_RESOURCE, false);
   status().mutable_error()->set_phase(status().phase());
   ChangeState(v1::JOB_STATE_FAILED);
@@ -58,6 +63,38 @@ absl::Status Decider::operator()(const command::Resume&) {
     ChangeState(v1::JOB_STATE_RUNNING);
   }
   return absl::OkStatus();
+}
+
+absl::Status Decider::operator()(const command::Retry&) {
+  LF_RETURN_IF_ERROR(CheckRetryable());
+  v1::JobStatus& status = this->status();
+  // Each attempt that does not count has raised max_attempts by one.
+  const int32_t uncounted = status.attempt() - record().counted_attempts;
+  const int32_t allowance = status.max_attempts() - uncounted;
+  status.set_max_attempts(status.attempt() + allowance);
+  record().counted_attempts = 0;
+  status.clear_error();
+  status.set_percent(0);
+  status.set_phase(v1::PHASE_UNSPECIFIED);
+  status.clear_detail();
+  record().job.clear_end_time();
+  Requeue(now_);
+  return absl::OkStatus();
+}
+
+absl::Status Decider::CheckRetryable() {
+  const bool ended = state() == v1::JOB_STATE_FAILED || state() == v1::JOB_STATE_CANCELLED;
+  const v1::Job& job = record().job;
+  const bool late = job.has_deadline_time() && now_ >= FromProto(job.deadline_time());
+  if (ended && !late) return absl::OkStatus();
+  const std::string problem =
+      ended ? absl::StrCat(" had the deadline ", TimeText(FromProto(job.deadline_time())),
+                           ", expected one that is not over")
+            : absl::StrCat(" is ", ShortEnumName(state()),
+                           ", expected one that failed or was cancelled");
+  return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_RETRYABLE",
+                   absl::StrCat("job ", record().id, problem),
+                   {{"job", record().id}, {"state", v1::JobState_Name(state())}});
 }
 
 absl::Status Decider::CheckGoesOn(absl::string_view verb) {

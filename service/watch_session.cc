@@ -77,8 +77,9 @@ absl::StatusOr<std::optional<v1::WatchJobResponse>> WatchSession::Next() {
   *response.mutable_event() = std::move(pending_.front());
   pending_.pop_front();
   cursor_ = response.event().sequence();
-  finished_ =
-      response.event().has_state_changed() && IsTerminal(response.event().state_changed().state());
+  // A job that was retried has ends in the middle of its history.
+  finished_ = response.event().has_state_changed() &&
+              IsTerminal(response.event().state_changed().state()) && cursor_ >= known_;
   return response;
 }
 

@@ -29,7 +29,7 @@ class WatchSession {
   // The next message; nullopt when there is none at present.
   absl::StatusOr<std::optional<v1::WatchJobResponse>> Next();
 
-  // The last message, about a terminal state, was returned.
+  // The last message, about a terminal state that nothing follows, was returned.
   bool finished() const { return finished_; }
 
   v1::WatchJobResponse MakeBookmark(absl::Time now) const;

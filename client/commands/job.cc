@@ -135,6 +135,9 @@ Submits and follows jobs on a server.)");
             RunPauseJob, context, selection);
   AddOneJob(job, "resume", "Queues a paused job again; it goes on from its last finished step.",
             RunResumeJob, context, selection);
+  AddOneJob(job, "retry",
+            "Queues a job that failed or was cancelled again, with as many attempts as a new one.",
+            RunRetryJob, context, selection);
   AddOneJob(job, "delete", "Deletes a job that has ended; its artifact stays.", RunDeleteJob,
             context, selection);
 }

@@ -86,18 +86,24 @@ absl::Status PutLabels(Database& db, int64_t ordinal, const v1::Job& job) {
   return absl::OkStatus();
 }
 
+// No active job but this one has its output.
+absl::Status CheckOutputFree(Database& db, const JobRecord& record) {
+  LF_ASSIGN_OR_RETURN(Statement writers, db.Prepare(absl::StrCat(
+                                             "SELECT id, state FROM jobs WHERE output_path = ? AND "
+                                             "output_path <> '' AND id <> ? AND ",
+                                             kGoesOn)));
+  LF_ASSIGN_OR_RETURN(const bool taken,
+                      writers.BindText(record.output_path).BindText(record.id).Step());
+  if (!taken) return absl::OkStatus();
+  const std::string id = writers.Text();
+  return OutputInUseError(record.output_path, id, static_cast<v1::JobState>(writers.Int()));
+}
+
 absl::Status CheckFree(Database& db, const NewJob& job) {
   LF_ASSIGN_OR_RETURN(const bool known,
                       Exists(db, "SELECT 1 FROM requests WHERE request_id = ?", job.request_id));
   if (known) return RequestIdTakenError(job.request_id);
-  LF_ASSIGN_OR_RETURN(Statement writers,
-                      db.Prepare(absl::StrCat("SELECT id, state FROM jobs WHERE output_path = ? "
-                                              "AND output_path <> '' AND ",
-                                              kGoesOn)));
-  LF_ASSIGN_OR_RETURN(const bool taken, writers.BindText(job.record.output_path).Step());
-  if (!taken) return absl::OkStatus();
-  const std::string id = writers.Text();
-  return OutputInUseError(job.record.output_path, id, static_cast<v1::JobState>(writers.Int()));
+  return CheckOutputFree(db, job.record);
 }
 
 // 0 rows changed: the job is gone, or has another version.
@@ -189,6 +195,9 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) 
 absl::StatusOr<JobRecord> SqliteStore::Commit(const JobUpdate& update) {
   absl::MutexLock lock(&write_mutex_);
   LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
+  // A job enters the active states by the queue alone.
+  if (update.record.job.status().state() == v1::JOB_STATE_QUEUED)
+    LF_RETURN_IF_ERROR(CheckOutputFree(writer_, update.record));
   LF_ASSIGN_OR_RETURN(Statement change, writer_.Prepare(UpdateJob()));
   BindMutable(update.record, change);
   LF_RETURN_IF_ERROR(change.Bind(update.expected_version).BindText(update.record.id).Run());

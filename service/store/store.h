@@ -82,7 +82,9 @@ class Store {
 
   // Writes row, events and attempt in one transaction. Aborted with reason
   // CONCURRENT_TRANSITION when the version is another one; NotFound when the job
-  // is gone. Returns the record with its new version.
+  // is gone; AlreadyExists with reason OUTPUT_IN_USE when the job becomes active
+  // again and another one has its output_path. Returns the record with its new
+  // version.
   virtual absl::StatusOr<JobRecord> Commit(const JobUpdate& update) = 0;
 
   // The oldest job that may be claimed at `now`; those that need CUDA only when

@@ -65,6 +65,16 @@ TEST_F(JobTest, AJobIsPausedAndResumed) {
   EXPECT_THAT(late.messages, HasSubstr("[JOB_TERMINAL]\nnext: "));
 }
 
+TEST_F(JobTest, ACancelledJobIsRetried) {
+  const std::string job(absl::StripSuffix(Submit().output, "\n"));
+  EXPECT_THAT(Run({"job", "retry", job}).messages, HasSubstr("[JOB_NOT_RETRYABLE]\nnext: "));
+  EXPECT_EQ(Run({"job", "cancel", job}).how, "exit code 0");
+  EXPECT_EQ(Run({"job", "retry", job, "-o", "name"}).output, job + "\n");
+  EXPECT_EQ(Run({"job", "list", "--state", "queued", "-o", "name"}).output, job + "\n");
+  const Ending watched = Run({"job", "watch", job, "--from-sequence", "0", "--timeout", "1s"});
+  EXPECT_THAT(watched.messages, StartsWith("queued\ncancelled\nqueued\nerror: "));
+}
+
 TEST_F(JobTest, ValidateOnlySubmitsNothing) {
   const Ending valid = Submit({"--validate-only"});
   EXPECT_EQ(valid.how, "exit code 0") << valid.messages;

@@ -81,5 +81,19 @@ TEST(JobTrackerTest, ANewAttemptBeginsAtNothing) {
   EXPECT_FALSE(tracker.job().status().has_error());
 }
 
+TEST(JobTrackerTest, ARetryTakesTheEndBack) {
+  JobTracker tracker(0);
+  EXPECT_TRUE(tracker.Apply(SnapshotOf(v1::JOB_STATE_QUEUED, 3)).ok());
+  EXPECT_TRUE(tracker.Apply(StateEvent(v1::JOB_STATE_QUEUED, 1)).ok());
+  EXPECT_TRUE(tracker.Apply(StateEvent(v1::JOB_STATE_FAILED, 2)).ok());
+  EXPECT_FALSE(tracker.ended());
+  EXPECT_TRUE(tracker.shown().has_end_time());
+  EXPECT_TRUE(tracker.Apply(StateEvent(v1::JOB_STATE_QUEUED, 3)).ok());
+  EXPECT_TRUE(tracker.Apply(StateEvent(v1::JOB_STATE_CANCELLED, 4)).ok());
+  EXPECT_TRUE(tracker.ended());
+  EXPECT_TRUE(tracker.Apply(StateEvent(v1::JOB_STATE_QUEUED, 5)).ok());
+  EXPECT_FALSE(tracker.job().has_end_time());
+}
+
 }  // namespace
 }  // namespace latentforge::client

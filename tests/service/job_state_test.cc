@@ -22,8 +22,9 @@ constexpr v1::JobState Q = v1::JOB_STATE_QUEUED, R = v1::JOB_STATE_RUNNING,
                        P = v1::JOB_STATE_PAUSING, H = v1::JOB_STATE_PAUSED;
 constexpr v1::JobState kStates[] = {Q, R, C, S, F, X, P, H};
 // Outcomes of a cell other than a state: refusals.
-constexpr int kLost = -1, kNotQueued = -2, kEnded = -3, kCancelling = -4;
-constexpr const char* kReasons[] = {kLeaseLost, "JOB_NOT_QUEUED", "JOB_TERMINAL", "JOB_CANCELLING"};
+constexpr int kLost = -1, kNotQueued = -2, kEnded = -3, kCancelling = -4, kNoRetry = -5;
+constexpr const char* kReasons[] = {kLeaseLost, "JOB_NOT_QUEUED", "JOB_TERMINAL", "JOB_CANCELLING",
+                                    "JOB_NOT_RETRYABLE"};
 
 struct Row {
   std::string name;
@@ -62,7 +63,7 @@ TEST_P(JobStateTable, EveryState) {
     EXPECT_EQ(after->next.job.last_sequence(), sequence) << cell;
     EXPECT_EQ(after->next.job.has_end_time(), IsTerminal(state)) << cell;
     if (IsTerminal(kStates[i])) {
-      EXPECT_FALSE(after->changed) << cell;
+      EXPECT_EQ(after->changed, state == Q) << cell;
     }
   }
 }
@@ -129,6 +130,14 @@ INSTANTIATE_TEST_SUITE_P(
             {kLost, kLost, kLost, kLost, kLost, kLost, kLost, kLost}},
         Row{"pause", command::Pause{}, kNone, {H, P, kCancelling, kEnded, kEnded, kEnded, P, H}},
         Row{"resume", command::Resume{}, kNone, {Q, R, kCancelling, kEnded, kEnded, kEnded, R, Q}},
+        Row{"retry",
+            command::Retry{},
+            kNone,
+            {kNoRetry, kNoRetry, kNoRetry, kNoRetry, Q, Q, kNoRetry, kNoRetry}},
+        Row{"retry after the deadline",
+            command::Retry{},
+            absl::Seconds(3600),
+            {kNoRetry, kNoRetry, kNoRetry, kNoRetry, kNoRetry, kNoRetry, kNoRetry, kNoRetry}},
         Row{"renew", command::Renew{kLease30}, kNone, {Q, R, C, S, F, X, P, H}},
         Row{"lease not yet over",
             command::ExpireLease{},
@@ -330,6 +339,38 @@ TEST(JobStateTest, AJobThatIsResumedWaitsForNoBackoff) {
   EXPECT_TRUE(record.job.status().has_error());
   record = MustDecide(record, command::Resume{}).next;
   EXPECT_EQ(record.claimable_time, kNow);
+}
+
+TEST(JobStateTest, EachRetryHasAFreshAllowanceOfAttempts) {
+  JobRecord record = Queued(2);
+  int attempt = 0;
+  const auto claim = [&] {
+    record = MustDecide(record, command::Claim{"w", kLease30}, record.claimable_time).next;
+    EXPECT_EQ(record.job.status().attempt(), ++attempt);
+  };
+  for (int round = 0; round < 3; ++round) {
+    claim();
+    record = MustDecide(record, command::Release{{attempt, attempt}}).next;  // costs none
+    for (int failure = 0; failure < 2; ++failure) {
+      ASSERT_EQ(record.job.status().state(), Q);
+      claim();
+      const command::Fail fail{{attempt, attempt}, Error(v1::ERROR_CLASS_SYSTEM, true)};
+      record = MustDecide(record, fail).next;
+    }
+    ASSERT_EQ(record.job.status().state(), F) << round;
+    record = MustDecide(record, command::Retry{}).next;
+    EXPECT_EQ(record.job.status().max_attempts(), attempt + 2);
+    EXPECT_FALSE(record.job.status().has_error());
+    EXPECT_FALSE(record.job.has_end_time());
+    EXPECT_EQ(record.claimable_time, kNow);
+  }
+}
+
+TEST(JobStateTest, AWorkerOfTheEndedAttemptIsFencedAfterARetry) {
+  JobRecord record = MustDecide(InState(C), command::ExpireLease{}, kNow + kLease30).next;
+  ASSERT_EQ(record.job.status().state(), X);
+  record = MustDecide(record, command::Retry{}).next;
+  EXPECT_EQ(ReasonOf(Decide(record, command::Succeed{kLease, {}}, kNow).status()), kLeaseLost);
 }
 
 TEST(JobStateTest, SuccessClearsTheErrorOfAnEarlierAttempt) {

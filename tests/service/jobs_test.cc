@@ -172,6 +172,28 @@ TEST_F(JobsTest, APausedJobKeepsItsOutput) {
   EXPECT_THAT(std::string(jobs_->Create(request).status().message()), HasSubstr("(paused)"));
 }
 
+TEST_F(JobsTest, OnlyAFailedOrCancelledJobIsRetried) {
+  v1::CreateJobRequest request = CreateRequest();
+  request.mutable_spec()->mutable_output()->set_uri("/out");
+  v1::RetryJobRequest retry;
+  retry.set_name(CreateJob(request));
+  const absl::Status early = jobs_->Retry(retry).status();
+  EXPECT_EQ(early.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(early), "JOB_NOT_RETRYABLE");
+  EXPECT_THAT(std::string(early.message()),
+              HasSubstr("job j1 is queued, expected one that failed or was cancelled"));
+  Cancel(retry.name());
+  const std::string other = CreateJob(request);
+  const absl::Status taken = jobs_->Retry(retry).status();
+  EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(ReasonOf(taken), kOutputInUse);
+  Cancel(other);
+  const auto retried = jobs_->Retry(retry);
+  ASSERT_TRUE(retried.ok()) << retried.status();
+  EXPECT_EQ(retried->job().status().state(), v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(Acquire().lease().job(), retry.name());
+}
+
 TEST_F(JobsTest, BadNamesAreNamed) {
   for (const char* name : {"", "jobs/", "j1", "jobs/A", "jobs/a/b", "jobs/'; drop"}) {
     v1::GetJobRequest request;

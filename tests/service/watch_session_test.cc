@@ -55,6 +55,20 @@ class WatchSessionTest : public SchedulerFixture {
   int64_t reported_ = 0;
 };
 
+TEST_F(WatchSessionTest, AnEndThatARetryTookBackEndsNoWatch) {
+  const std::string job = CreateJob();
+  Cancel(job);
+  v1::RetryJobRequest retry;
+  retry.set_name(job);
+  ASSERT_TRUE(jobs_->Retry(retry).ok());
+  const auto session = Watch(job, 0);
+  EXPECT_EQ(Drain(*session).size(), 4u);  // snapshot, queued, cancelled, queued
+  EXPECT_FALSE(session->finished());
+  Cancel(job);
+  EXPECT_EQ(Drain(*session).size(), 1u);
+  EXPECT_TRUE(session->finished());
+}
+
 TEST_F(WatchSessionTest, SnapshotThenEveryEventThenTheEnd) {
   const std::string job = CreateJob();
   const auto session = Watch(job);

@@ -238,6 +238,17 @@ TEST_P(StoreTestSuite, OneActiveJobPerOutput) {
   Create(Job("b", "/out"));
 }
 
+TEST_P(StoreTestSuite, AJobComesBackOnlyToAFreeOutput) {
+  const JobRecord ended = Commit(To(v1::JOB_STATE_FAILED, Create(Job("a", "/out"))));
+  const JobRecord other = Create(Job("b", "/out"));
+  const absl::Status taken = store_->Commit(To(v1::JOB_STATE_QUEUED, ended)).status();
+  EXPECT_TRUE(absl::IsAlreadyExists(taken)) << taken;
+  EXPECT_EQ(ReasonOf(taken), kOutputInUse);
+  EXPECT_EQ(store_->Get("a")->version, ended.version);
+  Commit(To(v1::JOB_STATE_CANCELLED, other));
+  Commit(To(v1::JOB_STATE_QUEUED, ended));
+}
+
 TEST_P(StoreTestSuite, ListsNewestFirstByPageAndFilter) {
   for (int i = 0; i < 5; ++i) {
     NewJob job = Job(absl::StrCat("j", i));
