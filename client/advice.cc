@@ -29,6 +29,7 @@ constexpr Row kAdvice[] = {
     {"DEADLINE_TOO_LONG", "give a shorter --deadline"},
     {"DEVICE_UNAVAILABLE", "leave --device out, or name one that the worker has"},
     {"DRAINING", "repeat the command when the server's successor is there"},
+    {"ETAG_MISMATCH", "look at the job again: latentforge job get JOB"},
     {"EVENT_STREAM_INVALID", "install worker and compute process of one version"},
     {"GPU_OUT_OF_MEMORY", "use --device cpu, or shorter sequences: --sequence-length"},
     {"INTERNAL", "try again; if it fails again, report it with this message"},

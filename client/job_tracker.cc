@@ -5,7 +5,9 @@
 namespace latentforge::client {
 namespace {
 
-void ApplyState(const v1::StateChanged& change, v1::JobStatus& status) {
+void ApplyState(const v1::StateChanged& change, v1::Job& job) {
+  job.set_etag(change.etag());
+  v1::JobStatus& status = *job.mutable_status();
   status.set_state(change.state());
   if (change.attempt() > 0) status.set_attempt(change.attempt());
   if (!change.worker().empty()) status.set_worker(change.worker());
@@ -32,7 +34,7 @@ void ApplyEvent(const v1::JobEvent& event, v1::Job& job) {
   *job.mutable_update_time() = event.time();
   switch (event.kind_case()) {
     case v1::JobEvent::kStateChanged:
-      ApplyState(event.state_changed(), status);
+      ApplyState(event.state_changed(), job);
       job.clear_end_time();
       if (IsTerminal(status.state())) *job.mutable_end_time() = event.time();
       break;

@@ -2,12 +2,30 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "proto/enum_text.h"
 #include "service/attempt_events.h"
+#include "service/errors.h"
 #include "service/job_decider.h"
 #include "service/time_util.h"
 
 namespace latentforge::service {
+namespace {
+
+// Sequences of one job's changes of state are never used twice.
+std::string EtagAt(int64_t sequence) { return absl::StrCat("\"", sequence, "\""); }
+
+}  // namespace
+
+absl::Status CheckEtag(const JobRecord& record, absl::string_view etag) {
+  if (etag.empty() || etag == record.job.etag()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kAborted, "ETAG_MISMATCH",
+                   absl::StrCat("job ", record.id, " has the etag ", record.job.etag(), " and is ",
+                                ShortEnumName(record.job.status().state()), ", expected the etag ",
+                                etag.substr(0, 80)),
+                   {{"job", record.id}, {"etag", record.job.etag()}});
+}
 
 v1::ConversionError MakeConversionError(absl::string_view reason, absl::string_view message,
                                         v1::ErrorClass error_class, bool retryable) {
@@ -39,11 +57,13 @@ void Decider::ChangeState(v1::JobState state) {
     status.set_eta_seconds(-1);
   }
   if (IsTerminal(state)) *record().job.mutable_end_time() = ToProto(now_);
+  record().job.set_etag(EtagAt(record().job.last_sequence() + 1));
   v1::StateChanged& change = *AppendEvent(transition_, now_).mutable_state_changed();
   change.set_state(state);
   change.set_attempt(status.attempt());
   change.set_worker(status.worker());
   change.set_max_attempts(status.max_attempts());
+  change.set_etag(record().job.etag());
   if (status.has_error()) *change.mutable_error() = status.error();
   if (status.has_result()) *change.mutable_result() = status.result();
 }
@@ -68,7 +88,10 @@ Transition CreateQueued(JobRecord job, absl::Time now) {
     *created.mutable_deadline_time() = ToProto(now + FromProto(created.spec().deadline()));
   created.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
   created.mutable_status()->set_eta_seconds(-1);
-  AppendEvent(transition, now).mutable_state_changed()->set_state(v1::JOB_STATE_QUEUED);
+  created.set_etag(EtagAt(created.last_sequence() + 1));
+  v1::StateChanged& change = *AppendEvent(transition, now).mutable_state_changed();
+  change.set_state(v1::JOB_STATE_QUEUED);
+  change.set_etag(created.etag());
   return transition;
 }
 

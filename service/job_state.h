@@ -70,12 +70,21 @@ struct ExpireLease {
   bool unheard = false;
 };
 struct ExpireDeadline {};
-// What users ask for. What is so already changes nothing.
-struct Cancel {};
-struct Pause {};
-struct Resume {};
+// What users ask for, unless the job's etag is another one than they have seen;
+// empty: it does not matter. What is so already changes nothing.
+struct Cancel {
+  std::string etag;
+};
+struct Pause {
+  std::string etag;
+};
+struct Resume {
+  std::string etag;
+};
 // Only of a job that failed or was cancelled.
-struct Retry {};
+struct Retry {
+  std::string etag;
+};
 }  // namespace command
 
 using Command = std::variant<command::Claim, command::Extend, command::Report, command::Succeed,
@@ -101,7 +110,10 @@ struct Transition {
   std::optional<AttemptRecord> attempt;  // the attempt that began or ended
 };
 
-// Computes the transition. Pure. Errors: ABORTED LEASE_LOST when the lease of a
+// ABORTED ETAG_MISMATCH unless `etag` is empty or the job's.
+absl::Status CheckEtag(const JobRecord& record, absl::string_view etag);
+
+// Computes the transition. Pure. Errors: CheckEtag's; ABORTED LEASE_LOST when the lease of a
 // worker's command is not the job's; FAILED_PRECONDITION JOB_NOT_QUEUED for a
 // Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for events that do not rise;
 // FAILED_PRECONDITION JOB_TERMINAL or JOB_CANCELLING for Pause and Resume of a job

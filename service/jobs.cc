@@ -146,24 +146,25 @@ absl::StatusOr<Response> Jobs::Apply(absl::string_view name, const Command& comm
 }
 
 absl::StatusOr<v1::CancelJobResponse> Jobs::Cancel(const v1::CancelJobRequest& request) {
-  return Apply<v1::CancelJobResponse>(request.name(), command::Cancel{});
+  return Apply<v1::CancelJobResponse>(request.name(), command::Cancel{request.etag()});
 }
 
 absl::StatusOr<v1::PauseJobResponse> Jobs::Pause(const v1::PauseJobRequest& request) {
-  return Apply<v1::PauseJobResponse>(request.name(), command::Pause{});
+  return Apply<v1::PauseJobResponse>(request.name(), command::Pause{request.etag()});
 }
 
 absl::StatusOr<v1::ResumeJobResponse> Jobs::Resume(const v1::ResumeJobRequest& request) {
-  return Apply<v1::ResumeJobResponse>(request.name(), command::Resume{});
+  return Apply<v1::ResumeJobResponse>(request.name(), command::Resume{request.etag()});
 }
 
 absl::StatusOr<v1::RetryJobResponse> Jobs::Retry(const v1::RetryJobRequest& request) {
-  return Apply<v1::RetryJobResponse>(request.name(), command::Retry{});
+  return Apply<v1::RetryJobResponse>(request.name(), command::Retry{request.etag()});
 }
 
 absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& request) {
   LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
   LF_ASSIGN_OR_RETURN(const JobRecord record, engine_.store().Get(id));
+  LF_RETURN_IF_ERROR(CheckEtag(record, request.etag()));
   const v1::JobState state = record.job.status().state();
   if (!IsTerminal(state)) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_ENDED",

@@ -32,7 +32,8 @@ absl::Status Decider::operator()(const command::ExpireDeadline&) {
   return absl::OkStatus();
 }
 
-absl::Status Decider::operator()(const command::Cancel&) {
+absl::Status Decider::operator()(const command::Cancel& cancel) {
+  LF_RETURN_IF_ERROR(CheckEtag(record(), cancel.etag));
   // Why an earlier attempt failed is not why the job ends.
   if (!IsTerminal(state())) status().clear_error();
   if (state() == v1::JOB_STATE_QUEUED || state() == v1::JOB_STATE_PAUSED) {
@@ -43,7 +44,8 @@ absl::Status Decider::operator()(const command::Cancel&) {
   return absl::OkStatus();
 }
 
-absl::Status Decider::operator()(const command::Pause&) {
+absl::Status Decider::operator()(const command::Pause& pause) {
+  LF_RETURN_IF_ERROR(CheckEtag(record(), pause.etag));
   LF_RETURN_IF_ERROR(CheckGoesOn("paused"));
   if (state() == v1::JOB_STATE_QUEUED) {
     ChangeState(v1::JOB_STATE_PAUSED);
@@ -53,7 +55,8 @@ absl::Status Decider::operator()(const command::Pause&) {
   return absl::OkStatus();
 }
 
-absl::Status Decider::operator()(const command::Resume&) {
+absl::Status Decider::operator()(const command::Resume& resume) {
+  LF_RETURN_IF_ERROR(CheckEtag(record(), resume.etag));
   LF_RETURN_IF_ERROR(CheckGoesOn("resumed"));
   if (state() == v1::JOB_STATE_PAUSED) {
     Requeue(now_);
@@ -65,7 +68,8 @@ absl::Status Decider::operator()(const command::Resume&) {
   return absl::OkStatus();
 }
 
-absl::Status Decider::operator()(const command::Retry&) {
+absl::Status Decider::operator()(const command::Retry& retry) {
+  LF_RETURN_IF_ERROR(CheckEtag(record(), retry.etag));
   LF_RETURN_IF_ERROR(CheckRetryable());
   v1::JobStatus& status = this->status();
   // Each attempt that does not count has raised max_attempts by one.

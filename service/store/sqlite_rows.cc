@@ -10,7 +10,7 @@ namespace {
 constexpr char kFixed[] = "id, job, estimate, output_path, needs_cuda, deadline_time";
 
 constexpr char kMutable[] =
-    "state, status, last_sequence, update_time, end_time, lease_epoch, completed_epoch, "
+    "state, etag, status, last_sequence, update_time, end_time, lease_epoch, completed_epoch, "
     "counted_attempts, attempt_sequence, attempt_start_time, lease_expire_time, queue_time, "
     "claimable_time, progress_event_time, progress_event_percent";
 
@@ -30,6 +30,7 @@ std::string FixedPart(const v1::Job& job) {
   fixed.clear_update_time();
   fixed.clear_end_time();
   fixed.clear_last_sequence();
+  fixed.clear_etag();
   return fixed.SerializeAsString();
 }
 
@@ -41,12 +42,12 @@ std::string SelectJobs() {
 
 std::string InsertJob() {
   return absl::StrCat("INSERT INTO jobs (version, ", kFixed, ", ", kMutable,
-                      ") VALUES (1, ?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+                      ") VALUES (1, ?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
 }
 
 std::string UpdateJob() {
   return absl::StrCat("UPDATE jobs SET version = version + 1, (", kMutable,
-                      ") = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE version = ? AND id = ?");
+                      ") = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE version = ? AND id = ?");
 }
 
 void BindJob(const JobRecord& record, Statement& statement) {
@@ -61,6 +62,7 @@ void BindJob(const JobRecord& record, Statement& statement) {
 
 void BindMutable(const JobRecord& record, Statement& statement) {
   statement.Bind(int64_t{record.job.status().state()})
+      .BindText(record.job.etag())
       .BindBlob(record.job.status().SerializeAsString())
       .Bind(record.job.last_sequence())
       .Bind(FromProto(record.job.update_time()));
@@ -88,6 +90,7 @@ absl::StatusOr<JobRecord> ReadJob(Statement& row) {
   record.needs_cuda = row.Int() != 0;
   row.Int();  // deadline_time and state are there for the indexes
   row.Int();
+  record.job.set_etag(row.Text());
   parsed = record.job.mutable_status()->ParseFromString(row.Blob()) && parsed;
   record.job.set_last_sequence(row.Int());
   *record.job.mutable_update_time() = ToProto(row.Time());

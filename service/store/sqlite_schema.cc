@@ -79,8 +79,10 @@ CREATE TABLE secrets (
   value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
-    // Jobs can be paused.
+    // Jobs can be paused, and have etags.
     R"sql(
+ALTER TABLE jobs ADD COLUMN etag TEXT NOT NULL DEFAULT '';
+UPDATE jobs SET etag = '"' || last_sequence || '"';
 DROP INDEX jobs_leased;
 DROP INDEX jobs_deadline;
 DROP INDEX jobs_output;

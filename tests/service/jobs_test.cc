@@ -194,6 +194,51 @@ TEST_F(JobsTest, OnlyAFailedOrCancelledJobIsRetried) {
   EXPECT_EQ(Acquire().lease().job(), retry.name());
 }
 
+TEST_F(JobsTest, AnEtagStandsForAStateAndNotForProgress) {
+  const std::string job = CreateJob();
+  const std::string queued = GetJob(job).etag();
+  const v1::Lease lease = Acquire().lease();
+  const std::string running = GetJob(job).etag();
+  EXPECT_NE(running, queued);
+  ASSERT_TRUE(Heartbeat(lease).ok());
+  v1::ReportEventsRequest report;
+  *report.mutable_lease() = lease;
+  report.add_events()->set_sequence(1);
+  report.mutable_events(0)->mutable_progress()->set_percent(40);
+  ASSERT_TRUE(scheduler_->ReportEvents(report).ok());
+  EXPECT_EQ(GetJob(job).etag(), running);
+  EXPECT_EQ(store_->Events("j1", 1, 1)->front().state_changed().etag(), running);
+}
+
+TEST_F(JobsTest, EveryCallThatChangesAJobKnowsEtags) {
+  const std::string job = CreateJob();
+  const auto call = [&](const std::string& etag, auto request, auto method) {
+    request.set_name(job);
+    request.set_etag(etag);
+    return ((*jobs_).*method)(request).status();
+  };
+  const auto all = [&](const std::string& etag) {
+    return std::vector<absl::Status>{
+        call(etag, v1::PauseJobRequest(), &Jobs::Pause),
+        call(etag, v1::ResumeJobRequest(), &Jobs::Resume),
+        call(etag, v1::CancelJobRequest(), &Jobs::Cancel),
+        call(etag, v1::RetryJobRequest(), &Jobs::Retry),
+        call(etag, v1::DeleteJobRequest(), &Jobs::Delete),
+    };
+  };
+  for (const absl::Status& status : all("\"other\"")) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
+    EXPECT_EQ(ReasonOf(status), "ETAG_MISMATCH");
+    EXPECT_THAT(std::string(status.message()), HasSubstr("is queued, expected the etag \"other\""));
+  }
+  // Two users who look at once: the second is told.
+  const std::string seen = GetJob(job).etag();
+  EXPECT_TRUE(call(seen, v1::PauseJobRequest(), &Jobs::Pause).ok());
+  EXPECT_EQ(ReasonOf(call(seen, v1::CancelJobRequest(), &Jobs::Cancel)), "ETAG_MISMATCH");
+  EXPECT_TRUE(call(GetJob(job).etag(), v1::CancelJobRequest(), &Jobs::Cancel).ok());
+  EXPECT_TRUE(call(GetJob(job).etag(), v1::DeleteJobRequest(), &Jobs::Delete).ok());
+}
+
 TEST_F(JobsTest, BadNamesAreNamed) {
   for (const char* name : {"", "jobs/", "j1", "jobs/A", "jobs/a/b", "jobs/'; drop"}) {
     v1::GetJobRequest request;

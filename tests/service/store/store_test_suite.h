@@ -109,6 +109,7 @@ TEST_P(StoreTestSuite, KeepsEveryField) {
   JobRecord record = Create(job);
   JobUpdate update = To(v1::JOB_STATE_RUNNING, record);
   update.record.job.mutable_status()->set_worker("w");
+  update.record.job.set_etag("\"7\"");
   *update.record.job.mutable_update_time() = ToProto(kStart + absl::Seconds(1));
   update.record.lease_epoch = 3;
   update.record.completed_epoch = 2;
