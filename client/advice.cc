@@ -14,6 +14,7 @@ struct Row {
 constexpr Row kAdvice[] = {
     {"ALREADY_CONVERTED", "give the original checkpoint"},
     {"ARTIFACT_CORRUPT", "run it again; if it fails again, check the disk of the output"},
+    {"ATTEMPT_NOT_FOUND", "latentforge job attempts JOB"},
     {"ATTEMPT_STOPPED", "look into the worker's log"},
     {"BAD_NAME", "latentforge job list shows the names of jobs"},
     {"BAD_PAGE_TOKEN", "start at the first page: leave --page-token out"},
@@ -137,6 +138,7 @@ constexpr Row kFlags[] = {
     {"page_size", "--page-size"},
     {"from_sequence", "--from-sequence"},
     {"name", "JOB"},
+    {"parent", "JOB"},
 };
 
 // "a.b" begins "a.b", "a.b.c" and "a.b[0].c", but not "a.bc".

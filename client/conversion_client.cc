@@ -125,6 +125,14 @@ absl::StatusOr<v1::Job> ConversionClient::RetryJob(const std::string& name) {
   return CallOnJob(name, Repeat::kNo, &v1::JobService::Stub::RetryJob);
 }
 
+absl::StatusOr<v1::ListAttemptsResponse> ConversionClient::ListAttempts(
+    const v1::ListAttemptsRequest& request) {
+  return Call<v1::ListAttemptsResponse>(
+      Repeat::kYes, [&](grpc::ClientContext* context, v1::ListAttemptsResponse* response) {
+        return jobs_->ListAttempts(context, request, response);
+      });
+}
+
 absl::Status ConversionClient::DeleteJob(const std::string& name) {
   v1::DeleteJobRequest request;
   request.set_name(name);

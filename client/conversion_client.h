@@ -47,6 +47,7 @@ class ConversionClient {
   absl::StatusOr<v1::Job> ResumeJob(const std::string& name);
   // Not repeated: the second call would find a queued job and be refused.
   absl::StatusOr<v1::Job> RetryJob(const std::string& name);
+  absl::StatusOr<v1::ListAttemptsResponse> ListAttempts(const v1::ListAttemptsRequest& request);
   absl::Status DeleteJob(const std::string& name);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
 

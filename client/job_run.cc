@@ -138,6 +138,22 @@ absl::Status RunRetryJob(const OneJobOptions& options, const CommandContext& con
   return ShowJobAfter(&ConversionClient::RetryJob, options, context);
 }
 
+absl::Status RunListAttempts(const OneJobOptions& options, const CommandContext& context) {
+  LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
+  const std::string address = ServerAddress(options.server, context);
+  ConversionClient client(OpenChannel(address), address, context.clock);
+  v1::ListAttemptsRequest request;
+  request.set_parent(JobName(options.job));
+  v1::ListAttemptsResponse attempts;
+  do {
+    LF_ASSIGN_OR_RETURN(const v1::ListAttemptsResponse page, client.ListAttempts(request));
+    attempts.mutable_attempts()->MergeFrom(page.attempts());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  LF_ASSIGN_OR_RETURN(const std::string text, RenderAttempts(attempts, format));
+  return PrintOutput(text);
+}
+
 absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
   const std::string address = ServerAddress(options.server, context);

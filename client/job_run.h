@@ -63,6 +63,8 @@ absl::Status RunCancelJob(const OneJobOptions& options, const CommandContext& co
 absl::Status RunPauseJob(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunResumeJob(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunRetryJob(const OneJobOptions& options, const CommandContext& context);
+// All of them, however many pages they fill.
+absl::Status RunListAttempts(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context);
 
 // "jobs/ID" of "jobs/ID" or "ID".

@@ -17,6 +17,7 @@ void ApplyState(const v1::StateChanged& change, v1::Job& job) {
     status.set_eta_seconds(-1);
     status.clear_tokens_per_second();
     status.clear_detail();
+    status.clear_phases();
   }
   if (change.state() == v1::JOB_STATE_QUEUED || change.state() == v1::JOB_STATE_PAUSED) {
     status.set_eta_seconds(-1);  // nothing moves
@@ -44,9 +45,15 @@ void ApplyEvent(const v1::JobEvent& event, v1::Job& job) {
       status.clear_tokens_per_second();
       status.set_eta_seconds(-1);  // that of the phase before
       break;
-    case v1::JobEvent::kPhaseFinished:
-      status.set_phase(event.phase_finished().phase());
+    case v1::JobEvent::kPhaseFinished: {
+      const v1::PhaseFinished& finished = event.phase_finished();
+      status.set_phase(finished.phase());
+      v1::PhaseTiming& timing = *status.add_phases();
+      timing.set_phase(finished.phase());
+      timing.set_seconds(finished.seconds());
+      timing.set_tokens_per_second(finished.tokens_per_second());
       break;
+    }
     case v1::JobEvent::kProgress: {
       const v1::Progress& progress = event.progress();
       status.set_phase(progress.phase());

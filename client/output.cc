@@ -15,6 +15,7 @@
 #include "client/result_table.h"
 #include "client/text_format.h"
 #include "google/protobuf/util/json_util.h"
+#include "proto/enum_text.h"
 
 namespace latentforge::client {
 namespace {
@@ -91,6 +92,26 @@ std::string WorkersTable(const v1::ListWorkersResponse& workers) {
                      rows);
 }
 
+// "calibrating 2 m 3 s, factorizing 12 s".
+std::string PhasesText(const v1::Attempt& attempt) {
+  std::vector<std::string> phases;
+  for (const v1::PhaseTiming& timing : attempt.phases()) {
+    phases.push_back(absl::StrCat(PhaseText(timing.phase()), " ", FormatSeconds(timing.seconds())));
+  }
+  return absl::StrJoin(phases, ", ");
+}
+
+std::string AttemptsTable(const v1::ListAttemptsResponse& attempts) {
+  std::vector<std::vector<std::string>> rows;
+  for (const v1::Attempt& attempt : attempts.attempts()) {
+    rows.push_back({attempt.name(), ShortEnumName(attempt.outcome()), Printable(attempt.worker()),
+                    FormatTime(attempt.start_time()), FormatTime(attempt.end_time()),
+                    PhasesText(attempt), Printable(attempt.error().reason())});
+  }
+  return FormatTable(
+      {"NAME", "OUTCOME", "WORKER", "STARTED (UTC)", "ENDED (UTC)", "PHASES", "ERROR"}, rows);
+}
+
 // One line each of a repeated field.
 template <typename Items>
 absl::StatusOr<std::string> JsonLines(const Items& items) {
@@ -151,6 +172,25 @@ absl::StatusOr<std::string> RenderJob(const v1::Job& job, OutputFormat format) {
       return absl::StrCat(job.name(), "\n");
     default:
       return JobTable(job);
+  }
+}
+
+absl::StatusOr<std::string> RenderAttempts(const v1::ListAttemptsResponse& attempts,
+                                           OutputFormat format) {
+  switch (format) {
+    case OutputFormat::kJson:
+      return ToJson(attempts, false);
+    case OutputFormat::kJsonLines:
+      return JsonLines(attempts.attempts());
+    case OutputFormat::kName: {
+      std::string names;
+      for (const v1::Attempt& attempt : attempts.attempts()) {
+        absl::StrAppend(&names, attempt.name(), "\n");
+      }
+      return names;
+    }
+    default:
+      return AttemptsTable(attempts);
   }
 }
 

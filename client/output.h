@@ -27,6 +27,8 @@ absl::StatusOr<std::string> RenderJobs(const v1::ListJobsResponse& jobs, OutputF
 // One job: its fields line by line, its JSON, or its name.
 absl::StatusOr<std::string> RenderJob(const v1::Job& job, OutputFormat format);
 
+absl::StatusOr<std::string> RenderAttempts(const v1::ListAttemptsResponse& attempts,
+                                           OutputFormat format);
 absl::StatusOr<std::string> RenderWorkers(const v1::ListWorkersResponse& workers,
                                           OutputFormat format);
 

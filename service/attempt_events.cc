@@ -58,6 +58,15 @@ void ApplyProgress(const v1::Progress& reported, absl::Time now, Transition& tra
   *AppendEvent(transition, now).mutable_progress() = progress;
 }
 
+// A worker that repeats phases must not make the record grow without end.
+void NoteFinished(const v1::PhaseFinished& finished, v1::JobStatus& status) {
+  if (status.phases_size() >= v1::Phase_ARRAYSIZE) return;
+  v1::PhaseTiming& timing = *status.add_phases();
+  timing.set_phase(finished.phase());
+  timing.set_seconds(NotNegative(finished.seconds()));
+  timing.set_tokens_per_second(NotNegative(finished.tokens_per_second()));
+}
+
 void ApplyEvent(const v1::AttemptEvent& event, absl::Time now, const StatePolicy& policy,
                 Transition& transition) {
   v1::JobStatus& status = *transition.next.job.mutable_status();
@@ -69,6 +78,7 @@ void ApplyEvent(const v1::AttemptEvent& event, absl::Time now, const StatePolicy
       *AppendEvent(transition, now).mutable_phase_started() = event.phase_started();
       break;
     case v1::AttemptEvent::kPhaseFinished:
+      NoteFinished(event.phase_finished(), status);
       *AppendEvent(transition, now).mutable_phase_finished() = event.phase_finished();
       break;
     case v1::AttemptEvent::kPerplexity:

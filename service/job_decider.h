@@ -59,7 +59,7 @@ class Decider {
   void EndFailed(AttemptOutcome outcome, v1::ConversionError error, bool backoff);
   bool IsHopeless(const v1::ConversionError& error) const;
   absl::Duration Backoff();
-  void NoteAttempt(AttemptOutcome outcome, absl::string_view reason = "");
+  void NoteAttempt(AttemptOutcome outcome, const v1::ConversionError& error = {});
 
   // FAILED_PRECONDITION for a job that has ended or is being cancelled.
   absl::Status CheckGoesOn(absl::string_view verb);

@@ -5,6 +5,7 @@
 #include "absl/random/random.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "service/errors.h"
@@ -25,6 +26,29 @@ absl::StatusOr<std::string> ParseJobName(absl::string_view name, absl::string_vi
 }
 
 std::string JobName(absl::string_view id) { return absl::StrCat("jobs/", id); }
+
+absl::StatusOr<AttemptId> ParseAttemptName(absl::string_view name) {
+  constexpr absl::string_view kCollection = "/attempts/";
+  const size_t middle = name.rfind(kCollection);
+  if (middle != absl::string_view::npos) {
+    absl::StatusOr<std::string> job = ParseJobName(name.substr(0, middle));
+    AttemptId id;
+    const absl::string_view number = name.substr(middle + kCollection.size());
+    // One name for each attempt: not "01", and not "+1".
+    if (job.ok() && absl::SimpleAtoi(number, &id.number) && id.number > 0 &&
+        number == absl::StrCat(id.number)) {
+      id.job = *std::move(job);
+      return id;
+    }
+  }
+  return MakeFieldError("BAD_NAME",
+                        {{"name", absl::StrCat("is \"", name.substr(0, 80),
+                                               "\", expected jobs/ID/attempts/NUMBER")}});
+}
+
+std::string AttemptName(absl::string_view job_id, int32_t number) {
+  return absl::StrCat(JobName(job_id), "/attempts/", number);
+}
 
 std::string RandomJobId() {
   constexpr char kAlphabet[] = "0123456789abcdefghijklmnopqrstuv";

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "latentforge/v1/job.pb.h"
@@ -52,7 +53,8 @@ struct AttemptRecord {
   absl::Time start_time = absl::UnixEpoch();
   absl::Time end_time = absl::UnixEpoch();
   AttemptOutcome outcome = AttemptOutcome::kRunning;
-  std::string reason;  // of the error, where there is one
+  v1::ConversionError error;            // where there is one
+  std::vector<v1::PhaseTiming> phases;  // that it finished
 };
 
 inline bool IsTerminal(v1::JobState state) {

@@ -63,6 +63,20 @@ grpc::ServerUnaryReactor* JobsRpc::DeleteJob(grpc::CallbackServerContext* contex
                   [this](const auto& call) { return jobs_.Delete(call); });
 }
 
+grpc::ServerUnaryReactor* JobsRpc::GetAttempt(grpc::CallbackServerContext* context,
+                                              const v1::GetAttemptRequest* request,
+                                              v1::GetAttemptResponse* response) {
+  return RunUnary(rpc_, {kService, "GetAttempt"}, context, request, response,
+                  [this](const auto& call) { return attempts_.Get(call); });
+}
+
+grpc::ServerUnaryReactor* JobsRpc::ListAttempts(grpc::CallbackServerContext* context,
+                                                const v1::ListAttemptsRequest* request,
+                                                v1::ListAttemptsResponse* response) {
+  return RunUnary(rpc_, {kService, "ListAttempts"}, context, request, response,
+                  [this](const auto& call) { return attempts_.List(call); });
+}
+
 grpc::ServerWriteReactor<v1::WatchJobResponse>* JobsRpc::WatchJob(
     grpc::CallbackServerContext* /*context*/, const v1::WatchJobRequest* request) {
   return WatchReactor::Start(watch_, rpc_, *request);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "latentforge/v1/job_service.grpc.pb.h"
+#include "service/attempts.h"
 #include "service/jobs.h"
 #include "service/unary_call.h"
 #include "service/watch_reactor.h"
@@ -11,8 +12,8 @@ namespace latentforge::service {
 // Safe for concurrent use. Borrows everything.
 class JobsRpc final : public v1::JobService::CallbackService {
  public:
-  JobsRpc(Jobs& jobs, const WatchParts& watch, const RpcParts& rpc)
-      : jobs_(jobs), watch_(watch), rpc_(rpc) {}
+  JobsRpc(Jobs& jobs, Attempts& attempts, const WatchParts& watch, const RpcParts& rpc)
+      : jobs_(jobs), attempts_(attempts), watch_(watch), rpc_(rpc) {}
 
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context,
                                       const v1::CreateJobRequest* request,
@@ -38,11 +39,18 @@ class JobsRpc final : public v1::JobService::CallbackService {
   grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* context,
                                       const v1::DeleteJobRequest* request,
                                       v1::DeleteJobResponse* response) override;
+  grpc::ServerUnaryReactor* GetAttempt(grpc::CallbackServerContext* context,
+                                       const v1::GetAttemptRequest* request,
+                                       v1::GetAttemptResponse* response) override;
+  grpc::ServerUnaryReactor* ListAttempts(grpc::CallbackServerContext* context,
+                                         const v1::ListAttemptsRequest* request,
+                                         v1::ListAttemptsResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(
       grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) override;
 
  private:
   Jobs& jobs_;
+  Attempts& attempts_;
   const WatchParts watch_;
   const RpcParts rpc_;
 };

@@ -130,13 +130,13 @@ void Metrics::Transitioned(const JobRecord& before, const Transition& transition
   const v1::JobState state = after.job.status().state();
   if (transition.attempt.has_value()) {
     const AttemptOutcome outcome = transition.attempt->outcome;
-    if (outcome == AttemptOutcome::kRunning) {
+    if (before.job.status().state() == v1::JOB_STATE_QUEUED) {
       families_->dispatches.Increment();
       families_->queue_wait.Observe(
           absl::ToDoubleSeconds(transition.attempt->start_time - before.queue_time));
-    } else {
+    } else if (outcome != AttemptOutcome::kRunning) {
       families_->attempts_finished
-          .Add({{"outcome", OutcomeLabel(outcome, after.job.status().error().error_class())},
+          .Add({{"outcome", OutcomeLabel(outcome, transition.attempt->error.error_class())},
                 {"phase", PhaseLabel(before.job.status().phase())}})
           .Increment();
     }

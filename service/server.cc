@@ -16,6 +16,7 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "service/accept_watchdog.h"
+#include "service/attempts.h"
 #include "service/connection_acceptor.h"
 #include "service/job_engine.h"
 #include "service/job_name.h"
@@ -97,12 +98,13 @@ struct Server::Parts {
                {.retry_backoff = options.retry_backoff, .one_machine = options.one_machine}),
         checker(options.allowed_roots),
         jobs(engine, checker, PageTokenCodec(token_key), {options.max_attempts, RandomJobId}),
+        attempts(*store, PageTokenCodec(token_key)),
         scheduler(engine, wakeup, PageTokenCodec(token_key),
                   {.lease_duration = options.lease_duration, .version = kVersion}),
         watches(options.max_watches,
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         pool(options.threads),
-        jobs_rpc(jobs, {*store, hub, watches, options.bookmark_interval},
+        jobs_rpc(jobs, attempts, {*store, hub, watches, options.bookmark_interval},
                  {pool, metrics, in_flight, *clock}),
         workers_rpc(scheduler, {pool, metrics, in_flight, *clock}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
@@ -118,6 +120,7 @@ struct Server::Parts {
   FileSpecChecker checker;
   Wakeup wakeup;
   Jobs jobs;
+  Attempts attempts;
   Scheduler scheduler;
   WatchRegistry watches;
   InFlight in_flight;

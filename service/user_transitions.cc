@@ -1,4 +1,6 @@
 // What users and deadlines do to a job; see job_decider.h.
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "proto/enum_text.h"
@@ -19,15 +21,16 @@ absl::Status Decider::operator()(const command::ExpireDeadline&) {
   if (IsTerminal(state()) || !record().job.has_deadline_time()) return absl::OkStatus();
   const absl::Time deadline = FromProto(record().job.deadline_time());
   if (now_ < deadline) return absl::OkStatus();
-  if (HoldsLease(state())) NoteAttempt(AttemptOutcome::kDeadline, "JOB_DEADLINE");
+  v1::ConversionError error = MakeConversionError(
+      "JOB_DEADLINE", absl::StrCat("the job had not ended by its deadline ", TimeText(deadline)),
+      v1::ERROR_CLASS_RESOURCE, false);
+  error.set_phase(status().phase());
+  if (HoldsLease(state())) NoteAttempt(AttemptOutcome::kDeadline, error);
   if (state() == v1::JOB_STATE_CANCELLING) {
     ChangeState(v1::JOB_STATE_CANCELLED);
     return absl::OkStatus();
   }
-  *status().mutable_error() = MakeConversionError(
-      "JOB_DEADLINE", absl::StrCat("the job had not ended by its deadline ", TimeText(deadline)),
-      v1::ERROR_CLASS_RESOURCE, false);
-  status().mutable_error()->set_phase(status().phase());
+  *status().mutable_error() = std::move(error);
   ChangeState(v1::JOB_STATE_FAILED);
   return absl::OkStatus();
 }

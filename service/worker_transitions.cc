@@ -50,6 +50,7 @@ absl::Status Decider::operator()(const command::Claim& claim) {
   status.set_eta_seconds(-1);
   status.set_tokens_per_second(0);
   status.clear_detail();
+  status.clear_phases();
   record().lease_epoch += 1;
   record().counted_attempts += 1;
   record().attempt_sequence = 0;
@@ -73,7 +74,10 @@ absl::Status Decider::operator()(const command::Extend& extend) {
 absl::Status Decider::operator()(const command::Report& report) {
   LF_RETURN_IF_ERROR(CheckLease(report.lease));
   if (state() != v1::JOB_STATE_PAUSING) SetLease(report.lease_duration);
-  return ApplyAttemptEvents(report.events, now_, policy_, transition_);
+  const int phases_before = status().phases_size();
+  LF_RETURN_IF_ERROR(ApplyAttemptEvents(report.events, now_, policy_, transition_));
+  if (status().phases_size() > phases_before) NoteAttempt(AttemptOutcome::kRunning);
+  return absl::OkStatus();
 }
 
 absl::Status Decider::operator()(const command::Succeed& succeed) {
@@ -200,7 +204,7 @@ void Decider::EndUncounted(AttemptOutcome outcome) {
 
 void Decider::EndFailed(AttemptOutcome outcome, v1::ConversionError error, bool backoff) {
   if (error.phase() == v1::PHASE_UNSPECIFIED) error.set_phase(status().phase());
-  NoteAttempt(outcome, error.reason());
+  NoteAttempt(outcome, error);
   if (state() == v1::JOB_STATE_CANCELLING) {
     ChangeState(v1::JOB_STATE_CANCELLED);
     return;
@@ -228,7 +232,7 @@ absl::Duration Decider::Backoff() {
   return std::min(policy_.retry_backoff * (1 << doublings), kMaxBackoff);
 }
 
-void Decider::NoteAttempt(AttemptOutcome outcome, absl::string_view reason) {
+void Decider::NoteAttempt(AttemptOutcome outcome, const v1::ConversionError& error) {
   AttemptRecord attempt;
   attempt.number = status().attempt();
   attempt.lease_epoch = record().lease_epoch;
@@ -236,7 +240,8 @@ void Decider::NoteAttempt(AttemptOutcome outcome, absl::string_view reason) {
   attempt.start_time = record().attempt_start_time;
   attempt.outcome = outcome;
   if (outcome != AttemptOutcome::kRunning) attempt.end_time = now_;
-  attempt.reason = std::string(reason);
+  attempt.error = error;
+  attempt.phases.assign(status().phases().begin(), status().phases().end());
   transition_.attempt = std::move(attempt);
 }
 

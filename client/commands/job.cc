@@ -138,6 +138,10 @@ Submits and follows jobs on a server.)");
   AddOneJob(job, "retry",
             "Queues a job that failed or was cancelled again, with as many attempts as a new one.",
             RunRetryJob, context, selection);
+  AddOneJob(
+      job, "attempts",
+      "Lists a job's attempts: worker, times, how each ended, and the phases that it finished.",
+      RunListAttempts, context, selection);
   AddOneJob(job, "delete", "Deletes a job that has ended; its artifact stays.", RunDeleteJob,
             context, selection);
 }

@@ -1,6 +1,10 @@
 #include "service/store/sqlite_rows.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "service/time_util.h"
 
 namespace latentforge::service {
@@ -13,6 +17,16 @@ constexpr char kMutable[] =
     "state, etag, status, last_sequence, update_time, end_time, lease_epoch, completed_epoch, "
     "counted_attempts, attempt_sequence, attempt_start_time, lease_expire_time, queue_time, "
     "claimable_time, progress_event_time, progress_event_percent";
+
+constexpr char kAttempt[] =
+    "number, lease_epoch, worker, start_time, end_time, outcome, error, phases";
+
+// "?, ?" for "a, b".
+std::string ParametersOf(absl::string_view columns) {
+  const auto commas = std::count(columns.begin(), columns.end(), ',');
+  return absl::StrJoin(std::vector<char>(commas + 1, '?'), ", ",
+                       [](std::string* out, char parameter) { out->push_back(parameter); });
+}
 
 void BindOptional(bool present, const google::protobuf::Timestamp& time, Statement& statement) {
   if (present) {
@@ -41,13 +55,13 @@ std::string SelectJobs() {
 }
 
 std::string InsertJob() {
-  return absl::StrCat("INSERT INTO jobs (version, ", kFixed, ", ", kMutable,
-                      ") VALUES (1, ?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+  return absl::StrCat("INSERT INTO jobs (version, ", kFixed, ", ", kMutable, ") VALUES (1, ",
+                      ParametersOf(kFixed), ", ", ParametersOf(kMutable), ")");
 }
 
 std::string UpdateJob() {
-  return absl::StrCat("UPDATE jobs SET version = version + 1, (", kMutable,
-                      ") = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE version = ? AND id = ?");
+  return absl::StrCat("UPDATE jobs SET version = version + 1, (", kMutable, ") = (",
+                      ParametersOf(kMutable), ") WHERE version = ? AND id = ?");
 }
 
 void BindJob(const JobRecord& record, Statement& statement) {
@@ -112,6 +126,45 @@ absl::StatusOr<JobRecord> ReadJob(Statement& row) {
   if (!parsed)
     return absl::DataLossError(absl::StrCat("job ", record.id, " is corrupt in the database"));
   return record;
+}
+
+std::string SelectAttempts() { return absl::StrCat("SELECT ", kAttempt, " FROM attempts "); }
+
+std::string PutAttemptSql() {
+  return absl::StrCat("INSERT OR REPLACE INTO attempts (ordinal, ", kAttempt, ") VALUES (?, ",
+                      ParametersOf(kAttempt), ")");
+}
+
+void BindAttempt(const AttemptRecord& attempt, Statement& statement) {
+  // The timings are one message, for they are read and written together.
+  v1::Attempt phases;
+  phases.mutable_phases()->Assign(attempt.phases.begin(), attempt.phases.end());
+  statement.Bind(int64_t{attempt.number})
+      .Bind(attempt.lease_epoch)
+      .BindText(attempt.worker)
+      .Bind(attempt.start_time)
+      .Bind(attempt.end_time)
+      .Bind(static_cast<int64_t>(attempt.outcome))
+      .BindBlob(attempt.error.SerializeAsString())
+      .BindBlob(phases.SerializeAsString());
+}
+
+absl::StatusOr<AttemptRecord> ReadAttempt(Statement& row) {
+  AttemptRecord attempt;
+  attempt.number = static_cast<int32_t>(row.Int());
+  attempt.lease_epoch = row.Int();
+  attempt.worker = row.Text();
+  attempt.start_time = row.Time();
+  attempt.end_time = row.Time();
+  attempt.outcome = static_cast<AttemptOutcome>(row.Int());
+  v1::Attempt phases;
+  bool parsed = attempt.error.ParseFromString(row.Blob());
+  parsed = phases.ParseFromString(row.Blob()) && parsed;
+  if (!parsed)
+    return absl::DataLossError(
+        absl::StrCat("attempt ", attempt.number, " is corrupt in the database"));
+  attempt.phases.assign(phases.phases().begin(), phases.phases().end());
+  return attempt;
 }
 
 }  // namespace latentforge::service

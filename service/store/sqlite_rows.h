@@ -1,4 +1,4 @@
-// Job records as rows of the jobs table.
+// Job and attempt records as rows of their tables.
 #pragma once
 
 #include <string>
@@ -24,5 +24,16 @@ void BindMutable(const JobRecord& record, Statement& statement);
 
 // DataLoss when a stored message does not parse.
 absl::StatusOr<JobRecord> ReadJob(Statement& row);
+
+// "SELECT all columns FROM attempts " for ReadAttempt; append a WHERE.
+std::string SelectAttempts();
+
+// INSERT OR REPLACE with the job's ordinal and the parameters of BindAttempt.
+std::string PutAttemptSql();
+
+void BindAttempt(const AttemptRecord& attempt, Statement& statement);
+
+// DataLoss as above.
+absl::StatusOr<AttemptRecord> ReadAttempt(Statement& row);
 
 }  // namespace latentforge::service

@@ -79,10 +79,15 @@ CREATE TABLE secrets (
   value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
-    // Jobs can be paused, and have etags.
+    // Jobs can be paused, and have etags; attempts keep their whole error, which until
+    // here was a reason (field 1 of the message, of at most 63 bytes), and their phases.
     R"sql(
 ALTER TABLE jobs ADD COLUMN etag TEXT NOT NULL DEFAULT '';
 UPDATE jobs SET etag = '"' || last_sequence || '"';
+ALTER TABLE attempts ADD COLUMN error BLOB NOT NULL DEFAULT x'';
+ALTER TABLE attempts ADD COLUMN phases BLOB NOT NULL DEFAULT x'';
+UPDATE attempts SET error = CAST(char(10, length(reason)) || reason AS BLOB) WHERE reason <> '';
+ALTER TABLE attempts DROP COLUMN reason;
 DROP INDEX jobs_leased;
 DROP INDEX jobs_deadline;
 DROP INDEX jobs_output;
@@ -108,19 +113,19 @@ absl::StatusOr<int> ReadVersion(Database& db) {
 
 int CurrentSchemaVersion() { return static_cast<int>(std::size(kMigrations)); }
 
-absl::Status Migrate(Database& db, absl::Time now) {
+absl::Status Migrate(Database& db, absl::Time now, int version) {
   LF_ASSIGN_OR_RETURN(const int found, ReadVersion(db));
   if (found > CurrentSchemaVersion()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the database has schema version ", found, ", this server knows up to ",
                      CurrentSchemaVersion(), "; use a newer latentforge-server"));
   }
-  for (int version = found + 1; version <= CurrentSchemaVersion(); ++version) {
+  for (int step = found + 1; step <= version; ++step) {
     LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(db));
-    LF_RETURN_IF_ERROR(db.Execute(kMigrations[version - 1]));
+    LF_RETURN_IF_ERROR(db.Execute(kMigrations[step - 1]));
     LF_ASSIGN_OR_RETURN(Statement insert,
                         db.Prepare("INSERT INTO schema_migrations VALUES (?, ?)"));
-    LF_RETURN_IF_ERROR(insert.Bind(int64_t{version}).Bind(now).Run());
+    LF_RETURN_IF_ERROR(insert.Bind(int64_t{step}).Bind(now).Run());
     LF_RETURN_IF_ERROR(transaction.Commit());
   }
   return absl::OkStatus();

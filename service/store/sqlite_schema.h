@@ -15,9 +15,9 @@ inline constexpr char kGoesOn[] = "state IN (1, 2, 3, 7, 8)";
 // The version that this build reads and writes.
 int CurrentSchemaVersion();
 
-// Brings an empty or older database to the current version, each step in its own
-// transaction, and records it in schema_migrations. FailedPrecondition for a
-// newer database.
-absl::Status Migrate(Database& db, absl::Time now);
+// Brings an empty or older database to `version`, each step in its own transaction,
+// and records it in schema_migrations. FailedPrecondition for a database that is
+// newer than this build.
+absl::Status Migrate(Database& db, absl::Time now, int version = CurrentSchemaVersion());
 
 }  // namespace latentforge::service

@@ -65,17 +65,10 @@ absl::Status AppendEvents(Database& db, int64_t ordinal, const std::vector<v1::J
 }
 
 absl::Status PutAttempt(Database& db, int64_t ordinal, const AttemptRecord& attempt) {
-  LF_ASSIGN_OR_RETURN(
-      Statement put, db.Prepare("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"));
-  return put.Bind(ordinal)
-      .Bind(int64_t{attempt.number})
-      .Bind(attempt.lease_epoch)
-      .BindText(attempt.worker)
-      .Bind(attempt.start_time)
-      .Bind(attempt.end_time)
-      .Bind(static_cast<int64_t>(attempt.outcome))
-      .BindText(attempt.reason)
-      .Run();
+  LF_ASSIGN_OR_RETURN(Statement put, db.Prepare(PutAttemptSql()));
+  put.Bind(ordinal);
+  BindAttempt(attempt, put);
+  return put.Run();
 }
 
 absl::Status PutLabels(Database& db, int64_t ordinal, const v1::Job& job) {
@@ -274,26 +267,19 @@ absl::StatusOr<std::map<std::string, int64_t>> SqliteStore::LastSequences(
   return sequences;
 }
 
-absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_view id) {
+absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_view id,
+                                                                 int32_t after, int limit) {
   absl::MutexLock lock(&read_mutex_);
   LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(reader_, id));
-  LF_ASSIGN_OR_RETURN(
-      Statement query,
-      reader_.Prepare("SELECT number, lease_epoch, worker, start_time, end_time, outcome, reason "
-                      "FROM attempts WHERE ordinal = ? ORDER BY number"));
-  query.Bind(ordinal);
+  LF_ASSIGN_OR_RETURN(Statement query,
+                      reader_.Prepare(SelectAttempts() + "WHERE ordinal = ? AND number > ? "
+                                                         "ORDER BY number LIMIT ?"));
+  query.Bind(ordinal).Bind(int64_t{after}).Bind(int64_t{limit});
   std::vector<AttemptRecord> attempts;
   while (true) {
     LF_ASSIGN_OR_RETURN(const bool row, query.Step());
     if (!row) return attempts;
-    AttemptRecord& attempt = attempts.emplace_back();
-    attempt.number = static_cast<int32_t>(query.Int());
-    attempt.lease_epoch = query.Int();
-    attempt.worker = query.Text();
-    attempt.start_time = query.Time();
-    attempt.end_time = query.Time();
-    attempt.outcome = static_cast<AttemptOutcome>(query.Int());
-    attempt.reason = query.Text();
+    LF_ASSIGN_OR_RETURN(attempts.emplace_back(), ReadAttempt(query));
   }
 }
 

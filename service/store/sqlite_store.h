@@ -46,7 +46,8 @@ class SqliteStore final : public Store {
                                                    int limit) override;
   absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
       const std::vector<std::string>& ids) override;
-  absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id) override;
+  absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
+                                                      int limit) override;
   absl::Status Delete(absl::string_view id, int64_t expected_version) override;
   absl::StatusOr<StoreStats> Stats() override;
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,

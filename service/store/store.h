@@ -106,8 +106,9 @@ class Store {
   virtual absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
       const std::vector<std::string>& ids) = 0;
 
-  // Attempts by number. NotFound as in Get.
-  virtual absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id) = 0;
+  // Attempts with number > after, in order, at most `limit`. NotFound as in Get.
+  virtual absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
+                                                              int limit) = 0;
 
   // Removes the job with all that belongs to it. Errors as in Commit.
   virtual absl::Status Delete(absl::string_view id, int64_t expected_version) = 0;

@@ -247,7 +247,7 @@ TEST(JobStateTest, ACancelledJobHasNoErrorOfAnEarlierAttempt) {
   EXPECT_EQ(lost.next.job.status().state(), X);
   EXPECT_FALSE(lost.next.job.status().has_error());
   EXPECT_FALSE(lost.events[0].state_changed().has_error());
-  EXPECT_EQ(lost.attempt->reason, "WORKER_LOST");  // kept with the attempt
+  EXPECT_EQ(lost.attempt->error.reason(), "WORKER_LOST");  // kept with the attempt
 }
 
 TEST(JobStateTest, OnOneMachineALeaseThatEndedWithTheServerDoesNotCount) {
@@ -371,6 +371,40 @@ TEST(JobStateTest, AWorkerOfTheEndedAttemptIsFencedAfterARetry) {
   ASSERT_EQ(record.job.status().state(), X);
   record = MustDecide(record, command::Retry{}).next;
   EXPECT_EQ(ReasonOf(Decide(record, command::Succeed{kLease, {}}, kNow).status()), kLeaseLost);
+}
+
+TEST(JobStateTest, AnAttemptKeepsItsPhasesAndItsWholeError) {
+  std::vector<v1::AttemptEvent> events(2);
+  for (int i = 0; i < 2; ++i) {
+    events[i].set_sequence(i + 1);
+    events[i].mutable_phase_finished()->set_phase(static_cast<v1::Phase>(i + 1));
+    events[i].mutable_phase_finished()->set_seconds(i == 0 ? 5 : std::nan(""));
+  }
+  const Transition reported = MustDecide(InState(R), command::Report{kLease, events, kLease30});
+  ASSERT_TRUE(reported.attempt.has_value()) << "shown while it runs";
+  EXPECT_EQ(reported.attempt->outcome, AttemptOutcome::kRunning);
+  ASSERT_EQ(reported.attempt->phases.size(), 2u);
+  EXPECT_EQ(reported.attempt->phases[0].phase(), v1::PHASE_FETCHING);
+  EXPECT_EQ(reported.attempt->phases[0].seconds(), 5);
+  EXPECT_EQ(reported.attempt->phases[1].seconds(), 0);
+  const Transition failed =
+      MustDecide(reported.next, command::Fail{kLease, Error(v1::ERROR_CLASS_SYSTEM, true)});
+  EXPECT_EQ(failed.attempt->error.message(), "no room");
+  EXPECT_EQ(failed.attempt->phases.size(), 2u);
+  const Transition next =
+      MustDecide(failed.next, command::Claim{"w", kLease30}, failed.next.claimable_time);
+  EXPECT_TRUE(next.attempt->phases.empty());
+}
+
+TEST(JobStateTest, AnAttemptsPhasesAreBounded) {
+  JobRecord record = InState(R);
+  for (int i = 1; i <= 100; ++i) {
+    v1::AttemptEvent event;
+    event.set_sequence(i);
+    event.mutable_phase_finished()->set_phase(v1::PHASE_FETCHING);
+    record = MustDecide(record, command::Report{kLease, {event}, kLease30}).next;
+  }
+  EXPECT_LE(record.job.status().phases_size(), v1::Phase_ARRAYSIZE);
 }
 
 TEST(JobStateTest, SuccessClearsTheErrorOfAnEarlierAttempt) {

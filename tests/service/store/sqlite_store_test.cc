@@ -62,6 +62,68 @@ TEST(SqliteStoreTest, AFullDiskIsResourceExhaustedAndTheStoreGoesOn) {
   EXPECT_TRUE((*store)->Create(BigJob(1000)).ok());
 }
 
+// A database as version 1 of the schema left it, with a running job that failed once.
+void WriteVersion1(const std::filesystem::path& path) {
+  auto db = Database::Open(path, Database::Mode::kReadWrite);
+  ASSERT_TRUE(db.ok()) << db.status();
+  ASSERT_TRUE(Migrate(*db, absl::UnixEpoch(), 1).ok());
+  v1::Job job;
+  job.set_name("jobs/a");
+  job.mutable_spec()->mutable_output()->set_uri("file:///out");
+  v1::JobStatus status;
+  status.set_state(v1::JOB_STATE_RUNNING);
+  status.set_attempt(2);
+  auto insert = db->Prepare(
+      "INSERT INTO jobs VALUES (5, 'a', 9, 2, ?, ?, x'', '/out', 0, 4, 100, NULL, NULL, 2, 1, 2, "
+      "3, "
+      "200, 300, 50, 60, 70, 12.5)");
+  ASSERT_TRUE(insert.ok()) << insert.status();
+  insert->BindBlob(job.SerializeAsString()).BindBlob(status.SerializeAsString());
+  ASSERT_TRUE(insert->Run().ok());
+  ASSERT_TRUE(db->Execute("INSERT INTO job_labels VALUES (5, 'team', 'x');"
+                          "INSERT INTO events VALUES (5, 1, x'0801');"
+                          "INSERT INTO attempts VALUES (5, 1, 1, 'w', 10, 20, 2, 'DISK_FULL');"
+                          "INSERT INTO attempts VALUES (5, 2, 2, 'w', 200, 0, 0, '');"
+                          "INSERT INTO requests VALUES ('r', 5, 'digest');"
+                          "INSERT INTO secrets VALUES ('page_token_key', x'0102')")
+                  .ok());
+}
+
+TEST(SqliteStoreTest, ADatabaseOfVersion1KeepsItsJobs) {
+  TempDir dir;
+  WriteVersion1(dir.path() / "jobs.db");
+  auto opened = SqliteStore::Open(dir.path() / "jobs.db");
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  SqliteStore& store = **opened;
+  auto job = store.Get("a");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->job.status().state(), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(job->job.spec().output().uri(), "file:///out");
+  EXPECT_EQ(job->job.last_sequence(), 4);
+  EXPECT_EQ(job->version, 9);
+  EXPECT_EQ(job->counted_attempts, 2);
+  EXPECT_EQ(job->progress_event_percent, 12.5);
+  EXPECT_EQ(job->job.etag(), "\"4\"");
+  EXPECT_EQ(store.List({.labels = {{"team", "x"}}})->size(), 1u);
+  EXPECT_EQ(store.Events("a", 0, 10)->size(), 1u);
+  EXPECT_EQ(store.LeasesEndingBy(absl::InfiniteFuture())->size(), 1u);
+  EXPECT_EQ(store.FindRequest("r")->value().job_id, "a");
+  EXPECT_EQ(*store.GetOrPutSecret("page_token_key", "new"), "\x01\x02");
+  const auto attempts = store.Attempts("a", 0, 10);
+  ASSERT_TRUE(attempts.ok()) << attempts.status();
+  ASSERT_EQ(attempts->size(), 2u);
+  EXPECT_EQ((*attempts)[0].error.reason(), "DISK_FULL");
+  EXPECT_EQ((*attempts)[0].outcome, AttemptOutcome::kFailed);
+  EXPECT_EQ((*attempts)[1].error.reason(), "");
+  // And it can go on from here.
+  JobUpdate update;
+  update.expected_version = job->version;
+  update.record = *job;
+  update.record.job.mutable_status()->set_state(v1::JOB_STATE_PAUSING);
+  update.attempt = (*attempts)[1];
+  EXPECT_TRUE(store.Commit(update).ok());
+}
+
 TEST(SqliteStoreTest, ANewerSchemaIsRefused) {
   TempDir dir;
   { ASSERT_TRUE(SqliteStore::Open(dir.path() / "jobs.db").ok()); }

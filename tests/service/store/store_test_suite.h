@@ -180,7 +180,7 @@ TEST_P(StoreTestSuite, KeepsManyEventsOfOneCommit) {
 TEST_P(StoreTestSuite, UnknownJobsAreNotFound) {
   EXPECT_EQ(ReasonOf(store_->Get("nope").status()), kJobNotFound);
   EXPECT_EQ(ReasonOf(store_->Events("nope", 0, 10).status()), kJobNotFound);
-  EXPECT_EQ(ReasonOf(store_->Attempts("nope").status()), kJobNotFound);
+  EXPECT_EQ(ReasonOf(store_->Attempts("nope", 0, 10).status()), kJobNotFound);
   EXPECT_EQ(ReasonOf(store_->Delete("nope", 1)), kJobNotFound);
   JobUpdate update = To(v1::JOB_STATE_RUNNING, Job("nope").record);
   EXPECT_EQ(ReasonOf(store_->Commit(update).status()), kJobNotFound);
@@ -350,15 +350,33 @@ TEST_P(StoreTestSuite, AttemptsAreReplacedByNumber) {
                     .worker = "w",
                     .start_time = kStart,
                     .end_time = kStart + absl::Seconds(5),
-                    .outcome = AttemptOutcome::kFailed,
-                    .reason = "DISK_FULL"};
+                    .outcome = AttemptOutcome::kFailed};
+  update.attempt->error.set_reason("DISK_FULL");
+  update.attempt->error.set_message("no room in /scratch");
+  update.attempt->phases.emplace_back().set_seconds(5);
   Commit(update);
-  const auto attempts = store_->Attempts("a");
+  const auto attempts = store_->Attempts("a", 0, 10);
   ASSERT_TRUE(attempts.ok());
   ASSERT_EQ(attempts->size(), 1u);
   EXPECT_EQ(attempts->front().outcome, AttemptOutcome::kFailed);
-  EXPECT_EQ(attempts->front().reason, "DISK_FULL");
+  EXPECT_EQ(attempts->front().error.message(), "no room in /scratch");
+  ASSERT_EQ(attempts->front().phases.size(), 1u);
+  EXPECT_EQ(attempts->front().phases.front().seconds(), 5);
   EXPECT_EQ(attempts->front().end_time, kStart + absl::Seconds(5));
+}
+
+TEST_P(StoreTestSuite, AttemptsComeInOrderAfterANumber) {
+  JobRecord record = Create(Job("a"));
+  for (int number = 1; number <= 12; ++number) {
+    JobUpdate update = To(v1::JOB_STATE_RUNNING, record);
+    update.attempt = {.number = number};
+    record = Commit(update);
+  }
+  const auto attempts = store_->Attempts("a", 8, 3);
+  ASSERT_TRUE(attempts.ok()) << attempts.status();
+  ASSERT_EQ(attempts->size(), 3u);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ((*attempts)[i].number, 9 + i);
+  EXPECT_TRUE(store_->Attempts("a", 12, 3)->empty());
 }
 
 TEST_P(StoreTestSuite, DeleteTakesEverythingAlong) {
