@@ -37,7 +37,9 @@ absl::StatusOr<bool> Take(const WatchUpdate& update, const FollowOptions& option
 }
 
 absl::StatusCode CodeOf(const v1::ConversionError& error) {
-  if (error.reason() == "JOB_DEADLINE") return absl::StatusCode::kDeadlineExceeded;
+  if (error.reason() == "JOB_DEADLINE" || error.reason() == "QUEUE_DEADLINE") {
+    return absl::StatusCode::kDeadlineExceeded;
+  }
   switch (error.error_class()) {
     case v1::ERROR_CLASS_USER:
       return absl::StatusCode::kInvalidArgument;

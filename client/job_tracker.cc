@@ -18,6 +18,7 @@ void ApplyState(const v1::StateChanged& change, v1::Job& job) {
     status.clear_tokens_per_second();
     status.clear_detail();
     status.clear_phases();
+    job.clear_queue_deadline_time();
   }
   if (change.state() == v1::JOB_STATE_QUEUED || change.state() == v1::JOB_STATE_PAUSED) {
     status.set_eta_seconds(-1);  // nothing moves

@@ -162,6 +162,21 @@ absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
   return absl::OkStatus();
 }
 
+absl::Status ApplyScheduling(const SpecFlags& flags, v1::JobSpec* spec) {
+  if (flags.deadline) {
+    LF_RETURN_IF_ERROR(ParseDuration("--deadline", *flags.deadline, spec->mutable_deadline()));
+  }
+  if (flags.queue_deadline) {
+    LF_RETURN_IF_ERROR(
+        ParseDuration("--queue-deadline", *flags.queue_deadline, spec->mutable_queue_deadline()));
+  }
+  if (flags.run_deadline) {
+    LF_RETURN_IF_ERROR(
+        ParseDuration("--run-deadline", *flags.run_deadline, spec->mutable_run_deadline()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::JobSpec* spec) {
   if (flags.model) spec->mutable_source()->set_uri(ToUri(*flags.model, files));
   if (flags.out) spec->mutable_output()->set_uri(ToUri(*flags.out, files));
@@ -177,9 +192,7 @@ absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::Job
   LF_RETURN_IF_ERROR(ApplyEnum(
       "--output-dtype", flags.output_dtype, v1::DataType_descriptor(),
       [&](int value) { spec->mutable_output()->set_dtype(static_cast<v1::DataType>(value)); }));
-  if (flags.deadline) {
-    LF_RETURN_IF_ERROR(ParseDuration("--deadline", *flags.deadline, spec->mutable_deadline()));
-  }
+  LF_RETURN_IF_ERROR(ApplyScheduling(flags, spec));
   LF_RETURN_IF_ERROR(ApplyCalibration(flags, files, spec->mutable_calibration()));
   ApplyEvaluation(flags, files, spec);
   LF_RETURN_IF_ERROR(ApplyHealing(flags, files, spec));

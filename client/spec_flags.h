@@ -52,6 +52,8 @@ struct SpecFlags {
   std::optional<std::string> device;
   std::optional<int32_t> threads;
   std::optional<std::string> deadline;
+  std::optional<std::string> queue_deadline;
+  std::optional<std::string> run_deadline;
   std::optional<std::string> job_file;
   std::vector<std::string> settings;
   std::vector<std::string> labels;

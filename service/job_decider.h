@@ -74,6 +74,9 @@ class Decider {
   Transition transition_;
 };
 
+// The job waits from now on: until when it may.
+void SetQueueDeadline(absl::Time now, v1::Job& job);
+
 v1::ConversionError MakeConversionError(absl::string_view reason, absl::string_view message,
                                         v1::ErrorClass error_class, bool retryable);
 

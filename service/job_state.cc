@@ -27,6 +27,11 @@ absl::Status CheckEtag(const JobRecord& record, absl::string_view etag) {
                    {{"job", record.id}, {"etag", record.job.etag()}});
 }
 
+void SetQueueDeadline(absl::Time now, v1::Job& job) {
+  if (job.spec().has_queue_deadline())
+    *job.mutable_queue_deadline_time() = ToProto(now + FromProto(job.spec().queue_deadline()));
+}
+
 v1::ConversionError MakeConversionError(absl::string_view reason, absl::string_view message,
                                         v1::ErrorClass error_class, bool retryable) {
   v1::ConversionError error;
@@ -86,6 +91,7 @@ Transition CreateQueued(JobRecord job, absl::Time now) {
   *created.mutable_update_time() = ToProto(now);
   if (created.spec().has_deadline())
     *created.mutable_deadline_time() = ToProto(now + FromProto(created.spec().deadline()));
+  SetQueueDeadline(now, created);
   created.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
   created.mutable_status()->set_eta_seconds(-1);
   created.set_etag(EtagAt(created.last_sequence() + 1));

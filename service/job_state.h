@@ -63,7 +63,7 @@ struct Release {
 struct Renew {
   absl::Duration lease_duration;
 };
-// Time ran out: no effect before lease_expire_time or deadline_time.
+// Time ran out: no effect before lease_expire_time, or NextDeadline.
 struct ExpireLease {
   // Nobody was heard under this lease since the server started. On one machine the
   // attempt then ended with the server, and does not count.

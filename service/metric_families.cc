@@ -43,7 +43,8 @@ constexpr const char* kSubmitReasons[] = {"ALREADY_CONVERTED",
                                           kStoreDown,
                                           "STORE_FULL",
                                           "UNSUPPORTED_ARCHITECTURE"};
-constexpr const char* kFailureReasons[] = {"ATTEMPT_STOPPED", "JOB_DEADLINE", "WORKER_LOST"};
+constexpr const char* kFailureReasons[] = {"ATTEMPT_STOPPED", "JOB_DEADLINE", "QUEUE_DEADLINE",
+                                           "WORKER_LOST"};
 
 }  // namespace
 

@@ -171,14 +171,15 @@ bool DeviceIsKnown(absl::string_view device) {
          absl::SimpleAtoi(device, &index) && index >= 0;
 }
 
-void CheckDeadline(const v1::JobSpec& spec, Findings& findings) {
-  if (!spec.has_deadline()) return;
-  const absl::Duration deadline = FromProto(spec.deadline());
+void CheckDeadline(bool given, const google::protobuf::Duration& value, absl::string_view field,
+                   Findings& findings) {
+  if (!given) return;
+  const absl::Duration deadline = FromProto(value);
   if (deadline < absl::Seconds(1))
-    findings.Add(kInvalidField, "spec.deadline",
+    findings.Add(kInvalidField, field,
                  absl::StrCat("is ", absl::FormatDuration(deadline), ", expected at least 1s"));
   if (deadline > kMaxDeadline)
-    findings.Add("DEADLINE_TOO_LONG", "spec.deadline",
+    findings.Add("DEADLINE_TOO_LONG", field,
                  absl::StrCat("is ", absl::FormatDuration(deadline), ", expected at most ",
                               absl::FormatDuration(kMaxDeadline)));
 }
@@ -250,7 +251,9 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
                  absl::StrCat("is \"", spec.device().substr(0, 40),
                               "\", expected auto, cpu, cuda or cuda:N"));
   CheckRange(findings, "spec.threads", spec.threads(), 0, kMaxThreads);
-  CheckDeadline(spec, findings);
+  CheckDeadline(spec.has_deadline(), spec.deadline(), "spec.deadline", findings);
+  CheckDeadline(spec.has_queue_deadline(), spec.queue_deadline(), "spec.queue_deadline", findings);
+  CheckDeadline(spec.has_run_deadline(), spec.run_deadline(), "spec.run_deadline", findings);
 }
 
 namespace {

@@ -1,9 +1,11 @@
 // What users and deadlines do to a job; see job_decider.h.
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "proto/enum_text.h"
+#include "service/deadlines.h"
 #include "service/errors.h"
 #include "service/job_decider.h"
 #include "service/time_util.h"
@@ -15,16 +17,41 @@ std::string TimeText(absl::Time time) {
   return absl::FormatTime(absl::RFC3339_sec, time, absl::UTCTimeZone());
 }
 
+v1::ConversionError ErrorOf(const Deadline& deadline, const v1::Job& job) {
+  v1::ConversionError error;
+  switch (deadline.kind) {
+    case Deadline::Kind::kJob:
+      error = MakeConversionError(
+          "JOB_DEADLINE",
+          absl::StrCat("the job had not ended by its deadline ", TimeText(deadline.time)),
+          v1::ERROR_CLASS_RESOURCE, false);
+      break;
+    case Deadline::Kind::kQueue:
+      error = MakeConversionError(
+          "QUEUE_DEADLINE",
+          absl::StrCat("no worker had taken the job by ", TimeText(deadline.time)),
+          v1::ERROR_CLASS_RESOURCE, false);
+      break;
+    case Deadline::Kind::kRun:
+      // Another attempt would take as long.
+      error = MakeConversionError(
+          "JOB_DEADLINE",
+          absl::StrCat("attempt ", job.status().attempt(), " had not ended after ",
+                       absl::FormatDuration(FromProto(job.spec().run_deadline())),
+                       ", its run deadline"),
+          v1::ERROR_CLASS_USER, false);
+      break;
+  }
+  error.set_phase(job.status().phase());
+  return error;
+}
+
 }  // namespace
 
 absl::Status Decider::operator()(const command::ExpireDeadline&) {
-  if (IsTerminal(state()) || !record().job.has_deadline_time()) return absl::OkStatus();
-  const absl::Time deadline = FromProto(record().job.deadline_time());
-  if (now_ < deadline) return absl::OkStatus();
-  v1::ConversionError error = MakeConversionError(
-      "JOB_DEADLINE", absl::StrCat("the job had not ended by its deadline ", TimeText(deadline)),
-      v1::ERROR_CLASS_RESOURCE, false);
-  error.set_phase(status().phase());
+  const std::optional<Deadline> deadline = NextDeadline(record());
+  if (!deadline.has_value() || now_ < deadline->time) return absl::OkStatus();
+  v1::ConversionError error = ErrorOf(*deadline, record().job);
   if (HoldsLease(state())) NoteAttempt(AttemptOutcome::kDeadline, error);
   if (state() == v1::JOB_STATE_CANCELLING) {
     ChangeState(v1::JOB_STATE_CANCELLED);
@@ -85,6 +112,7 @@ absl::Status Decider::operator()(const command::Retry& retry) {
   status.set_phase(v1::PHASE_UNSPECIFIED);
   status.clear_detail();
   record().job.clear_end_time();
+  SetQueueDeadline(now_, record().job);
   Requeue(now_);
   return absl::OkStatus();
 }

@@ -51,6 +51,7 @@ absl::Status Decider::operator()(const command::Claim& claim) {
   status.set_tokens_per_second(0);
   status.clear_detail();
   status.clear_phases();
+  record().job.clear_queue_deadline_time();
   record().lease_epoch += 1;
   record().counted_attempts += 1;
   record().attempt_sequence = 0;

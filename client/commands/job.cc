@@ -41,6 +41,7 @@ void AddSubmit(CLI::App* app, const CommandContext& context, Selection* selectio
 
 Submits a conversion to a server and prints the job's name.)");
   AddSpecOptions(command, &options->spec);
+  AddSchedulingOptions(command, &options->spec);
   AddServerOptions(command, &options->server,
                    "table (the job's name alone), json or jsonl (default: table)");
   command->add_option("--request-id", options->request_id,

@@ -209,4 +209,17 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
       ->allow_extra_args(false);
 }
 
+void AddSchedulingOptions(CLI::App* app, SpecFlags* flags) {
+  const std::string group = "Scheduling";
+  app->add_option("--queue-deadline", flags->queue_deadline,
+                  "The job fails when no worker has taken it after this time, such as 30m "
+                  "(default: none)")
+      ->group(group)
+      ->type_name("TIME");
+  app->add_option("--run-deadline", flags->run_deadline,
+                  "The job fails when one attempt takes longer than this (default: none)")
+      ->group(group)
+      ->type_name("TIME");
+}
+
 }  // namespace latentforge::client

@@ -6,7 +6,10 @@
 
 namespace latentforge::client {
 
-// Adds every flag of SpecFlags; `flags` outlives the app.
+// Adds every flag of SpecFlags but those of scheduling; `flags` outlives the app.
 void AddSpecOptions(CLI::App* app, SpecFlags* flags);
+
+// Adds those about its place among others on a server.
+void AddSchedulingOptions(CLI::App* app, SpecFlags* flags);
 
 }  // namespace latentforge::client

@@ -1,20 +1,23 @@
 #include "service/store/sqlite_rows.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "service/deadlines.h"
 #include "service/time_util.h"
 
 namespace latentforge::service {
 namespace {
 
 // Written once, at creation.
-constexpr char kFixed[] = "id, job, estimate, output_path, needs_cuda, deadline_time";
+constexpr char kFixed[] = "id, job, estimate, output_path, needs_cuda";
 
 constexpr char kMutable[] =
-    "state, etag, status, last_sequence, update_time, end_time, lease_epoch, completed_epoch, "
+    "state, etag, status, last_sequence, update_time, end_time, due_time, queue_deadline_time, "
+    "lease_epoch, completed_epoch, "
     "counted_attempts, attempt_sequence, attempt_start_time, lease_expire_time, queue_time, "
     "claimable_time, progress_event_time, progress_event_percent";
 
@@ -36,6 +39,16 @@ void BindOptional(bool present, const google::protobuf::Timestamp& time, Stateme
   }
 }
 
+// Calls `field` for the place to write only when there is a time.
+template <typename Field>
+void ReadOptional(Statement& row, Field field) {
+  if (row.NextIsNull()) {
+    row.Int();
+  } else {
+    *field() = ToProto(row.Time());
+  }
+}
+
 // What of the job never changes; the rest has columns of its own, so that a
 // heartbeat does not write the specification again.
 std::string FixedPart(const v1::Job& job) {
@@ -45,6 +58,7 @@ std::string FixedPart(const v1::Job& job) {
   fixed.clear_end_time();
   fixed.clear_last_sequence();
   fixed.clear_etag();
+  fixed.clear_queue_deadline_time();
   return fixed.SerializeAsString();
 }
 
@@ -70,7 +84,6 @@ void BindJob(const JobRecord& record, Statement& statement) {
       .BindBlob(record.estimate.SerializeAsString())
       .BindText(record.output_path)
       .Bind(int64_t{record.needs_cuda});
-  BindOptional(record.job.has_deadline_time(), record.job.deadline_time(), statement);
   BindMutable(record, statement);
 }
 
@@ -81,6 +94,12 @@ void BindMutable(const JobRecord& record, Statement& statement) {
       .Bind(record.job.last_sequence())
       .Bind(FromProto(record.job.update_time()));
   BindOptional(record.job.has_end_time(), record.job.end_time(), statement);
+  if (const std::optional<Deadline> due = NextDeadline(record); due.has_value()) {
+    statement.Bind(due->time);
+  } else {
+    statement.BindNull();
+  }
+  BindOptional(record.job.has_queue_deadline_time(), record.job.queue_deadline_time(), statement);
   statement.Bind(record.lease_epoch)
       .Bind(record.completed_epoch)
       .Bind(int64_t{record.counted_attempts})
@@ -102,17 +121,14 @@ absl::StatusOr<JobRecord> ReadJob(Statement& row) {
   parsed = record.estimate.ParseFromString(row.Blob()) && parsed;
   record.output_path = row.Text();
   record.needs_cuda = row.Int() != 0;
-  row.Int();  // deadline_time and state are there for the indexes
-  row.Int();
+  row.Int();  // the state is there for the indexes
   record.job.set_etag(row.Text());
   parsed = record.job.mutable_status()->ParseFromString(row.Blob()) && parsed;
   record.job.set_last_sequence(row.Int());
   *record.job.mutable_update_time() = ToProto(row.Time());
-  if (row.NextIsNull()) {
-    row.Int();
-  } else {
-    *record.job.mutable_end_time() = ToProto(row.Time());
-  }
+  ReadOptional(row, [&] { return record.job.mutable_end_time(); });
+  row.Int();  // due_time follows from the rest
+  ReadOptional(row, [&] { return record.job.mutable_queue_deadline_time(); });
   record.lease_epoch = row.Int();
   record.completed_epoch = row.Int();
   record.counted_attempts = static_cast<int32_t>(row.Int());

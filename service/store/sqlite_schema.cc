@@ -92,8 +92,10 @@ DROP INDEX jobs_leased;
 DROP INDEX jobs_deadline;
 DROP INDEX jobs_output;
 CREATE INDEX jobs_leased ON jobs (lease_expire_time) WHERE state IN (2, 3, 7);
-CREATE INDEX jobs_deadline ON jobs (deadline_time)
-  WHERE state IN (1, 2, 3, 7, 8) AND deadline_time IS NOT NULL;
+ALTER TABLE jobs RENAME COLUMN deadline_time TO due_time;
+UPDATE jobs SET due_time = NULL WHERE state IN (4, 5, 6);
+ALTER TABLE jobs ADD COLUMN queue_deadline_time INTEGER;
+CREATE INDEX jobs_due ON jobs (due_time) WHERE due_time IS NOT NULL;
 CREATE UNIQUE INDEX jobs_output ON jobs (output_path)
   WHERE state IN (1, 2, 3, 7, 8) AND output_path <> '';
 )sql",

@@ -231,8 +231,7 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::DeadlinesBy(absl::Time time)
   absl::MutexLock lock(&read_mutex_);
   LF_ASSIGN_OR_RETURN(
       Statement query,
-      reader_.Prepare(absl::StrCat(SelectJobs(), "WHERE ", kGoesOn,
-                                   " AND deadline_time IS NOT NULL AND deadline_time <= ?")));
+      reader_.Prepare(SelectJobs() + "WHERE due_time IS NOT NULL AND due_time <= ?"));
   return ReadJobs(query.Bind(time));
 }
 

@@ -95,7 +95,7 @@ class Store {
   // Jobs that hold a lease ending at or before `time`; every one for InfiniteFuture.
   virtual absl::StatusOr<std::vector<JobRecord>> LeasesEndingBy(absl::Time time) = 0;
 
-  // Jobs not ended whose deadline is at or before `time`.
+  // Jobs whose NextDeadline is at or before `time`.
   virtual absl::StatusOr<std::vector<JobRecord>> DeadlinesBy(absl::Time time) = 0;
 
   // Events with sequence > after, in order, at most `limit`. NotFound as in Get.

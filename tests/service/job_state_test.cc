@@ -407,6 +407,58 @@ TEST(JobStateTest, AnAttemptsPhasesAreBounded) {
   EXPECT_LE(record.job.status().phases_size(), v1::Phase_ARRAYSIZE);
 }
 
+JobRecord WithDeadlines(int queue_seconds, int run_seconds) {
+  JobRecord record;
+  record.id = "j1";
+  record.job.mutable_status()->set_max_attempts(3);
+  v1::JobSpec& spec = *record.job.mutable_spec();
+  if (queue_seconds > 0) spec.mutable_queue_deadline()->set_seconds(queue_seconds);
+  if (run_seconds > 0) spec.mutable_run_deadline()->set_seconds(run_seconds);
+  return CreateQueued(record, kNow).next;
+}
+
+v1::JobState AfterDeadlines(const JobRecord& record, int seconds) {
+  return MustDecide(record, command::ExpireDeadline{}, kNow + absl::Seconds(seconds))
+      .next.job.status()
+      .state();
+}
+
+TEST(JobStateTest, TheQueueDeadlineEndsWithTheFirstClaim) {
+  JobRecord record = WithDeadlines(60, 0);
+  EXPECT_EQ(AfterDeadlines(record, 59), Q);
+  EXPECT_EQ(AfterDeadlines(MustDecide(record, command::Pause{}).next, 60), F);
+  const Transition late = MustDecide(record, command::ExpireDeadline{}, kNow + absl::Seconds(60));
+  EXPECT_EQ(late.next.job.status().error().reason(), "QUEUE_DEADLINE");
+  EXPECT_EQ(late.next.job.status().error().error_class(), v1::ERROR_CLASS_RESOURCE);
+  EXPECT_FALSE(late.attempt.has_value());
+  const JobRecord again = MustDecide(late.next, command::Retry{}, kNow + absl::Seconds(90)).next;
+  EXPECT_EQ(AfterDeadlines(again, 149), Q);
+  EXPECT_EQ(AfterDeadlines(again, 150), F);
+  record = MustDecide(record, command::Claim{"w", kLease30}).next;
+  EXPECT_FALSE(record.job.has_queue_deadline_time());
+  record = MustDecide(record, command::Release{kLease}).next;
+  EXPECT_EQ(AfterDeadlines(record, 1000), Q);
+}
+
+TEST(JobStateTest, TheRunDeadlineIsEachAttemptsOwn) {
+  JobRecord record = WithDeadlines(0, 60);
+  EXPECT_EQ(AfterDeadlines(record, 1000), Q);
+  record = MustDecide(record, command::Claim{"w", kLease30}, kNow + absl::Seconds(100)).next;
+  EXPECT_EQ(AfterDeadlines(record, 159), R);
+  EXPECT_EQ(AfterDeadlines(MustDecide(record, command::Pause{}).next, 160), P);
+  const Transition late = MustDecide(record, command::ExpireDeadline{}, kNow + absl::Seconds(160));
+  EXPECT_EQ(late.next.job.status().state(), F);
+  EXPECT_EQ(late.attempt->outcome, AttemptOutcome::kDeadline);
+  const v1::ConversionError& error = late.next.job.status().error();
+  EXPECT_EQ(error.reason(), "JOB_DEADLINE");
+  EXPECT_EQ(error.error_class(), v1::ERROR_CLASS_USER);
+  EXPECT_FALSE(error.retryable());
+  EXPECT_EQ(error.message(), "attempt 1 had not ended after 1m, its run deadline");
+  record = MustDecide(record, command::Release{kLease}).next;
+  record = MustDecide(record, command::Claim{"w", kLease30}, kNow + absl::Seconds(150)).next;
+  EXPECT_EQ(AfterDeadlines(record, 209), R);
+}
+
 TEST(JobStateTest, SuccessClearsTheErrorOfAnEarlierAttempt) {
   JobRecord record =
       MustDecide(InState(R), command::Fail{kLease, Error(v1::ERROR_CLASS_SYSTEM, true)}).next;

@@ -163,6 +163,23 @@ TEST_F(SpecFieldsTest, HealingGetsDefaultsAndCostsTimeAndMemory) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(field));
 }
 
+TEST_F(SpecFieldsTest, EveryDeadlineHasTheSameLimits) {
+  for (const char* name : {"deadline", "queue_deadline", "run_deadline"}) {
+    const auto with = [&](int64_t seconds) {
+      v1::JobSpec spec = Spec();
+      const auto* field = v1::JobSpec::descriptor()->FindFieldByName(name);
+      auto* message = spec.GetReflection()->MutableMessage(&spec, field);
+      static_cast<google::protobuf::Duration*>(message)->set_seconds(seconds);
+      return spec;
+    };
+    EXPECT_TRUE(Check(with(30 * 24 * 3600)).ok()) << name;
+    for (const int64_t seconds : {int64_t{0}, int64_t{-5}})
+      ExpectRefused(with(seconds), kInvalidField, {std::string("spec.") + name, "at least 1s"});
+    for (const int64_t seconds : {int64_t{30 * 24 * 3600 + 1}, INT64_MAX})
+      ExpectRefused(with(seconds), "DEADLINE_TOO_LONG", {std::string("spec.") + name, "720h"});
+  }
+}
+
 TEST_F(SpecFieldsTest, CudaJobsNeedCudaWorkers) {
   v1::JobSpec spec = Spec();
   spec.set_device("cuda:1");

@@ -115,6 +115,10 @@ class EventContractTest : public testing::Test {
     spec.set_device("cpu");
     spec.set_threads(1);
     spec.mutable_deadline()->set_seconds(3600);
+    spec.mutable_queue_deadline()->set_seconds(60);
+    spec.mutable_run_deadline()->set_seconds(600);
+    spec.mutable_ttl()->set_seconds(86400);
+    spec.set_priority(v1::PRIORITY_HIGH);
     return spec;
   }
 

@@ -108,8 +108,11 @@ absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
   if (spec.device.empty()) spec.device = "auto";
   LF_ASSIGN_OR_RETURN(const int64_t threads, ProtoInt(root, "threads", 0, 1024, 0));
   spec.threads = static_cast<int>(threads);
-  // The server keeps the deadline; here it only has to be well formed.
-  return root.StringOr("deadline", "").status();
+  // The server keeps these; here they only have to be well formed.
+  for (const char* key : {"deadline", "queueDeadline", "runDeadline", "ttl", "priority"}) {
+    LF_RETURN_IF_ERROR(root.StringOr(key, "").status());
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -117,9 +120,10 @@ absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
 absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text) {
   LF_ASSIGN_OR_RETURN(const Json json, ParseJson(text));
   LF_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(json, "job spec"));
-  LF_RETURN_IF_ERROR(root.RejectUnknownKeys({"source", "method", "budget", "factorization",
-                                             "calibration", "evaluation", "output", "dtype",
-                                             "device", "threads", "deadline", "healing"}));
+  LF_RETURN_IF_ERROR(
+      root.RejectUnknownKeys({"source", "method", "budget", "factorization", "calibration",
+                              "evaluation", "output", "dtype", "device", "threads", "deadline",
+                              "healing", "queueDeadline", "runDeadline", "ttl", "priority"}));
   JobSpec spec;
   LF_RETURN_IF_ERROR(ParseMethod(root));
   LF_RETURN_IF_ERROR(ParseRest(root, spec));

@@ -74,7 +74,8 @@ void WriteVersion1(const std::filesystem::path& path) {
   status.set_state(v1::JOB_STATE_RUNNING);
   status.set_attempt(2);
   auto insert = db->Prepare(
-      "INSERT INTO jobs VALUES (5, 'a', 9, 2, ?, ?, x'', '/out', 0, 4, 100, NULL, NULL, 2, 1, 2, "
+      "INSERT INTO jobs VALUES (5, 'a', 9, 2, ?, ?, x'', '/out', 0, 4, 100, NULL, 9000000, 2, 1, "
+      "2, "
       "3, "
       "200, 300, 50, 60, 70, 12.5)");
   ASSERT_TRUE(insert.ok()) << insert.status();
@@ -107,6 +108,7 @@ TEST(SqliteStoreTest, ADatabaseOfVersion1KeepsItsJobs) {
   EXPECT_EQ(store.List({.labels = {{"team", "x"}}})->size(), 1u);
   EXPECT_EQ(store.Events("a", 0, 10)->size(), 1u);
   EXPECT_EQ(store.LeasesEndingBy(absl::InfiniteFuture())->size(), 1u);
+  EXPECT_EQ(store.DeadlinesBy(absl::FromUnixSeconds(9))->size(), 1u);
   EXPECT_EQ(store.FindRequest("r")->value().job_id, "a");
   EXPECT_EQ(*store.GetOrPutSecret("page_token_key", "new"), "\x01\x02");
   const auto attempts = store.Attempts("a", 0, 10);

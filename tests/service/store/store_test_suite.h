@@ -300,6 +300,28 @@ TEST_P(StoreTestSuite, FindsLeasesAndDeadlinesThatEnd) {
   EXPECT_TRUE(store_->DeadlinesBy(kStart + absl::Seconds(20))->empty());
 }
 
+TEST_P(StoreTestSuite, FindsTheDeadlinesOfQueueAndAttempt) {
+  NewJob job = Job("a");
+  *job.record.job.mutable_queue_deadline_time() = ToProto(kStart + absl::Seconds(10));
+  job.record.job.mutable_spec()->mutable_run_deadline()->set_seconds(5);
+  JobUpdate update = To(v1::JOB_STATE_RUNNING, Create(job));
+  const auto due = [&](int seconds) {
+    return store_->DeadlinesBy(kStart + absl::Seconds(seconds))->size();
+  };
+  EXPECT_EQ(due(9), 0u);
+  EXPECT_EQ(due(10), 1u);
+  EXPECT_EQ(store_->Get("a")->job.queue_deadline_time().seconds(),
+            absl::ToUnixSeconds(kStart) + 10);
+  update.record.job.clear_queue_deadline_time();
+  update.record.attempt_start_time = kStart + absl::Seconds(20);
+  const JobRecord running = Commit(update);
+  EXPECT_FALSE(store_->Get("a")->job.has_queue_deadline_time());
+  EXPECT_EQ(due(24), 0u);
+  EXPECT_EQ(due(25), 1u);
+  Commit(To(v1::JOB_STATE_QUEUED, running));
+  EXPECT_EQ(due(1000), 0u);
+}
+
 TEST_P(StoreTestSuite, APausingJobHoldsItsLeaseAndAPausedOneItsOutput) {
   NewJob job = Job("a", "/out");
   *job.record.job.mutable_deadline_time() = ToProto(kStart + absl::Seconds(20));
