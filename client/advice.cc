@@ -132,6 +132,7 @@ constexpr Row kFlags[] = {
     {"spec.device", "--device"},
     {"spec.threads", "--threads"},
     {"spec.deadline", "--deadline"},
+    {"spec.priority", "--priority"},
     {"spec.queue_deadline", "--queue-deadline"},
     {"spec.run_deadline", "--run-deadline"},
     {"labels", "--label"},

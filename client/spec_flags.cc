@@ -166,6 +166,9 @@ absl::Status ApplyScheduling(const SpecFlags& flags, v1::JobSpec* spec) {
   if (flags.deadline) {
     LF_RETURN_IF_ERROR(ParseDuration("--deadline", *flags.deadline, spec->mutable_deadline()));
   }
+  LF_RETURN_IF_ERROR(
+      ApplyEnum("--priority", flags.priority, v1::Priority_descriptor(),
+                [&](int value) { spec->set_priority(static_cast<v1::Priority>(value)); }));
   if (flags.queue_deadline) {
     LF_RETURN_IF_ERROR(
         ParseDuration("--queue-deadline", *flags.queue_deadline, spec->mutable_queue_deadline()));

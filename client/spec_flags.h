@@ -52,6 +52,7 @@ struct SpecFlags {
   std::optional<std::string> device;
   std::optional<int32_t> threads;
   std::optional<std::string> deadline;
+  std::optional<std::string> priority;
   std::optional<std::string> queue_deadline;
   std::optional<std::string> run_deadline;
   std::optional<std::string> job_file;

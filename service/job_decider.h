@@ -66,6 +66,9 @@ class Decider {
   // FAILED_PRECONDITION for a job that cannot run again.
   absl::Status CheckRetryable();
 
+  // To the end of the queue, as a user asks for it.
+  void Enqueue();
+  // Back to its place in the queue, for the job was in nobody's way.
   void Requeue(absl::Time claimable);
   void ChangeState(v1::JobState state);
 
@@ -73,6 +76,9 @@ class Decider {
   const StatePolicy& policy_;
   Transition transition_;
 };
+
+// The place in the queue of a job that joins it now; see Priority in spec.proto.
+absl::Time RankTime(const v1::JobSpec& spec, absl::Time now, const StatePolicy& policy);
 
 // The job waits from now on: until when it may.
 void SetQueueDeadline(absl::Time now, v1::Job& job);

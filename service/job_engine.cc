@@ -11,6 +11,15 @@ namespace {
 // Two callers alternate at worst; more rounds than this mean a fault.
 constexpr int kMaxRounds = 16;
 
+JobUpdate UpdateOf(const JobRecord& before, const Transition& transition) {
+  JobUpdate update;
+  update.expected_version = before.version;
+  update.record = transition.next;
+  update.events = transition.events;
+  update.attempt = transition.attempt;
+  return update;
+}
+
 }  // namespace
 
 absl::StatusOr<JobRecord> JobEngine::Apply(absl::string_view id, const Command& command) {
@@ -24,22 +33,36 @@ absl::StatusOr<JobRecord> JobEngine::Apply(absl::string_view id, const Command& 
 
 absl::StatusOr<JobRecord> JobEngine::ApplyOnce(absl::string_view id, const Command& command) {
   LF_ASSIGN_OR_RETURN(const JobRecord before, parts_.store.Get(id));
-  LF_ASSIGN_OR_RETURN(Transition transition, Decide(before, command, Now(), policy_));
+  LF_ASSIGN_OR_RETURN(const Transition transition, Decide(before, command, Now(), policy_));
   if (!transition.changed) return before;
-  JobUpdate update;
-  update.expected_version = before.version;
-  update.record = transition.next;
-  update.events = transition.events;
-  update.attempt = transition.attempt;
-  LF_ASSIGN_OR_RETURN(JobRecord after, parts_.store.Commit(update));
+  LF_ASSIGN_OR_RETURN(JobRecord after, parts_.store.Commit(UpdateOf(before, transition)));
   parts_.observer.Transitioned(before, transition);
   Tell(after, transition.events);
   return after;
 }
 
+absl::StatusOr<std::optional<JobRecord>> JobEngine::Claim(const command::Claim& claim,
+                                                          bool with_cuda) {
+  const absl::Time now = Now();
+  JobRecord before;
+  Transition transition;
+  LF_ASSIGN_OR_RETURN(
+      std::optional<JobRecord> after,
+      parts_.store.Claim({now, with_cuda},
+                         [&](const JobRecord& candidate) -> absl::StatusOr<JobUpdate> {
+                           before = candidate;
+                           LF_ASSIGN_OR_RETURN(transition, Decide(before, claim, now, policy_));
+                           return UpdateOf(before, transition);
+                         }));
+  if (!after.has_value()) return after;
+  parts_.observer.Transitioned(before, transition);
+  Tell(*after, transition.events);
+  return after;
+}
+
 absl::StatusOr<JobRecord> JobEngine::Create(JobRecord job, const std::string& request_id,
                                             const std::string& request_digest) {
-  Transition transition = CreateQueued(std::move(job), Now());
+  Transition transition = CreateQueued(std::move(job), Now(), policy_);
   NewJob created;
   created.record = std::move(transition.next);
   created.events = std::move(transition.events);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -33,6 +34,10 @@ class JobEngine {
   // Applies a command, again when another one was faster. Returns the record after
   // it. Errors of Store::Get, Decide and Store::Commit.
   absl::StatusOr<JobRecord> Apply(absl::string_view id, const Command& command);
+
+  // Leases the job whose turn it is to a worker; nullopt when there is none. Errors of
+  // Store::Claim.
+  absl::StatusOr<std::optional<JobRecord>> Claim(const command::Claim& claim, bool with_cuda);
 
   // Stores a new job. Errors of Store::Create.
   absl::StatusOr<JobRecord> Create(JobRecord job, const std::string& request_id,

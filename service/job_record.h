@@ -29,6 +29,7 @@ struct JobRecord {
   absl::Time lease_expire_time = absl::UnixEpoch();
   absl::Time queue_time = absl::UnixEpoch();           // when it was queued last
   absl::Time claimable_time = absl::UnixEpoch();       // not to be claimed before (backoff)
+  absl::Time rank_time = absl::UnixEpoch();            // the earliest is claimed first
   absl::Time progress_event_time = absl::UnixEpoch();  // of the last Progress event kept
   double progress_event_percent = 0;
 };

@@ -27,6 +27,17 @@ absl::Status CheckEtag(const JobRecord& record, absl::string_view etag) {
                    {{"job", record.id}, {"etag", record.job.etag()}});
 }
 
+absl::Time RankTime(const v1::JobSpec& spec, absl::Time now, const StatePolicy& policy) {
+  switch (spec.priority()) {
+    case v1::PRIORITY_LOW:
+      return now + policy.priority_step;
+    case v1::PRIORITY_HIGH:
+      return now - policy.priority_step;
+    default:
+      return now;
+  }
+}
+
 void SetQueueDeadline(absl::Time now, v1::Job& job) {
   if (job.spec().has_queue_deadline())
     *job.mutable_queue_deadline_time() = ToProto(now + FromProto(job.spec().queue_deadline()));
@@ -45,6 +56,11 @@ v1::ConversionError MakeConversionError(absl::string_view reason, absl::string_v
 Transition Decider::Take() {
   if (transition_.changed) *record().job.mutable_update_time() = ToProto(now_);
   return std::move(transition_);
+}
+
+void Decider::Enqueue() {
+  record().rank_time = RankTime(record().job.spec(), now_, policy_);
+  Requeue(now_);
 }
 
 void Decider::Requeue(absl::Time claimable) {
@@ -80,12 +96,13 @@ absl::StatusOr<Transition> Decide(const JobRecord& current, const Command& comma
   return decider.Take();
 }
 
-Transition CreateQueued(JobRecord job, absl::Time now) {
+Transition CreateQueued(JobRecord job, absl::Time now, const StatePolicy& policy) {
   Transition transition;
   transition.changed = true;
   transition.next = std::move(job);
   transition.next.queue_time = now;
   transition.next.claimable_time = now;
+  transition.next.rank_time = RankTime(transition.next.job.spec(), now, policy);
   v1::Job& created = transition.next.job;
   *created.mutable_create_time() = ToProto(now);
   *created.mutable_update_time() = ToProto(now);

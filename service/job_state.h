@@ -98,6 +98,8 @@ struct StatePolicy {
   // Every worker is on one machine: a full disk is not tried again, for no other
   // worker has more room. And whatever kills the server kills the workers.
   bool one_machine = false;
+  // How far a class of priority moves a job in the queue.
+  absl::Duration priority_step = absl::Hours(1);
   // A job keeps at most this many events that are not about state or phase.
   int64_t max_detail_events = 20'000;
 };
@@ -124,6 +126,6 @@ absl::StatusOr<Transition> Decide(const JobRecord& current, const Command& comma
 
 // The first transition: a queued job from a filled-in one. `job` carries name,
 // spec, labels and status.max_attempts.
-Transition CreateQueued(JobRecord job, absl::Time now);
+Transition CreateQueued(JobRecord job, absl::Time now, const StatePolicy& policy = {});
 
 }  // namespace latentforge::service

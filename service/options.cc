@@ -77,6 +77,8 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
               "A worker that is silent for this long loses its job");
   AddDuration(app, "--retry-backoff", options.retry_backoff,
               "Pause before the second attempt; doubles each time");
+  AddDuration(app, "--priority-step", options.priority_step,
+              "How much earlier a job of high priority is taken, and later one of low priority");
   AddDuration(app, "--bookmark-interval", options.bookmark_interval,
               "Silence after which a watch gets a bookmark");
   AddDuration(app, "--drain-delay", flags.drain_delay,

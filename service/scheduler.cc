@@ -139,20 +139,6 @@ std::optional<Scheduler::Waiter> Scheduler::TakeWaiter(int64_t ticket) {
   return taken;
 }
 
-absl::StatusOr<std::optional<JobRecord>> Scheduler::TryClaim(const v1::WorkerInfo& worker) {
-  // A race is lost to a cancellation, or to another server; another job may be there.
-  while (true) {
-    LF_ASSIGN_OR_RETURN(const auto candidate,
-                        engine_.store().NextClaimable(engine_.Now(), HasCuda(worker)));
-    if (!candidate.has_value()) return std::nullopt;
-    auto claimed =
-        engine_.Apply(candidate->id, command::Claim{worker.name(), options_.lease_duration});
-    if (claimed.ok()) return *std::move(claimed);
-    if (!absl::IsFailedPrecondition(claimed.status()) && !absl::IsNotFound(claimed.status()))
-      return claimed.status();
-  }
-}
-
 v1::AcquireLeaseResponse Scheduler::GrantOf(const JobRecord& record) const {
   v1::AcquireLeaseResponse response;
   *response.mutable_lease() = LeaseOf(record);
@@ -163,7 +149,9 @@ v1::AcquireLeaseResponse Scheduler::GrantOf(const JobRecord& record) const {
 }
 
 absl::Status Scheduler::ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served) {
-  LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> claimed, TryClaim(worker));
+  LF_ASSIGN_OR_RETURN(
+      const std::optional<JobRecord> claimed,
+      engine_.Claim(command::Claim{worker.name(), options_.lease_duration}, HasCuda(worker)));
   served = claimed.has_value();
   if (!served) return absl::OkStatus();
   if (std::optional<Waiter> waiter = TakeWaiter(ticket); waiter.has_value()) {

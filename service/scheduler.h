@@ -78,7 +78,6 @@ class Scheduler {
     AcquireDone done;
   };
 
-  absl::StatusOr<std::optional<JobRecord>> TryClaim(const v1::WorkerInfo& worker);
   v1::AcquireLeaseResponse GrantOf(const JobRecord& record) const;
   absl::Status ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served);
   void TouchWaiting(absl::Time now);

@@ -250,6 +250,7 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
     findings.Add(kInvalidField, "spec.device",
                  absl::StrCat("is \"", spec.device().substr(0, 40),
                               "\", expected auto, cpu, cuda or cuda:N"));
+  CheckEnum(findings, "spec.priority", spec.priority(), v1::Priority_IsValid(spec.priority()));
   CheckRange(findings, "spec.threads", spec.threads(), 0, kMaxThreads);
   CheckDeadline(spec.has_deadline(), spec.deadline(), "spec.deadline", findings);
   CheckDeadline(spec.has_queue_deadline(), spec.queue_deadline(), "spec.queue_deadline", findings);
@@ -319,6 +320,7 @@ v1::JobSpec WithDefaults(const v1::JobSpec& spec, int64_t max_positions) {
     FillHealing(*full.mutable_healing(), length(kDefaultHealingSequenceLength));
   if (full.dtype() == v1::DATA_TYPE_UNSPECIFIED) full.set_dtype(v1::DATA_TYPE_BFLOAT16);
   if (full.device().empty()) full.set_device("auto");
+  if (full.priority() == v1::PRIORITY_UNSPECIFIED) full.set_priority(v1::PRIORITY_NORMAL);
   return full;
 }
 

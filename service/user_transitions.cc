@@ -89,7 +89,7 @@ absl::Status Decider::operator()(const command::Resume& resume) {
   LF_RETURN_IF_ERROR(CheckEtag(record(), resume.etag));
   LF_RETURN_IF_ERROR(CheckGoesOn("resumed"));
   if (state() == v1::JOB_STATE_PAUSED) {
-    Requeue(now_);
+    Enqueue();
   } else if (state() == v1::JOB_STATE_PAUSING) {
     // The worker may not have heard of the pause and runs on. If it has, its Halt
     // finds a running job, and queues it.
@@ -113,7 +113,7 @@ absl::Status Decider::operator()(const command::Retry& retry) {
   status.clear_detail();
   record().job.clear_end_time();
   SetQueueDeadline(now_, record().job);
-  Requeue(now_);
+  Enqueue();
   return absl::OkStatus();
 }
 

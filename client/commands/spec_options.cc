@@ -211,6 +211,11 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
 
 void AddSchedulingOptions(CLI::App* app, SpecFlags* flags) {
   const std::string group = "Scheduling";
+  app->add_option("--priority", flags->priority,
+                  absl::StrCat("Whose turn comes first: ", OneOf(v1::Priority_descriptor()),
+                               "; a class is worth one --priority-step of the server (default: "
+                               "normal)"))
+      ->group(group);
   app->add_option("--queue-deadline", flags->queue_deadline,
                   "The job fails when no worker has taken it after this time, such as 30m "
                   "(default: none)")

@@ -19,7 +19,7 @@ constexpr char kMutable[] =
     "state, etag, status, last_sequence, update_time, end_time, due_time, queue_deadline_time, "
     "lease_epoch, completed_epoch, "
     "counted_attempts, attempt_sequence, attempt_start_time, lease_expire_time, queue_time, "
-    "claimable_time, progress_event_time, progress_event_percent";
+    "claimable_time, rank_time, progress_event_time, progress_event_percent";
 
 constexpr char kAttempt[] =
     "number, lease_epoch, worker, start_time, end_time, outcome, error, phases";
@@ -108,6 +108,7 @@ void BindMutable(const JobRecord& record, Statement& statement) {
       .Bind(record.lease_expire_time)
       .Bind(record.queue_time)
       .Bind(record.claimable_time)
+      .Bind(record.rank_time)
       .Bind(record.progress_event_time)
       .Bind(record.progress_event_percent);
 }
@@ -137,6 +138,7 @@ absl::StatusOr<JobRecord> ReadJob(Statement& row) {
   record.lease_expire_time = row.Time();
   record.queue_time = row.Time();
   record.claimable_time = row.Time();
+  record.rank_time = row.Time();
   record.progress_event_time = row.Time();
   record.progress_event_percent = row.Double();
   if (!parsed)

@@ -88,6 +88,11 @@ ALTER TABLE attempts ADD COLUMN error BLOB NOT NULL DEFAULT x'';
 ALTER TABLE attempts ADD COLUMN phases BLOB NOT NULL DEFAULT x'';
 UPDATE attempts SET error = CAST(char(10, length(reason)) || reason AS BLOB) WHERE reason <> '';
 ALTER TABLE attempts DROP COLUMN reason;
+ALTER TABLE jobs ADD COLUMN rank_time INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET rank_time = queue_time;
+DROP INDEX jobs_claimable;
+CREATE INDEX jobs_claimable ON jobs (rank_time, ordinal, claimable_time, needs_cuda)
+  WHERE state = 1;
 DROP INDEX jobs_leased;
 DROP INDEX jobs_deadline;
 DROP INDEX jobs_output;

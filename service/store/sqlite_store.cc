@@ -105,6 +105,34 @@ absl::Status ExplainMiss(Database& db, absl::string_view id, int64_t expected_ve
   return ConcurrentTransitionError(id, expected_version);
 }
 
+// The change of one job, within a transaction.
+absl::StatusOr<JobRecord> Write(Database& db, const JobUpdate& update) {
+  // A job enters the active states by the queue alone.
+  if (update.record.job.status().state() == v1::JOB_STATE_QUEUED)
+    LF_RETURN_IF_ERROR(CheckOutputFree(db, update.record));
+  LF_ASSIGN_OR_RETURN(Statement change, db.Prepare(UpdateJob()));
+  BindMutable(update.record, change);
+  LF_RETURN_IF_ERROR(change.Bind(update.expected_version).BindText(update.record.id).Run());
+  if (db.changes() != 1) return ExplainMiss(db, update.record.id, update.expected_version);
+  LF_RETURN_IF_ERROR(AppendEvents(db, update.record.ordinal, update.events));
+  if (update.attempt.has_value())
+    LF_RETURN_IF_ERROR(PutAttempt(db, update.record.ordinal, *update.attempt));
+  JobRecord written = update.record;
+  written.version = update.expected_version + 1;
+  return written;
+}
+
+absl::StatusOr<std::optional<JobRecord>> NextClaimable(Database& db, const ClaimQuery& query) {
+  LF_ASSIGN_OR_RETURN(Statement select,
+                      db.Prepare(absl::StrCat(SelectJobs(), "WHERE ", kIsQueued,
+                                              " AND claimable_time <= ? AND needs_cuda <= ? "
+                                              "ORDER BY rank_time, ordinal LIMIT 1")));
+  select.Bind(query.now).Bind(int64_t{query.with_cuda});
+  LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, ReadJobs(select));
+  if (found.empty()) return std::nullopt;
+  return std::move(found.front());
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::filesystem::path& path,
@@ -188,34 +216,21 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) 
 absl::StatusOr<JobRecord> SqliteStore::Commit(const JobUpdate& update) {
   absl::MutexLock lock(&write_mutex_);
   LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
-  // A job enters the active states by the queue alone.
-  if (update.record.job.status().state() == v1::JOB_STATE_QUEUED)
-    LF_RETURN_IF_ERROR(CheckOutputFree(writer_, update.record));
-  LF_ASSIGN_OR_RETURN(Statement change, writer_.Prepare(UpdateJob()));
-  BindMutable(update.record, change);
-  LF_RETURN_IF_ERROR(change.Bind(update.expected_version).BindText(update.record.id).Run());
-  if (writer_.changes() != 1)
-    return ExplainMiss(writer_, update.record.id, update.expected_version);
-  LF_RETURN_IF_ERROR(AppendEvents(writer_, update.record.ordinal, update.events));
-  if (update.attempt.has_value())
-    LF_RETURN_IF_ERROR(PutAttempt(writer_, update.record.ordinal, *update.attempt));
+  LF_ASSIGN_OR_RETURN(JobRecord committed, Write(writer_, update));
   LF_RETURN_IF_ERROR(transaction.Commit());
-  JobRecord committed = update.record;
-  committed.version = update.expected_version + 1;
   return committed;
 }
 
-absl::StatusOr<std::optional<JobRecord>> SqliteStore::NextClaimable(absl::Time now,
-                                                                    bool with_cuda) {
-  absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(Statement query,
-                      reader_.Prepare(absl::StrCat(SelectJobs(), "WHERE ", kIsQueued,
-                                                   " AND claimable_time <= ? AND needs_cuda <= ? "
-                                                   "ORDER BY ordinal LIMIT 1")));
-  query.Bind(now).Bind(int64_t{with_cuda});
-  LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, ReadJobs(query));
-  if (found.empty()) return std::nullopt;
-  return std::move(found.front());
+absl::StatusOr<std::optional<JobRecord>> SqliteStore::Claim(const ClaimQuery& query,
+                                                            const DecideClaim& decide) {
+  absl::MutexLock lock(&write_mutex_);
+  LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
+  LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> candidate, NextClaimable(writer_, query));
+  if (!candidate.has_value()) return std::nullopt;
+  LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(*candidate));
+  LF_ASSIGN_OR_RETURN(JobRecord claimed, Write(writer_, update));
+  LF_RETURN_IF_ERROR(transaction.Commit());
+  return claimed;
 }
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::LeasesEndingBy(absl::Time time) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -48,6 +49,14 @@ struct JobQuery {
   int limit = 50;
 };
 
+// Which queued jobs may be claimed: those with claimable_time at or before `now`, and
+// those that need CUDA only `with_cuda`. The one with the earliest rank_time is first,
+// the older of two.
+struct ClaimQuery {
+  absl::Time now;
+  bool with_cuda = false;
+};
+
 struct StoreStats {
   std::map<v1::JobState, int64_t> jobs;  // states without jobs are absent
   std::optional<absl::Time> oldest_queue_time;
@@ -87,10 +96,13 @@ class Store {
   // version.
   virtual absl::StatusOr<JobRecord> Commit(const JobUpdate& update) = 0;
 
-  // The oldest job that may be claimed at `now`; those that need CUDA only when
-  // `with_cuda`.
-  virtual absl::StatusOr<std::optional<JobRecord>> NextClaimable(absl::Time now,
-                                                                 bool with_cuda) = 0;
+  // Finds the job whose turn it is, asks `decide` for its change and writes that, all
+  // in one transaction, so that no two callers get one job. Returns the record with
+  // its new version; nullopt when no job may be claimed. An error of `decide`, which
+  // must not call the store, is returned and nothing is written.
+  using DecideClaim = std::function<absl::StatusOr<JobUpdate>(const JobRecord&)>;
+  virtual absl::StatusOr<std::optional<JobRecord>> Claim(const ClaimQuery& query,
+                                                         const DecideClaim& decide) = 0;
 
   // Jobs that hold a lease ending at or before `time`; every one for InfiniteFuture.
   virtual absl::StatusOr<std::vector<JobRecord>> LeasesEndingBy(absl::Time time) = 0;

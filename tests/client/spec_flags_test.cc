@@ -264,5 +264,24 @@ TEST(LocalInputsTest, NamesTheFlagOfAMissingFile) {
   EXPECT_TRUE(CheckLocalInputs(*draft, FakeFiles({"/data/m", "/data/a.txt"})).ok());
 }
 
+TEST(SpecFlagsTest, SchedulingFlagsSetTheirFields) {
+  SpecFlags flags = Minimal();
+  flags.priority = "high";
+  flags.queue_deadline = "30m";
+  flags.run_deadline = "4h";
+  const auto draft = BuildDraft(flags, FakeFiles({}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_EQ(draft->spec.priority(), v1::PRIORITY_HIGH);
+  EXPECT_EQ(draft->spec.queue_deadline().seconds(), 1800);
+  EXPECT_EQ(draft->spec.run_deadline().seconds(), 14400);
+  flags.priority = "urgent";
+  EXPECT_THAT(std::string(BuildDraft(flags, FakeFiles({})).status().message()),
+              HasSubstr("--priority is \"urgent\", expected "));
+  flags.priority = "low";
+  flags.run_deadline = "soon";
+  EXPECT_THAT(std::string(BuildDraft(flags, FakeFiles({})).status().message()),
+              HasSubstr("--run-deadline is \"soon\""));
+}
+
 }  // namespace
 }  // namespace latentforge::client

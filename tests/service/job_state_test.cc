@@ -459,6 +459,21 @@ TEST(JobStateTest, TheRunDeadlineIsEachAttemptsOwn) {
   EXPECT_EQ(AfterDeadlines(record, 209), R);
 }
 
+TEST(JobStateTest, OnlyAUserMovesAJobInTheQueue) {
+  JobRecord record = Queued();
+  record.job.mutable_spec()->set_priority(v1::PRIORITY_HIGH);
+  record = CreateQueued(record, kNow, {.priority_step = absl::Minutes(5)}).next;
+  EXPECT_EQ(record.rank_time, kNow - absl::Minutes(5));
+  record = MustDecide(record, command::Claim{"w", kLease30}, kNow + absl::Minutes(9)).next;
+  record = MustDecide(record, command::Release{kLease}, kNow + absl::Minutes(9)).next;
+  EXPECT_EQ(record.rank_time, kNow - absl::Minutes(5));
+  EXPECT_EQ(record.queue_time, kNow + absl::Minutes(9));
+  record.job.mutable_spec()->set_priority(v1::PRIORITY_LOW);
+  record = MustDecide(record, command::Pause{}, kNow + absl::Minutes(9)).next;
+  record = MustDecide(record, command::Resume{}, kNow + absl::Minutes(20)).next;
+  EXPECT_EQ(record.rank_time, kNow + absl::Minutes(20) + absl::Hours(1));
+}
+
 TEST(JobStateTest, SuccessClearsTheErrorOfAnEarlierAttempt) {
   JobRecord record =
       MustDecide(InState(R), command::Fail{kLease, Error(v1::ERROR_CLASS_SYSTEM, true)}).next;

@@ -59,6 +59,27 @@ TEST_F(SchedulerTest, WaitingWorkersGetJobsInOrderOfArrival) {
   EXPECT_FALSE((*second)->has_lease());
 }
 
+TEST_F(SchedulerTest, PrioritiesMoveJobsByAStepOfTime) {
+  const auto create = [&](v1::Priority priority) {
+    v1::CreateJobRequest request = CreateRequest();
+    request.mutable_spec()->set_priority(priority);
+    return CreateJob(request);
+  };
+  const std::string low = create(v1::PRIORITY_LOW);
+  const std::string normal = create(v1::PRIORITY_UNSPECIFIED);
+  const std::string high = create(v1::PRIORITY_HIGH);
+  EXPECT_EQ(Acquire().lease().job(), high);
+  const v1::Lease lease = Acquire().lease();
+  EXPECT_EQ(lease.job(), normal);
+  // Nothing starves: a step later the job of low priority is before new ones.
+  clock_.Advance(absl::Hours(1) + absl::Seconds(1));
+  create(v1::PRIORITY_NORMAL);
+  Tick();  // the worker has been silent for long: its job is back in its place
+  EXPECT_EQ(Acquire().lease().job(), high);
+  EXPECT_EQ(Acquire().lease().job(), normal);
+  EXPECT_EQ(Acquire().lease().job(), low);
+}
+
 TEST_F(SchedulerTest, JobsForCudaGoToWorkersThatHaveIt) {
   v1::CreateJobRequest request = CreateRequest();
   request.mutable_spec()->set_device("cuda");

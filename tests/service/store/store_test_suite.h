@@ -2,6 +2,7 @@
 // factory; see sqlite_store_test.cc.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -51,6 +52,7 @@ class StoreTestSuite : public testing::TestWithParam<StoreHarnessFactory> {
     job.record.output_path = output;
     job.record.queue_time = kStart;
     job.record.claimable_time = kStart;
+    job.record.rank_time = kStart;
     job.events.push_back(Event(1, v1::JOB_STATE_QUEUED));
     job.request_id = request_id;
     job.request_digest = "digest of " + request_id;
@@ -87,6 +89,15 @@ class StoreTestSuite : public testing::TestWithParam<StoreHarnessFactory> {
     return committed.ok() ? *committed : JobRecord();
   }
 
+  // The job that is claimed and runs now; empty when there is none.
+  std::string ClaimId(const ClaimQuery& query) {
+    const auto claimed = store_->Claim(query, [](const JobRecord& candidate) {
+      return absl::StatusOr<JobUpdate>(To(v1::JOB_STATE_RUNNING, candidate));
+    });
+    EXPECT_TRUE(claimed.ok()) << claimed.status();
+    return claimed.ok() && claimed->has_value() ? (*claimed)->id : "";
+  }
+
   std::vector<std::string> ListIds(const JobQuery& query) {
     const auto listed = store_->List(query);
     EXPECT_TRUE(listed.ok()) << listed.status();
@@ -119,6 +130,7 @@ TEST_P(StoreTestSuite, KeepsEveryField) {
   update.record.lease_expire_time = kStart + absl::Microseconds(2);
   update.record.queue_time = kStart + absl::Microseconds(3);
   update.record.claimable_time = kStart + absl::Microseconds(4);
+  update.record.rank_time = kStart + absl::Microseconds(6);
   update.record.progress_event_time = kStart + absl::Microseconds(5);
   update.record.progress_event_percent = 12.5;
   const JobRecord written = Commit(update);
@@ -139,6 +151,7 @@ TEST_P(StoreTestSuite, KeepsEveryField) {
   EXPECT_EQ(read->lease_expire_time, kStart + absl::Microseconds(2));
   EXPECT_EQ(read->queue_time, kStart + absl::Microseconds(3));
   EXPECT_EQ(read->claimable_time, kStart + absl::Microseconds(4));
+  EXPECT_EQ(read->rank_time, kStart + absl::Microseconds(6));
   EXPECT_EQ(read->progress_event_time, kStart + absl::Microseconds(5));
   EXPECT_EQ(read->progress_event_percent, 12.5);
 }
@@ -268,19 +281,56 @@ TEST_P(StoreTestSuite, ListsNewestFirstByPageAndFilter) {
   EXPECT_THAT(ListIds({.labels = {{"parity", "none"}}}), testing::IsEmpty());
 }
 
-TEST_P(StoreTestSuite, ClaimsTheOldestThatMayRun) {
+TEST_P(StoreTestSuite, ClaimsTheFirstByRankThatMayRun) {
   NewJob later = Job("later");
   later.record.claimable_time = kStart + absl::Seconds(10);
   NewJob cuda = Job("cuda");
   cuda.record.needs_cuda = true;
-  Create(later);
-  Create(cuda);
+  NewJob urgent = Job("urgent");
+  urgent.record.rank_time = kStart - absl::Hours(1);
+  NewJob idle = Job("idle");
+  idle.record.rank_time = kStart + absl::Hours(1);
+  for (const NewJob* job : {&idle, &later, &cuda}) Create(*job);
   Create(Job("plain"));
-  EXPECT_EQ((*store_->NextClaimable(kStart, false))->id, "plain");
-  EXPECT_EQ((*store_->NextClaimable(kStart, true))->id, "cuda");
-  EXPECT_EQ((*store_->NextClaimable(kStart + absl::Seconds(10), true))->id, "later");
-  Commit(To(v1::JOB_STATE_RUNNING, *store_->Get("plain")));
-  EXPECT_FALSE(store_->NextClaimable(kStart, false)->has_value());
+  Create(urgent);
+  Commit(To(v1::JOB_STATE_PAUSED, Create(Job("paused"))));
+  EXPECT_EQ(ClaimId({kStart, false}), "urgent");
+  EXPECT_EQ(ClaimId({kStart, false}), "plain");
+  EXPECT_EQ(ClaimId({kStart, true}), "cuda");
+  EXPECT_EQ(ClaimId({kStart + absl::Seconds(10), false}), "later");
+  EXPECT_EQ(ClaimId({kStart, false}), "idle");
+  EXPECT_EQ(ClaimId({kStart, true}), "");
+}
+
+TEST_P(StoreTestSuite, AClaimWritesWhatIsDecidedOrNothing) {
+  const JobRecord record = Create(Job("a"));
+  const auto refused =
+      store_->Claim({kStart, true}, [](const JobRecord&) -> absl::StatusOr<JobUpdate> {
+        return absl::FailedPreconditionError("not this one");
+      });
+  EXPECT_EQ(refused.status().message(), "not this one");
+  EXPECT_EQ(store_->Get("a")->version, record.version);
+  const auto claimed = store_->Claim({kStart, true}, [](const JobRecord& candidate) {
+    JobUpdate update = To(v1::JOB_STATE_RUNNING, candidate);
+    update.attempt = {.number = 1};
+    return absl::StatusOr<JobUpdate>(update);
+  });
+  ASSERT_TRUE(claimed.ok() && claimed->has_value()) << claimed.status();
+  EXPECT_EQ((*claimed)->version, record.version + 1);
+  EXPECT_EQ(store_->Get("a")->job.status().state(), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(store_->Events("a", 0, 10)->size(), 2u);
+  EXPECT_EQ(store_->Attempts("a", 0, 10)->size(), 1u);
+}
+
+TEST_P(StoreTestSuite, ConcurrentClaimsGetDifferentJobs) {
+  constexpr int kJobs = 8;
+  for (int i = 0; i < kJobs; ++i) Create(Job(absl::StrCat("j", i)));
+  std::vector<std::string> claimed(kJobs + 1);
+  std::vector<std::thread> threads;
+  for (std::string& id : claimed) threads.emplace_back([&] { id = ClaimId({kStart, true}); });
+  for (std::thread& thread : threads) thread.join();
+  std::sort(claimed.begin(), claimed.end());
+  EXPECT_THAT(claimed, testing::ElementsAre("", "j0", "j1", "j2", "j3", "j4", "j5", "j6", "j7"));
 }
 
 TEST_P(StoreTestSuite, FindsLeasesAndDeadlinesThatEnd) {
@@ -330,7 +380,7 @@ TEST_P(StoreTestSuite, APausingJobHoldsItsLeaseAndAPausedOneItsOutput) {
   Commit(To(v1::JOB_STATE_PAUSED, pausing));
   EXPECT_TRUE(store_->LeasesEndingBy(absl::InfiniteFuture())->empty());
   EXPECT_EQ(store_->DeadlinesBy(kStart + absl::Seconds(20))->size(), 1u);
-  EXPECT_FALSE(store_->NextClaimable(kStart, true)->has_value());
+  EXPECT_EQ(ClaimId({kStart, true}), "");
   EXPECT_EQ(ReasonOf(store_->Create(Job("b", "/out")).status()), kOutputInUse);
 }
 
