@@ -28,4 +28,14 @@ PgParams BindMutable(const JobRecord& record);
 // DataLoss when a stored message does not parse.
 absl::StatusOr<JobRecord> ReadJob(PgRows& row);
 
+// "SELECT all columns FROM attempts " for ReadAttempt; append a WHERE.
+std::string SelectAttempts();
+
+// INSERT, or replacement by number, with the parameters of BindAttempt.
+std::string PutAttemptSql();
+PgParams BindAttempt(int64_t ordinal, const AttemptRecord& attempt);
+
+// DataLoss when a stored message does not parse.
+absl::StatusOr<AttemptRecord> ReadAttempt(PgRows& row);
+
 }  // namespace latentforge::service::postgres

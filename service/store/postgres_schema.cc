@@ -11,8 +11,8 @@ namespace {
 // "latentf" in ASCII: what other users of the database do not lock by chance.
 constexpr int64_t kMigrationLock = 0x6c6174656e7466;
 
-// States as in v1::JobState: 1 queued, 2 running, 3 cancelling. Times are microseconds
-// since the epoch. Text from outside is bytea: text refuses NUL and what is no UTF-8.
+// States as in v1::JobState: 1 queued, 2 running, 3 cancelling, 7 pausing, 8 paused. Times are
+// microseconds since the epoch. Text from outside is bytea: text refuses NUL and what is no UTF-8.
 //
 // A heartbeat writes a new version of a job's row in job_states, so that table is
 // narrow, has room for new versions beside the old ones, and no index on a column that
@@ -33,12 +33,14 @@ CREATE TABLE job_states (
   version bigint NOT NULL,
   output_path bytea NOT NULL,
   needs_cuda smallint NOT NULL,
-  deadline_time bigint,
   state smallint NOT NULL,
+  etag text NOT NULL,
   status bytea NOT NULL,
   last_sequence bigint NOT NULL,
   update_time bigint NOT NULL,
   end_time bigint,
+  due_time bigint,
+  queue_deadline_time bigint,
   lease_epoch bigint NOT NULL,
   completed_epoch bigint NOT NULL,
   counted_attempts integer NOT NULL,
@@ -47,17 +49,17 @@ CREATE TABLE job_states (
   lease_expire_time bigint NOT NULL,
   queue_time bigint NOT NULL,
   claimable_time bigint NOT NULL,
+  rank_time bigint NOT NULL,
   progress_event_time bigint NOT NULL,
   progress_event_percent double precision NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01,
   autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0,
   autovacuum_analyze_scale_factor = 0.02);
-CREATE INDEX job_states_claimable ON job_states (ordinal) WHERE state = 1;
-CREATE INDEX job_states_leased ON job_states (ordinal) WHERE state IN (2, 3);
-CREATE INDEX job_states_deadline ON job_states (deadline_time)
-  WHERE state IN (1, 2, 3) AND deadline_time IS NOT NULL;
+CREATE INDEX job_states_claimable ON job_states (rank_time, ordinal) WHERE state = 1;
+CREATE INDEX job_states_leased ON job_states (ordinal) WHERE state IN (2, 3, 7);
+CREATE INDEX job_states_due ON job_states (due_time) WHERE due_time IS NOT NULL;
 CREATE UNIQUE INDEX job_states_output ON job_states (sha256(output_path))
-  WHERE state IN (1, 2, 3) AND output_path <> '';
+  WHERE state IN (1, 2, 3, 7, 8) AND output_path <> '';
 CREATE INDEX job_states_by_state ON job_states (state, ordinal);
 CREATE TABLE job_labels (
   ordinal bigint NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
@@ -80,7 +82,8 @@ CREATE TABLE attempts (
   start_time bigint NOT NULL,
   end_time bigint NOT NULL,
   outcome smallint NOT NULL,
-  reason text NOT NULL,
+  error bytea NOT NULL,
+  phases bytea NOT NULL,
   PRIMARY KEY (ordinal, number)
 );
 CREATE TABLE requests (

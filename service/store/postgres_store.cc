@@ -10,6 +10,7 @@
 #include "service/store/postgres_schema.h"
 #include "service/store/postgres_uri.h"
 #include "service/store/postgres_writes.h"
+#include "service/store/state_sets.h"
 
 namespace latentforge::service {
 namespace {
@@ -139,23 +140,37 @@ absl::StatusOr<JobRecord> PostgresStore::Commit(const JobUpdate& update) {
   return committed;
 }
 
-absl::StatusOr<std::optional<JobRecord>> PostgresStore::NextClaimable(absl::Time now,
-                                                                      bool with_cuda) {
-  LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found,
-                      Jobs("WHERE state = 1 AND claimable_time <= $1 AND needs_cuda <= $2 "
-                           "ORDER BY ordinal LIMIT 1",
-                           PgParams().Bind(now).Bind(int64_t{with_cuda})));
-  if (found.empty()) return std::nullopt;
-  return std::move(found.front());
+absl::StatusOr<std::optional<JobRecord>> PostgresStore::Claim(const ClaimQuery& query,
+                                                              const DecideClaim& decide) {
+  // Other servers' candidates are theirs: nobody waits for anybody.
+  static const std::string* const next = new std::string(absl::StrCat(
+      postgres::SelectJobs(), "WHERE ", kIsQueued,
+      " AND claimable_time <= $1 AND needs_cuda <= $2 ORDER BY rank_time, ordinal LIMIT 1 "
+      "FOR UPDATE OF job_states SKIP LOCKED"));
+  std::optional<JobRecord> claimed;
+  LF_RETURN_IF_ERROR(InTransaction([&](PgConnection& connection) -> absl::Status {
+    claimed.reset();
+    LF_ASSIGN_OR_RETURN(
+        PgRows rows,
+        connection.Run(*next, PgParams().Bind(query.now).Bind(int64_t{query.with_cuda})));
+    LF_ASSIGN_OR_RETURN(const std::vector<JobRecord> found, ReadJobs(rows));
+    if (found.empty()) return absl::OkStatus();
+    LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(found.front()));
+    LF_RETURN_IF_ERROR(postgres::WriteUpdate(connection, update));
+    claimed = update.record;
+    claimed->version = update.expected_version + 1;
+    return absl::OkStatus();
+  }));
+  return claimed;
 }
 
 absl::StatusOr<std::vector<JobRecord>> PostgresStore::LeasesEndingBy(absl::Time time) {
-  return Jobs("WHERE state IN (2, 3) AND lease_expire_time <= $1", PgParams().Bind(time));
+  return Jobs(absl::StrCat("WHERE ", kHoldsLease, " AND lease_expire_time <= $1"),
+              PgParams().Bind(time));
 }
 
 absl::StatusOr<std::vector<JobRecord>> PostgresStore::DeadlinesBy(absl::Time time) {
-  return Jobs("WHERE state IN (1, 2, 3) AND deadline_time IS NOT NULL AND deadline_time <= $1",
-              PgParams().Bind(time));
+  return Jobs("WHERE due_time IS NOT NULL AND due_time <= $1", PgParams().Bind(time));
 }
 
 absl::StatusOr<std::vector<v1::JobEvent>> PostgresStore::Events(absl::string_view id, int64_t after,
@@ -188,24 +203,18 @@ absl::StatusOr<std::map<std::string, int64_t>> PostgresStore::LastSequences(
   return sequences;
 }
 
-absl::StatusOr<std::vector<AttemptRecord>> PostgresStore::Attempts(absl::string_view id) {
+absl::StatusOr<std::vector<AttemptRecord>> PostgresStore::Attempts(absl::string_view id,
+                                                                   int32_t after, int limit) {
   LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
   LF_ASSIGN_OR_RETURN(const int64_t ordinal, postgres::OrdinalOf(*connection, id));
   LF_ASSIGN_OR_RETURN(
       PgRows rows,
-      connection->Run("SELECT number, lease_epoch, worker, start_time, end_time, outcome, reason "
-                      "FROM attempts WHERE ordinal = $1 ORDER BY number",
-                      PgParams().Bind(ordinal)));
+      connection->Run(postgres::SelectAttempts() +
+                          "WHERE ordinal = $1 AND number > $2 ORDER BY number LIMIT $3",
+                      PgParams().Bind(ordinal).Bind(int64_t{after}).Bind(int64_t{limit})));
   std::vector<AttemptRecord> attempts;
   while (rows.Next()) {
-    AttemptRecord& attempt = attempts.emplace_back();
-    attempt.number = static_cast<int32_t>(rows.Int());
-    attempt.lease_epoch = rows.Int();
-    attempt.worker = rows.Blob();
-    attempt.start_time = rows.Time();
-    attempt.end_time = rows.Time();
-    attempt.outcome = static_cast<AttemptOutcome>(rows.Int());
-    attempt.reason = rows.Text();
+    LF_ASSIGN_OR_RETURN(attempts.emplace_back(), postgres::ReadAttempt(rows));
   }
   return attempts;
 }

@@ -45,14 +45,16 @@ class PostgresStore final : public Store {
   absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view request_id) override;
   absl::StatusOr<std::vector<JobRecord>> List(const JobQuery& query) override;
   absl::StatusOr<JobRecord> Commit(const JobUpdate& update) override;
-  absl::StatusOr<std::optional<JobRecord>> NextClaimable(absl::Time now, bool with_cuda) override;
+  absl::StatusOr<std::optional<JobRecord>> Claim(const ClaimQuery& query,
+                                                 const DecideClaim& decide) override;
   absl::StatusOr<std::vector<JobRecord>> LeasesEndingBy(absl::Time time) override;
   absl::StatusOr<std::vector<JobRecord>> DeadlinesBy(absl::Time time) override;
   absl::StatusOr<std::vector<v1::JobEvent>> Events(absl::string_view id, int64_t after,
                                                    int limit) override;
   absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
       const std::vector<std::string>& ids) override;
-  absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id) override;
+  absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
+                                                      int limit) override;
   absl::Status Delete(absl::string_view id, int64_t expected_version) override;
   absl::StatusOr<StoreStats> Stats() override;
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,

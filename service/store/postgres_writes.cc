@@ -6,6 +6,7 @@
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/store/postgres_rows.h"
+#include "service/store/state_sets.h"
 
 namespace latentforge::service::postgres {
 namespace {
@@ -38,26 +39,6 @@ absl::Status PutLabels(PgConnection& connection, int64_t ordinal, const v1::Job&
   return absl::OkStatus();
 }
 
-absl::Status PutAttempt(PgConnection& connection, int64_t ordinal, const AttemptRecord& attempt) {
-  return connection
-      .Run(
-          "INSERT INTO attempts VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
-          "ON CONFLICT (ordinal, number) DO UPDATE SET "
-          "(lease_epoch, worker, start_time, end_time, outcome, reason) = "
-          "(EXCLUDED.lease_epoch, EXCLUDED.worker, EXCLUDED.start_time, EXCLUDED.end_time, "
-          "EXCLUDED.outcome, EXCLUDED.reason)",
-          PgParams()
-              .Bind(ordinal)
-              .Bind(int64_t{attempt.number})
-              .Bind(attempt.lease_epoch)
-              .BindBlob(attempt.worker)
-              .Bind(attempt.start_time)
-              .Bind(attempt.end_time)
-              .Bind(static_cast<int64_t>(attempt.outcome))
-              .BindText(attempt.reason))
-      .status();
-}
-
 // False when the request_id is taken. Another Create with it that is under way is
 // waited for.
 absl::StatusOr<bool> PutRequest(PgConnection& connection, int64_t ordinal, const NewJob& job) {
@@ -70,18 +51,24 @@ absl::StatusOr<bool> PutRequest(PgConnection& connection, int64_t ordinal, const
   return put.count() == 1;
 }
 
-// Which active job has this output.
-absl::Status ExplainOutput(PgConnection& connection, const std::string& output_path) {
-  LF_ASSIGN_OR_RETURN(PgRows holder,
-                      connection.Run("SELECT id, state FROM jobs JOIN job_states USING (ordinal) "
-                                     "WHERE sha256(output_path) = sha256($1) "
-                                     "AND output_path <> '' AND state IN (1, 2, 3)",
-                                     PgParams().BindBlob(output_path)));
-  // It ended at this moment: the transaction is worth another try.
-  if (!holder.Next())
-    return MakeError(absl::StatusCode::kAborted, kStoreBusy, "the output has just become free");
+// OutputInUse when an active job other than this one has its output.
+absl::Status CheckOutputFree(PgConnection& connection, const JobRecord& record) {
+  LF_ASSIGN_OR_RETURN(
+      PgRows holder,
+      connection.Run(absl::StrCat("SELECT id, state FROM jobs JOIN job_states USING (ordinal) "
+                                  "WHERE sha256(output_path) = sha256($1) "
+                                  "AND output_path <> '' AND id <> $2 AND ",
+                                  kGoesOn),
+                     PgParams().BindBlob(record.output_path).BindText(record.id)));
+  if (!holder.Next()) return absl::OkStatus();
   const std::string id = holder.Text();
-  return OutputInUseError(output_path, id, static_cast<v1::JobState>(holder.Int()));
+  return OutputInUseError(record.output_path, id, static_cast<v1::JobState>(holder.Int()));
+}
+
+// Another one had the output a moment ago: the transaction is worth another try.
+absl::Status ExplainOutput(PgConnection& connection, const JobRecord& record) {
+  LF_RETURN_IF_ERROR(CheckOutputFree(connection, record));
+  return MakeError(absl::StatusCode::kAborted, kStoreBusy, "the output has just become free");
 }
 
 // 0 rows changed: the job is gone, or has another version.
@@ -108,7 +95,7 @@ absl::StatusOr<int64_t> WriteJob(PgConnection& connection, const NewJob& job) {
   LF_ASSIGN_OR_RETURN(const PgRows state, connection.Run(InsertState() + " ON CONFLICT DO NOTHING",
                                                          BindState(ordinal, job.record)));
   // The ordinal is new, so only the output can be taken.
-  if (state.count() != 1) return ExplainOutput(connection, job.record.output_path);
+  if (state.count() != 1) return ExplainOutput(connection, job.record);
   LF_RETURN_IF_ERROR(PutLabels(connection, ordinal, job.record.job));
   LF_RETURN_IF_ERROR(AppendEvents(connection, ordinal, job.events));
   return ordinal;
@@ -116,14 +103,20 @@ absl::StatusOr<int64_t> WriteJob(PgConnection& connection, const NewJob& job) {
 
 absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update) {
   const JobRecord& record = update.record;
-  LF_ASSIGN_OR_RETURN(
-      const PgRows changed,
-      connection.Run(UpdateState(),
-                     BindMutable(record).Bind(update.expected_version).Bind(record.ordinal)));
-  if (changed.count() != 1) return ExplainMiss(connection, record.id, update.expected_version);
+  // A job enters the active states by the queue alone.
+  if (record.job.status().state() == v1::JOB_STATE_QUEUED)
+    LF_RETURN_IF_ERROR(CheckOutputFree(connection, record));
+  const absl::StatusOr<PgRows> changed = connection.Run(
+      UpdateState(), BindMutable(record).Bind(update.expected_version).Bind(record.ordinal));
+  // The only thing that an update can collide with.
+  if (absl::IsAlreadyExists(changed.status())) {
+    return MakeError(absl::StatusCode::kAborted, kStoreBusy, "another job has just got the output");
+  }
+  LF_RETURN_IF_ERROR(changed.status());
+  if (changed->count() != 1) return ExplainMiss(connection, record.id, update.expected_version);
   LF_RETURN_IF_ERROR(AppendEvents(connection, record.ordinal, update.events));
   if (!update.attempt.has_value()) return absl::OkStatus();
-  return PutAttempt(connection, record.ordinal, *update.attempt);
+  return connection.Run(PutAttemptSql(), BindAttempt(record.ordinal, *update.attempt)).status();
 }
 
 absl::Status WriteDeletion(PgConnection& connection, absl::string_view id,

@@ -7,6 +7,7 @@
 #include "base/status_macros.h"
 #include "service/store/sqlite_rows.h"
 #include "service/store/sqlite_schema.h"
+#include "service/store/state_sets.h"
 
 namespace latentforge::service {
 namespace {

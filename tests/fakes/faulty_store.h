@@ -46,8 +46,9 @@ class FaultyStore final : public Store {
   absl::StatusOr<JobRecord> Commit(const JobUpdate& update) override {
     return Pass("Commit", &Store::Commit, update);
   }
-  absl::StatusOr<std::optional<JobRecord>> NextClaimable(absl::Time now, bool with_cuda) override {
-    return Pass("NextClaimable", &Store::NextClaimable, now, with_cuda);
+  absl::StatusOr<std::optional<JobRecord>> Claim(const ClaimQuery& query,
+                                                 const DecideClaim& decide) override {
+    return Pass("Claim", &Store::Claim, query, decide);
   }
   absl::StatusOr<std::vector<JobRecord>> LeasesEndingBy(absl::Time time) override {
     return Pass("LeasesEndingBy", &Store::LeasesEndingBy, time);
@@ -63,8 +64,9 @@ class FaultyStore final : public Store {
       const std::vector<std::string>& ids) override {
     return Pass("LastSequences", &Store::LastSequences, ids);
   }
-  absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id) override {
-    return Pass("Attempts", &Store::Attempts, id);
+  absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
+                                                      int limit) override {
+    return Pass("Attempts", &Store::Attempts, id, after, limit);
   }
   absl::Status Delete(absl::string_view id, int64_t expected_version) override {
     return Pass("Delete", &Store::Delete, id, expected_version);

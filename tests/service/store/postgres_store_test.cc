@@ -95,18 +95,15 @@ TEST_F(PostgresStoreTest, AClaimIsGivenOnceByTwoServers) {
     threads.emplace_back([&, t] {
       PostgresStore& store = *stores[t % 2];
       while (true) {
-        const auto next = store.NextClaimable(absl::UnixEpoch(), false);
+        const auto next = store.Claim({absl::UnixEpoch(), false}, [](const JobRecord& candidate) {
+          JobUpdate update{.expected_version = candidate.version, .record = candidate};
+          update.record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
+          update.attempt = {.number = 1};
+          return update;
+        });
         ASSERT_TRUE(next.ok()) << next.status();
         if (!next->has_value()) return;
-        JobUpdate update{.expected_version = (*next)->version, .record = **next};
-        update.record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
-        update.attempt = {.number = 1};
-        const absl::Status status = store.Commit(update).status();
-        if (status.ok()) {
-          claimed[t].push_back((*next)->id);
-        } else {
-          ASSERT_EQ(ReasonOf(status), kConcurrentTransition) << status;
-        }
+        claimed[t].push_back((*next)->id);
       }
     });
   }

@@ -168,7 +168,7 @@ TEST_P(StoreTestSuite, KeepsAnyTextFromOutside) {
   EXPECT_EQ((*store_->FindRequest("r\0\1"s))->job_id, "a");
   EXPECT_FALSE(store_->FindRequest("r")->has_value());
   EXPECT_THAT(ListIds({.labels = {{"k\0\""s, "v\0'"s}}}), testing::ElementsAre("a"));
-  EXPECT_EQ(store_->Attempts("a")->front().worker, "w\0"s);
+  EXPECT_EQ(store_->Attempts("a", 0, 1)->front().worker, "w\0"s);
 }
 
 TEST_P(StoreTestSuite, KeepsTheLongestPaths) {
