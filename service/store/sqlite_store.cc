@@ -124,10 +124,12 @@ absl::StatusOr<JobRecord> Write(Database& db, const JobUpdate& update) {
 }
 
 absl::StatusOr<std::optional<JobRecord>> NextClaimable(Database& db, const ClaimQuery& query) {
-  LF_ASSIGN_OR_RETURN(Statement select,
-                      db.Prepare(absl::StrCat(SelectJobs(), "WHERE ", kIsQueued,
-                                              " AND claimable_time <= ? AND needs_cuda <= ? "
-                                              "ORDER BY rank_time, ordinal LIMIT 1")));
+  // Left to itself SQLite takes the index by state and sorts the whole queue.
+  LF_ASSIGN_OR_RETURN(
+      Statement select,
+      db.Prepare(absl::StrCat(SelectJobs(), "INDEXED BY jobs_claimable WHERE ", kIsQueued,
+                              " AND claimable_time <= ? AND needs_cuda <= ? "
+                              "ORDER BY rank_time, ordinal LIMIT 1")));
   select.Bind(query.now).Bind(int64_t{query.with_cuda});
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, ReadJobs(select));
   if (found.empty()) return std::nullopt;

@@ -193,8 +193,8 @@ TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
       {R"({"healing":{"attentionLoss":-1}})", "\"attentionLoss\" is -1"},
       {R"({"healing":{"corpora":[{"uri":""}]}})", "corpora[0]"},
       {R"({"healing":{"steps":1}})", "unknown key \"steps\""},
-      {R"({"bugdet":{}})", "job spec has the unknown key \"bugdet\", expected one of "},
-      {R"({"bugdet":{}})", "; did you mean budget?"},
+      {R"({"bugdet":{}})", "job spec has the unknown key \"bugdet\"; did you mean budget?"},
+      {R"({"ttl":7})", "\"ttl\" is 7"},
       {R"({"budget":{"kvBugdet":0.5}})",
        "job spec: budget has the unknown key \"kvBugdet\", expected one of kvBudget, "
        "maxPerplexityRatio; did you mean kvBudget?"},
