@@ -69,6 +69,9 @@ std::string JobTable(const v1::Job& job) {
   if (job.has_queue_deadline_time()) {
     rows.push_back({"queue deadline (UTC)", FormatTime(job.queue_deadline_time())});
   }
+  if (job.has_expire_time()) {
+    rows.push_back({"deleted after (UTC)", FormatTime(job.expire_time())});
+  }
   if (!job.labels().empty()) rows.push_back({"labels", Labels(job)});
   if (status.has_error()) {
     rows.push_back({"error", absl::StrCat(Printable(status.error().message()), " [",

@@ -177,6 +177,7 @@ absl::Status ApplyScheduling(const SpecFlags& flags, v1::JobSpec* spec) {
     LF_RETURN_IF_ERROR(
         ParseDuration("--run-deadline", *flags.run_deadline, spec->mutable_run_deadline()));
   }
+  if (flags.ttl) LF_RETURN_IF_ERROR(ParseDuration("--ttl", *flags.ttl, spec->mutable_ttl()));
   return absl::OkStatus();
 }
 

@@ -55,6 +55,7 @@ struct SpecFlags {
   std::optional<std::string> priority;
   std::optional<std::string> queue_deadline;
   std::optional<std::string> run_deadline;
+  std::optional<std::string> ttl;
   std::optional<std::string> job_file;
   std::vector<std::string> settings;
   std::vector<std::string> labels;

@@ -53,7 +53,7 @@ class Decider {
 
   // The attempt that ends makes room for another.
   void DoNotCount();
-  // The attempt ended and was in nobody's way: it costs none.
+  // The attempt ended through no fault of the job's: it costs none.
   void EndUncounted(AttemptOutcome outcome);
   // The attempt ended without success: stopped as was asked, queued again, or failed.
   void EndFailed(AttemptOutcome outcome, v1::ConversionError error, bool backoff);
@@ -66,11 +66,13 @@ class Decider {
   // FAILED_PRECONDITION for a job that cannot run again.
   absl::Status CheckRetryable();
 
-  // To the end of the queue, as a user asks for it.
+  // To the end of the queue: a user asks for it.
   void Enqueue();
-  // Back to its place in the queue, for the job was in nobody's way.
+  // Back to its place in the queue.
   void Requeue(absl::Time claimable);
   void ChangeState(v1::JobState state);
+  // When the job ended, and when it is deleted.
+  void SetEnd();
 
   const absl::Time now_;
   const StatePolicy& policy_;

@@ -74,6 +74,10 @@ absl::StatusOr<JobRecord> JobEngine::Create(JobRecord job, const std::string& re
   return stored;
 }
 
+absl::Status JobEngine::Delete(const JobRecord& record) {
+  return parts_.store.Delete({record.id, record.version, Now()});
+}
+
 void JobEngine::Tell(const JobRecord& after, const std::vector<v1::JobEvent>& events) {
   parts_.hub.Publish(after.id, events);
   if (after.job.status().state() == v1::JOB_STATE_QUEUED && on_queued_) on_queued_();

@@ -43,6 +43,9 @@ class JobEngine {
   absl::StatusOr<JobRecord> Create(JobRecord job, const std::string& request_id,
                                    const std::string& request_digest);
 
+  // Removes a job as it was read. Errors of Store::Delete.
+  absl::Status Delete(const JobRecord& record);
+
   Store& store() { return parts_.store; }
   Observer& observer() { return parts_.observer; }
   absl::Time Now() const { return parts_.clock.Now(); }

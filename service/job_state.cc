@@ -58,6 +58,14 @@ Transition Decider::Take() {
   return std::move(transition_);
 }
 
+void Decider::SetEnd() {
+  v1::Job& job = record().job;
+  *job.mutable_end_time() = ToProto(now_);
+  const absl::Duration ttl =
+      job.spec().has_ttl() ? FromProto(job.spec().ttl()) : policy_.default_ttl;
+  if (ttl > absl::ZeroDuration()) *job.mutable_expire_time() = ToProto(now_ + ttl);
+}
+
 void Decider::Enqueue() {
   record().rank_time = RankTime(record().job.spec(), now_, policy_);
   Requeue(now_);
@@ -77,7 +85,7 @@ void Decider::ChangeState(v1::JobState state) {
     status.set_tokens_per_second(0);
     status.set_eta_seconds(-1);
   }
-  if (IsTerminal(state)) *record().job.mutable_end_time() = ToProto(now_);
+  if (IsTerminal(state)) SetEnd();
   record().job.set_etag(EtagAt(record().job.last_sequence() + 1));
   v1::StateChanged& change = *AppendEvent(transition_, now_).mutable_state_changed();
   change.set_state(state);

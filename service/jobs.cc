@@ -48,11 +48,10 @@ std::string Binding(const v1::JobFilter& filter) {
 
 absl::StatusOr<v1::CreateJobResponse> Jobs::Create(const v1::CreateJobRequest& request) {
   absl::StatusOr<v1::CreateJobResponse> response = TryCreate(request);
-  // Another call with the same request_id was faster: now its job is there.
-  if (!response.ok() && absl::IsAlreadyExists(response.status()) &&
-      ReasonOf(response.status()) == kRequestIdReused) {
-    response = TryCreate(request);
-  }
+  // Another call was faster: now the job of this request_id is there, or is deleted.
+  const bool created =
+      absl::IsAlreadyExists(response.status()) && ReasonOf(response.status()) == kRequestIdReused;
+  if (created || absl::IsNotFound(response.status())) response = TryCreate(request);
   if (!response.ok()) engine_.observer().SubmitRejected(ReasonOf(response.status()));
   return response;
 }
@@ -96,6 +95,13 @@ absl::StatusOr<std::optional<v1::CreateJobResponse>> Jobs::FindRepeated(
           absl::StrCat("is \"", request.request_id(), "\", which belongs to ",
                        JobName(known->job_id), " with another specification, expected a new one")}},
         {{"job", JobName(known->job_id)}});
+  }
+  if (known->deleted) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "JOB_DELETED",
+        absl::StrCat("request_id \"", request.request_id(), "\" made ", JobName(known->job_id),
+                     ", which was deleted; expected a new request_id"),
+        {{"job", JobName(known->job_id)}, {"request_id", request.request_id()}});
   }
   LF_ASSIGN_OR_RETURN(JobRecord record, engine_.store().Get(known->job_id));
   engine_.observer().SubmitDeduplicated();
@@ -172,7 +178,7 @@ absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& r
                                   ", expected a job that has ended"),
                      {{"job", request.name()}, {"state", v1::JobState_Name(state)}});
   }
-  LF_RETURN_IF_ERROR(engine_.store().Delete(id, record.version));
+  LF_RETURN_IF_ERROR(engine_.Delete(record));
   return v1::DeleteJobResponse();
 }
 

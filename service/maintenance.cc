@@ -1,11 +1,14 @@
 #include "service/maintenance.h"
 
+#include <utility>
+
 #include "base/log.h"
 
 namespace latentforge::service {
 
-Maintenance::Maintenance(Scheduler& scheduler, Wakeup& wakeup, absl::Duration interval)
-    : scheduler_(scheduler), wakeup_(wakeup), interval_(interval), thread_([this] { Run(); }) {}
+Maintenance::Maintenance(std::function<absl::Status()> work, Wakeup& wakeup,
+                         absl::Duration interval)
+    : work_(std::move(work)), wakeup_(wakeup), interval_(interval), thread_([this] { Run(); }) {}
 
 Maintenance::~Maintenance() {
   stopping_ = true;
@@ -16,11 +19,11 @@ Maintenance::~Maintenance() {
 void Maintenance::Run() {
   bool was_fine = true;  // log the first failure of a row, not one every interval
   while (!stopping_) {
-    const absl::Status status = scheduler_.Tick();
+    const absl::Status status = work_();
     if (!status.ok() && was_fine)
-      Log(Severity::kError, "the scheduler cannot do its work; it goes on trying",
+      Log(Severity::kError, "the server cannot do its regular work; it goes on trying",
           {{"error", status.ToString()}});
-    if (status.ok() && !was_fine) Log(Severity::kInfo, "the scheduler works again");
+    if (status.ok() && !was_fine) Log(Severity::kInfo, "the server does its regular work again");
     was_fine = status.ok();
     wakeup_.Wait(interval_);
   }

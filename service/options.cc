@@ -19,20 +19,26 @@ struct Flags {
   absl::Duration drain_delay = absl::InfiniteDuration();  // infinite: not given
 };
 
-// Empty when `text` is a duration that a flag may have, else what is wrong.
-std::string CheckDuration(const std::string& text) {
-  absl::Duration parsed;
-  if (absl::ParseDuration(text, &parsed) && parsed >= absl::ZeroDuration() &&
-      parsed <= absl::Hours(24))
-    return "";
-  return absl::StrCat("is ", text, ", expected 0s to 24h, as in 30s");
+constexpr absl::Duration kDay = absl::Hours(24);
+constexpr absl::Duration kTenYears = absl::Hours(24 * 3653);
+
+// What a flag of a duration accepts.
+CLI::Validator DurationUpTo(absl::Duration most) {
+  const auto check = [most](const std::string& text) -> std::string {
+    absl::Duration parsed;
+    if (absl::ParseDuration(text, &parsed) && parsed >= absl::ZeroDuration() && parsed <= most)
+      return "";
+    return absl::StrCat("is ", text, ", expected 0s to ", absl::FormatDuration(most),
+                        ", as in 30s");
+  };
+  return CLI::Validator(check, "DURATION");
 }
 
 void AddDuration(CLI::App& app, const std::string& name, absl::Duration& value,
-                 const std::string& help) {
+                 const std::string& help, absl::Duration most = kDay) {
   const auto assign = [&value](const std::string& text) { absl::ParseDuration(text, &value); };
   app.add_option_function<std::string>(name, assign, help)
-      ->check(CLI::Validator(CheckDuration, "DURATION"))
+      ->check(DurationUpTo(most))
       ->default_str(value == absl::InfiniteDuration() ? "" : absl::FormatDuration(value));
 }
 
@@ -79,6 +85,11 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
               "Pause before the second attempt; doubles each time");
   AddDuration(app, "--priority-step", options.priority_step,
               "How much earlier a job of high priority is taken, and later one of low priority");
+  AddDuration(app, "--default-ttl", options.default_ttl,
+              "Delete jobs this long after their end unless they name a time themselves; 0: never",
+              kTenYears);
+  AddDuration(app, "--tombstone-ttl", options.tombstone_ttl,
+              "How long the request id of a deleted job stays taken, at least", kTenYears);
   AddDuration(app, "--bookmark-interval", options.bookmark_interval,
               "Silence after which a watch gets a bookmark");
   AddDuration(app, "--drain-delay", flags.drain_delay,

@@ -26,6 +26,8 @@ struct ServerOptions {
   absl::Duration lease_duration = absl::Seconds(30);
   absl::Duration retry_backoff = absl::Seconds(1);
   absl::Duration priority_step = absl::Hours(1);
+  absl::Duration default_ttl = absl::ZeroDuration();  // of ended jobs; zero: for ever
+  absl::Duration tombstone_ttl = absl::Hours(24);     // of deleted ones
   absl::Duration bookmark_interval = absl::Seconds(15);
   absl::Duration drain_delay = absl::ZeroDuration();  // between NOT_SERVING and refusing
   absl::Duration drain_grace = absl::Seconds(5);      // for calls that are under way

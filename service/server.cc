@@ -25,6 +25,7 @@
 #include "service/listen_socket.h"
 #include "service/maintenance.h"
 #include "service/metrics.h"
+#include "service/retention.h"
 #include "service/scheduler.h"
 #include "service/store/open_store.h"
 #include "service/store_clock.h"
@@ -96,12 +97,14 @@ struct Server::Parts {
         tail(*store, hub),
         engine({*store, hub, metrics, *clock}, {.retry_backoff = options.retry_backoff,
                                                 .one_machine = options.one_machine,
-                                                .priority_step = options.priority_step}),
+                                                .priority_step = options.priority_step,
+                                                .default_ttl = options.default_ttl}),
         checker(options.allowed_roots),
         jobs(engine, checker, PageTokenCodec(token_key), {options.max_attempts, RandomJobId}),
         attempts(*store, PageTokenCodec(token_key)),
         scheduler(engine, wakeup, PageTokenCodec(token_key),
                   {.lease_duration = options.lease_duration, .version = kVersion}),
+        retention(engine, options.tombstone_ttl),
         watches(options.max_watches,
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         pool(options.threads),
@@ -123,6 +126,7 @@ struct Server::Parts {
   Jobs jobs;
   Attempts attempts;
   Scheduler scheduler;
+  Retention retention;
   WatchRegistry watches;
   InFlight in_flight;
   ThreadPool pool;
@@ -142,7 +146,15 @@ struct Server::Parts {
   absl::Status ServeMetrics();
   void SetServing(bool serving);
   void SetReady(bool ready);
+  // What time alone brings about.
+  absl::Status Tick();
 };
+
+absl::Status Server::Parts::Tick() {
+  absl::Status status = scheduler.Tick();
+  status.Update(retention.Sweep());
+  return status;
+}
 
 absl::Status Server::Parts::Listen() {
   grpc::EnableDefaultHealthCheckService(true);
@@ -221,7 +233,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   LF_RETURN_IF_ERROR(parts->scheduler.RenewLeases());
   LF_RETURN_IF_ERROR(parts->ServeMetrics());
   LF_RETURN_IF_ERROR(parts->Listen());
-  parts->maintenance = std::make_unique<Maintenance>(parts->scheduler, parts->wakeup, kTick);
+  parts->maintenance = std::make_unique<Maintenance>([work = parts.get()] { return work->Tick(); },
+                                                     parts->wakeup, kTick);
   parts->SetServing(true);
   if (parts->store->shared()) {
     parts->follower =

@@ -21,6 +21,7 @@ constexpr int kMaxLength = 1'000'000;
 constexpr int64_t kMaxHealingTokens = int64_t{1} << 40;
 constexpr int kMaxRank = 1 << 20;
 constexpr int kMaxThreads = 1024;
+constexpr absl::Duration kMaxTtl = absl::Hours(24 * 3653);  // ten years
 constexpr absl::Duration kMaxDeadline = absl::Hours(24 * 30);
 
 // Adds a finding unless min <= value <= max; false for NaN too.
@@ -171,6 +172,14 @@ bool DeviceIsKnown(absl::string_view device) {
          absl::SimpleAtoi(device, &index) && index >= 0;
 }
 
+void CheckTtl(const v1::JobSpec& spec, Findings& findings) {
+  const absl::Duration ttl = FromProto(spec.ttl());
+  if (spec.has_ttl() && (ttl < absl::Seconds(1) || ttl > kMaxTtl))
+    findings.Add(kInvalidField, "spec.ttl",
+                 absl::StrCat("is ", absl::FormatDuration(ttl), ", expected 1s to ",
+                              absl::FormatDuration(kMaxTtl)));
+}
+
 void CheckDeadline(bool given, const google::protobuf::Duration& value, absl::string_view field,
                    Findings& findings) {
   if (!given) return;
@@ -254,6 +263,7 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   CheckRange(findings, "spec.threads", spec.threads(), 0, kMaxThreads);
   CheckDeadline(spec.has_deadline(), spec.deadline(), "spec.deadline", findings);
   CheckDeadline(spec.has_queue_deadline(), spec.queue_deadline(), "spec.queue_deadline", findings);
+  CheckTtl(spec, findings);
   CheckDeadline(spec.has_run_deadline(), spec.run_deadline(), "spec.run_deadline", findings);
 }
 

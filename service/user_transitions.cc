@@ -112,6 +112,7 @@ absl::Status Decider::operator()(const command::Retry& retry) {
   status.set_phase(v1::PHASE_UNSPECIFIED);
   status.clear_detail();
   record().job.clear_end_time();
+  record().job.clear_expire_time();
   SetQueueDeadline(now_, record().job);
   Enqueue();
   return absl::OkStatus();

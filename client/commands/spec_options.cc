@@ -225,6 +225,11 @@ void AddSchedulingOptions(CLI::App* app, SpecFlags* flags) {
                   "The job fails when one attempt takes longer than this (default: none)")
       ->group(group)
       ->type_name("TIME");
+  app->add_option("--ttl", flags->ttl,
+                  "The job is deleted this long after its end, such as 168h; its artifact stays "
+                  "(default: as the server does)")
+      ->group(group)
+      ->type_name("TIME");
 }
 
 }  // namespace latentforge::client

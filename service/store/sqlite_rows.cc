@@ -17,6 +17,7 @@ constexpr char kFixed[] = "id, job, estimate, output_path, needs_cuda";
 
 constexpr char kMutable[] =
     "state, etag, status, last_sequence, update_time, end_time, due_time, queue_deadline_time, "
+    "expire_time, "
     "lease_epoch, completed_epoch, "
     "counted_attempts, attempt_sequence, attempt_start_time, lease_expire_time, queue_time, "
     "claimable_time, rank_time, progress_event_time, progress_event_percent";
@@ -59,6 +60,7 @@ std::string FixedPart(const v1::Job& job) {
   fixed.clear_last_sequence();
   fixed.clear_etag();
   fixed.clear_queue_deadline_time();
+  fixed.clear_expire_time();
   return fixed.SerializeAsString();
 }
 
@@ -100,6 +102,7 @@ void BindMutable(const JobRecord& record, Statement& statement) {
     statement.BindNull();
   }
   BindOptional(record.job.has_queue_deadline_time(), record.job.queue_deadline_time(), statement);
+  BindOptional(record.job.has_expire_time(), record.job.expire_time(), statement);
   statement.Bind(record.lease_epoch)
       .Bind(record.completed_epoch)
       .Bind(int64_t{record.counted_attempts})
@@ -130,6 +133,7 @@ absl::StatusOr<JobRecord> ReadJob(Statement& row) {
   ReadOptional(row, [&] { return record.job.mutable_end_time(); });
   row.Int();  // due_time follows from the rest
   ReadOptional(row, [&] { return record.job.mutable_queue_deadline_time(); });
+  ReadOptional(row, [&] { return record.job.mutable_expire_time(); });
   record.lease_epoch = row.Int();
   record.completed_epoch = row.Int();
   record.counted_attempts = static_cast<int32_t>(row.Int());

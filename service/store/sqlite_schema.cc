@@ -79,30 +79,39 @@ CREATE TABLE secrets (
   value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
-    // Jobs can be paused, and have etags; attempts keep their whole error, which until
-    // here was a reason (field 1 of the message, of at most 63 bytes), and their phases.
+    // Jobs can be paused (states 7 and 8) and have etags, ranks, more deadlines and a
+    // time to live. An attempt keeps its whole error, which was a reason (field 1 of the
+    // message, of at most 63 bytes), and its phases. A deleted job's request_id stays.
     R"sql(
 ALTER TABLE jobs ADD COLUMN etag TEXT NOT NULL DEFAULT '';
-UPDATE jobs SET etag = '"' || last_sequence || '"';
+ALTER TABLE jobs ADD COLUMN rank_time INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN queue_deadline_time INTEGER;
+ALTER TABLE jobs ADD COLUMN expire_time INTEGER;
+DROP INDEX jobs_claimable;
+DROP INDEX jobs_leased;
+DROP INDEX jobs_deadline;
+DROP INDEX jobs_output;
+ALTER TABLE jobs RENAME COLUMN deadline_time TO due_time;
+UPDATE jobs SET etag = '"' || last_sequence || '"', rank_time = queue_time,
+  due_time = CASE WHEN state IN (4, 5, 6) THEN NULL ELSE due_time END;
+CREATE INDEX jobs_claimable ON jobs (rank_time, ordinal, claimable_time, needs_cuda)
+  WHERE state = 1;
+CREATE INDEX jobs_leased ON jobs (lease_expire_time) WHERE state IN (2, 3, 7);
+CREATE INDEX jobs_due ON jobs (due_time) WHERE due_time IS NOT NULL;
+CREATE INDEX jobs_expire ON jobs (expire_time) WHERE expire_time IS NOT NULL;
+CREATE UNIQUE INDEX jobs_output ON jobs (output_path)
+  WHERE state IN (1, 2, 3, 7, 8) AND output_path <> '';
 ALTER TABLE attempts ADD COLUMN error BLOB NOT NULL DEFAULT x'';
 ALTER TABLE attempts ADD COLUMN phases BLOB NOT NULL DEFAULT x'';
 UPDATE attempts SET error = CAST(char(10, length(reason)) || reason AS BLOB) WHERE reason <> '';
 ALTER TABLE attempts DROP COLUMN reason;
-ALTER TABLE jobs ADD COLUMN rank_time INTEGER NOT NULL DEFAULT 0;
-UPDATE jobs SET rank_time = queue_time;
-DROP INDEX jobs_claimable;
-CREATE INDEX jobs_claimable ON jobs (rank_time, ordinal, claimable_time, needs_cuda)
-  WHERE state = 1;
-DROP INDEX jobs_leased;
-DROP INDEX jobs_deadline;
-DROP INDEX jobs_output;
-CREATE INDEX jobs_leased ON jobs (lease_expire_time) WHERE state IN (2, 3, 7);
-ALTER TABLE jobs RENAME COLUMN deadline_time TO due_time;
-UPDATE jobs SET due_time = NULL WHERE state IN (4, 5, 6);
-ALTER TABLE jobs ADD COLUMN queue_deadline_time INTEGER;
-CREATE INDEX jobs_due ON jobs (due_time) WHERE due_time IS NOT NULL;
-CREATE UNIQUE INDEX jobs_output ON jobs (output_path)
-  WHERE state IN (1, 2, 3, 7, 8) AND output_path <> '';
+CREATE TABLE tombstones (
+  request_id TEXT PRIMARY KEY,
+  job_id TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  delete_time INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstones_by_time ON tombstones (delete_time);
 )sql",
 };
 

@@ -95,7 +95,10 @@ absl::Status CheckOutputFree(Database& db, const JobRecord& record) {
 
 absl::Status CheckFree(Database& db, const NewJob& job) {
   LF_ASSIGN_OR_RETURN(const bool known,
-                      Exists(db, "SELECT 1 FROM requests WHERE request_id = ?", job.request_id));
+                      Exists(db,
+                             "SELECT 1 FROM requests WHERE request_id = ?1 UNION ALL "
+                             "SELECT 1 FROM tombstones WHERE request_id = ?1",
+                             job.request_id));
   if (known) return RequestIdTakenError(job.request_id);
   return CheckOutputFree(db, job.record);
 }
@@ -186,14 +189,17 @@ absl::StatusOr<JobRecord> SqliteStore::Get(absl::string_view id) {
 absl::StatusOr<std::optional<StoredRequest>> SqliteStore::FindRequest(
     absl::string_view request_id) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(Statement query,
-                      reader_.Prepare("SELECT jobs.id, requests.digest FROM requests "
-                                      "JOIN jobs USING (ordinal) WHERE request_id = ?"));
+  LF_ASSIGN_OR_RETURN(
+      Statement query,
+      reader_.Prepare("SELECT jobs.id, requests.digest, 0 FROM requests JOIN jobs USING (ordinal) "
+                      "WHERE request_id = ?1 UNION ALL "
+                      "SELECT job_id, digest, 1 FROM tombstones WHERE request_id = ?1"));
   LF_ASSIGN_OR_RETURN(const bool found, query.BindText(request_id).Step());
   if (!found) return std::nullopt;
   StoredRequest request;
   request.job_id = query.Text();
   request.digest = query.Text();
+  request.deleted = query.Int() != 0;
   return request;
 }
 
@@ -300,14 +306,37 @@ absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_vi
   }
 }
 
-absl::Status SqliteStore::Delete(absl::string_view id, int64_t expected_version) {
+absl::Status SqliteStore::Delete(const JobDeletion& deletion) {
   absl::MutexLock lock(&write_mutex_);
   LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
+  LF_ASSIGN_OR_RETURN(
+      Statement bury,
+      writer_.Prepare("INSERT INTO tombstones SELECT request_id, jobs.id, digest, ? "
+                      "FROM requests JOIN jobs USING (ordinal) WHERE jobs.id = ?"));
+  LF_RETURN_IF_ERROR(bury.Bind(deletion.delete_time).BindText(deletion.id).Run());
   LF_ASSIGN_OR_RETURN(Statement remove,
                       writer_.Prepare("DELETE FROM jobs WHERE id = ? AND version = ?"));
-  LF_RETURN_IF_ERROR(remove.BindText(id).Bind(expected_version).Run());
-  if (writer_.changes() != 1) return ExplainMiss(writer_, id, expected_version);
+  LF_RETURN_IF_ERROR(remove.BindText(deletion.id).Bind(deletion.expected_version).Run());
+  if (writer_.changes() != 1) return ExplainMiss(writer_, deletion.id, deletion.expected_version);
   return transaction.Commit();
+}
+
+absl::StatusOr<std::vector<JobRecord>> SqliteStore::ExpiredBy(absl::Time time, int limit) {
+  absl::MutexLock lock(&read_mutex_);
+  LF_ASSIGN_OR_RETURN(
+      Statement query,
+      reader_.Prepare(SelectJobs() + "WHERE expire_time IS NOT NULL AND expire_time <= ? "
+                                     "ORDER BY expire_time LIMIT ?"));
+  return ReadJobs(query.Bind(time).Bind(int64_t{limit}));
+}
+
+absl::Status SqliteStore::PurgeTombstones(absl::Time time, int limit) {
+  absl::MutexLock lock(&write_mutex_);
+  LF_ASSIGN_OR_RETURN(
+      Statement purge,
+      writer_.Prepare("DELETE FROM tombstones WHERE request_id IN (SELECT request_id FROM "
+                      "tombstones WHERE delete_time <= ? ORDER BY delete_time LIMIT ?)"));
+  return purge.Bind(time).Bind(int64_t{limit}).Run();
 }
 
 absl::StatusOr<StoreStats> SqliteStore::Stats() {

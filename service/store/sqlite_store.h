@@ -49,7 +49,9 @@ class SqliteStore final : public Store {
       const std::vector<std::string>& ids) override;
   absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
                                                       int limit) override;
-  absl::Status Delete(absl::string_view id, int64_t expected_version) override;
+  absl::Status Delete(const JobDeletion& deletion) override;
+  absl::StatusOr<std::vector<JobRecord>> ExpiredBy(absl::Time time, int limit) override;
+  absl::Status PurgeTombstones(absl::Time time, int limit) override;
   absl::StatusOr<StoreStats> Stats() override;
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
                                              absl::string_view fresh) override;

@@ -31,6 +31,14 @@ struct NewJob {
 struct StoredRequest {
   std::string job_id;
   std::string digest;
+  bool deleted = false;  // the job is gone; a tombstone remembers it
+};
+
+// The end of a job's row.
+struct JobDeletion {
+  std::string id;
+  int64_t expected_version = 0;
+  absl::Time delete_time;
 };
 
 // A change of one job: written whole or not at all.
@@ -122,8 +130,15 @@ class Store {
   virtual absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
                                                               int limit) = 0;
 
-  // Removes the job with all that belongs to it. Errors as in Commit.
-  virtual absl::Status Delete(absl::string_view id, int64_t expected_version) = 0;
+  // Removes the job with all that belongs to it; its request_id, where it has one,
+  // stays taken by a tombstone. Errors as in Commit.
+  virtual absl::Status Delete(const JobDeletion& deletion) = 0;
+
+  // At most `limit` jobs whose expire_time is at or before `time`.
+  virtual absl::StatusOr<std::vector<JobRecord>> ExpiredBy(absl::Time time, int limit) = 0;
+
+  // Forgets at most `limit` tombstones of jobs that were deleted at or before `time`.
+  virtual absl::Status PurgeTombstones(absl::Time time, int limit) = 0;
 
   virtual absl::StatusOr<StoreStats> Stats() = 0;
 

@@ -75,6 +75,16 @@ TEST_F(JobTest, ACancelledJobIsRetried) {
   EXPECT_THAT(watched.messages, StartsWith("queued\ncancelled\nqueued\nerror: "));
 }
 
+TEST_F(JobTest, ADeletedJobIsNotSubmittedAgain) {
+  const std::string job(absl::StripSuffix(Submit({"--request-id", "r"}).output, "\n"));
+  EXPECT_EQ(Run({"job", "attempts", job, "-o", "name"}).output, "");
+  EXPECT_EQ(Run({"job", "cancel", job}).how, "exit code 0");
+  EXPECT_EQ(Run({"job", "delete", job}).how, "exit code 0");
+  const Ending repeated = Submit({"--request-id", "r"});
+  EXPECT_EQ(repeated.how, "exit code 7");
+  EXPECT_THAT(repeated.messages, HasSubstr("[JOB_DELETED]\nnext: use another --request-id"));
+}
+
 TEST_F(JobTest, ValidateOnlySubmitsNothing) {
   const Ending valid = Submit({"--validate-only"});
   EXPECT_EQ(valid.how, "exit code 0") << valid.messages;
@@ -136,6 +146,12 @@ TEST_F(JobTest, EveryRefusalOfTheServerHasOneStyle) {
       {Submit({"--device", "tpu"}),
        "error: --device is \"tpu\", expected auto, cpu, cuda or cuda:N [INVALID_FIELD]\n" + help},
       {Submit({"--deadline", "1ms"}), "error: --deadline is 1ms, expected at least 1s"},
+      {Submit({"--queue-deadline", "1ms"}), "error: --queue-deadline is 1ms, expected at least 1s"},
+      {Submit({"--run-deadline", "1000h"}),
+       "error: --run-deadline is 1000h, expected at most 720h"},
+      {Submit({"--ttl", "1ms"}),
+       "error: --ttl is 1ms, expected 1s to 87672h [INVALID_FIELD]\n" + help},
+      {Submit({"--priority", "urgent"}), "error: --priority is \"urgent\", expected "},
       {Submit({"--deadline", "1000h"}), "expected at most 720h [DEADLINE_TOO_LONG]\nnext: "},
       {Submit({"--evaluate", "s3://x/y"}),
        "expected a file: URI or an absolute path [BAD_URI]\nnext: "},

@@ -42,12 +42,16 @@ TEST(OptionsTest, ReachableAddressesNeedTheFlagThatNamesTheRisk) {
 TEST(OptionsTest, ValuesAreChecked) {
   EXPECT_EQ(Parse({"--lease-duration=45s"})->options.lease_duration, absl::Seconds(45));
   for (const char* flag : {"--lease-duration=fast", "--lease-duration=-1s", "--lease-duration=25h",
-                           "--max-attempts=0", "--no-such-flag"}) {
+                           "--max-attempts=0", "--tombstone-ttl=100000h", "--no-such-flag"}) {
     const auto line = Parse({flag});
     ASSERT_TRUE(line.ok()) << flag;
     EXPECT_TRUE(line->done) << flag;
     EXPECT_EQ(line->exit_code, 2) << flag;
   }
+  EXPECT_EQ(Parse({})->options.default_ttl, absl::ZeroDuration());
+  EXPECT_EQ(Parse({})->options.tombstone_ttl, absl::Hours(24));
+  EXPECT_EQ(Parse({"--default-ttl=720h"})->options.default_ttl, absl::Hours(720));
+  EXPECT_EQ(Parse({"--priority-step=10m"})->options.priority_step, absl::Minutes(10));
   EXPECT_FALSE(Parse({"--lease-duration=10ms"}).ok());
   EXPECT_FALSE(Parse({"--allowed-root=/no/such/folder"}).ok());
   EXPECT_EQ(Parse({"--help"})->exit_code, 0);

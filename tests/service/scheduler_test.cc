@@ -363,7 +363,8 @@ TEST_F(SchedulerTest, ACompletionWithoutAnOutcomeIsRefused) {
 TEST_F(SchedulerTest, ManyWorkersRunEachJobOnce) {
   constexpr int kJobs = 40;
   constexpr int kWorkers = 4;
-  const Maintenance maintenance(*scheduler_, wakeup_, absl::Milliseconds(5));
+  const Maintenance maintenance([this] { return scheduler_->Tick(); }, wakeup_,
+                                absl::Milliseconds(5));
   absl::Mutex mutex;
   std::multiset<std::string> ran;
   std::vector<std::thread> threads;

@@ -93,6 +93,50 @@ TEST_F(ServerTest, APausedJobGoesOnWhenItIsResumed) {
   EXPECT_EQ(ReasonOf(client_->jobs->PauseJob(&late, pause, &paused)), "JOB_TERMINAL");
 }
 
+TEST_F(ServerTest, AttemptsAreACollectionOfTheirJob) {
+  Start(Options());
+  const std::string job = CreateJob();
+  ASSERT_TRUE(client_->Succeed(client_->Acquire().lease()).ok());
+  v1::ListAttemptsRequest list;
+  list.set_parent(job);
+  v1::ListAttemptsResponse listed;
+  Context listing;
+  ASSERT_TRUE(client_->jobs->ListAttempts(&listing, list, &listed).ok());
+  ASSERT_EQ(listed.attempts_size(), 1);
+  EXPECT_EQ(listed.attempts(0).outcome(), v1::ATTEMPT_OUTCOME_SUCCEEDED);
+  v1::GetAttemptRequest get;
+  get.set_name(listed.attempts(0).name());
+  v1::GetAttemptResponse got;
+  Context getting;
+  ASSERT_TRUE(client_->jobs->GetAttempt(&getting, get, &got).ok());
+  EXPECT_EQ(got.attempt().worker(), "w");
+}
+
+TEST_F(ServerTest, AnEndedJobIsRetriedOrDeletedWhenItsTimeIsOver) {
+  ServerOptions options = Options();
+  options.default_ttl = absl::Milliseconds(500);
+  Start(options);
+  const std::string job = CreateJob();
+  ASSERT_TRUE(client_->Cancel(job).ok());
+  v1::RetryJobRequest retry;
+  retry.set_name(job);
+  v1::RetryJobResponse retried;
+  Context retrying;
+  ASSERT_TRUE(client_->jobs->RetryJob(&retrying, retry, &retried).ok());
+  EXPECT_EQ(retried.job().status().state(), v1::JOB_STATE_QUEUED);
+  ASSERT_TRUE(client_->Cancel(job).ok());
+  const absl::Time patience = absl::Now() + absl::Seconds(30);
+  v1::GetJobRequest request;
+  request.set_name(job);
+  grpc::Status status;
+  while (status.ok() && absl::Now() < patience) {
+    Context context;
+    v1::GetJobResponse response;
+    status = client_->jobs->GetJob(&context, request, &response);
+  }
+  EXPECT_EQ(ReasonOf(status), "JOB_NOT_FOUND");
+}
+
 TEST_F(ServerTest, ErrorsCarryOneErrorInfoAndTheFields) {
   Start(Options());
   v1::CreateJobRequest request = TinyJob(dir_.path(), 0);

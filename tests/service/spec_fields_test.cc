@@ -180,6 +180,20 @@ TEST_F(SpecFieldsTest, EveryDeadlineHasTheSameLimits) {
   }
 }
 
+TEST_F(SpecFieldsTest, TimesToLiveAndPrioritiesAreChecked) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_ttl()->set_seconds(1);
+  spec.set_priority(v1::PRIORITY_LOW);
+  EXPECT_TRUE(Check(spec).ok());
+  for (const int64_t seconds : {int64_t{0}, int64_t{-1}, INT64_MAX}) {
+    spec.mutable_ttl()->set_seconds(seconds);
+    ExpectRefused(spec, kInvalidField, {"spec.ttl", "expected 1s to 87672h"});
+  }
+  spec.clear_ttl();
+  spec.set_priority(static_cast<v1::Priority>(9));
+  ExpectRefused(spec, kInvalidField, {"spec.priority", "is 9"});
+}
+
 TEST_F(SpecFieldsTest, CudaJobsNeedCudaWorkers) {
   v1::JobSpec spec = Spec();
   spec.set_device("cuda:1");

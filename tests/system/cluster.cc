@@ -219,6 +219,16 @@ void Cluster::Resume(const std::string& job) {
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
+void Cluster::Retry(const std::string& job) {
+  v1::RetryJobRequest request;
+  request.set_name(job);
+  v1::RetryJobResponse response;
+  grpc::ClientContext context;
+  SetDeadline(context);
+  const grpc::Status status = jobs_->RetryJob(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
 void Cluster::AwaitState(const std::string& job, v1::JobState state) {
   EXPECT_TRUE(Await([&] { return Get(job).status().state() == state; }))
       << Get(job).ShortDebugString();

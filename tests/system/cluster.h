@@ -70,6 +70,7 @@ class Cluster {
   void Cancel(const std::string& job);
   void Pause(const std::string& job);
   void Resume(const std::string& job);
+  void Retry(const std::string& job);
   // Waits until the job is in this state.
   void AwaitState(const std::string& job, v1::JobState state);
   // Waits until the job has ended.

@@ -235,6 +235,22 @@ TEST_F(ServiceKillTest, APausedJobGoesOnFromItsLastLayer) {
   ExpectDenseHistory(job);
 }
 
+TEST_F(ServiceKillTest, ARetriedJobGoesOnWithWhatItsWorkerKept) {
+  cluster_.StartWorker("w1");
+  const std::string crash = Steps({Layer(0), R"({"signal":11})"});
+  const std::string job =
+      cluster_.Submit({crash, crash, crash, Steps({Layer(0), Layer(1), kResult})});
+  EXPECT_EQ(cluster_.AwaitEnd(job).status().state(), v1::JOB_STATE_FAILED);
+  cluster_.Retry(job);
+  const v1::Job ended = cluster_.AwaitEnd(job);
+  EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED) << ended.ShortDebugString();
+  EXPECT_EQ(ended.status().attempt(), 4);
+  EXPECT_EQ(ended.status().max_attempts(), 6);
+  EXPECT_THAT(Lines(cluster_.Path("work")),
+              ElementsAre("layer 0 in attempt 1", "layer 1 in attempt 4"));
+  ExpectDenseHistory(job);
+}
+
 TEST_F(ServiceKillTest, AJobWhoseWorkerDiesWhilePausingIsPaused) {
   Daemon& worker = cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit({Steps({kStarted, kNote, kForever})});

@@ -58,7 +58,7 @@ TEST(SqliteStoreTest, AFullDiskIsResourceExhaustedAndTheStoreGoesOn) {
   EXPECT_EQ(ReasonOf(status), "STORE_FULL");
   ASSERT_GT(stored, 0);
   EXPECT_EQ((*store)->List({.limit = 1000})->size(), static_cast<size_t>(stored));
-  ASSERT_TRUE((*store)->Delete("j0", 1).ok());
+  ASSERT_TRUE((*store)->Delete({"j0", 1, absl::UnixEpoch()}).ok());
   EXPECT_TRUE((*store)->Create(BigJob(1000)).ok());
 }
 

@@ -194,7 +194,7 @@ TEST_P(StoreTestSuite, UnknownJobsAreNotFound) {
   EXPECT_EQ(ReasonOf(store_->Get("nope").status()), kJobNotFound);
   EXPECT_EQ(ReasonOf(store_->Events("nope", 0, 10).status()), kJobNotFound);
   EXPECT_EQ(ReasonOf(store_->Attempts("nope", 0, 10).status()), kJobNotFound);
-  EXPECT_EQ(ReasonOf(store_->Delete("nope", 1)), kJobNotFound);
+  EXPECT_EQ(ReasonOf(store_->Delete({"nope", 1, kStart})), kJobNotFound);
   JobUpdate update = To(v1::JOB_STATE_RUNNING, Job("nope").record);
   EXPECT_EQ(ReasonOf(store_->Commit(update).status()), kJobNotFound);
 }
@@ -455,13 +455,52 @@ TEST_P(StoreTestSuite, DeleteTakesEverythingAlong) {
   NewJob job = Job("a", "/out", "r1");
   (*job.record.job.mutable_labels())["k"] = "v";
   const JobRecord record = Create(job);
-  EXPECT_EQ(ReasonOf(store_->Delete("a", record.version + 1)), kConcurrentTransition);
-  ASSERT_TRUE(store_->Delete("a", record.version).ok());
+  EXPECT_EQ(ReasonOf(store_->Delete({"a", record.version + 1, kStart})), kConcurrentTransition);
+  EXPECT_FALSE(store_->FindRequest("r1")->value().deleted);
+  ASSERT_TRUE(store_->Delete({"a", record.version, kStart}).ok());
   EXPECT_EQ(ReasonOf(store_->Get("a").status()), kJobNotFound);
-  EXPECT_FALSE(store_->FindRequest("r1")->has_value());
-  const JobRecord again = Create(Job("a", "/out", "r1"));
+  const JobRecord again = Create(Job("a", "/out", "r2"));
   EXPECT_GT(again.ordinal, record.ordinal);  // page tokens never meet an old ordinal
   EXPECT_EQ(store_->Events("a", 0, 10)->size(), 1u);
+}
+
+TEST_P(StoreTestSuite, ATombstoneHoldsTheRequestIdUntilItIsPurged) {
+  for (int i = 0; i < 3; ++i) {
+    const std::string id = absl::StrCat("j", i);
+    const JobRecord record = Create(Job(id, "", "r" + id));
+    ASSERT_TRUE(store_->Delete({id, record.version, kStart + absl::Seconds(i)}).ok());
+  }
+  const JobRecord plain = Create(Job("plain"));  // without a request_id there is nothing to keep
+  ASSERT_TRUE(store_->Delete({"plain", plain.version, kStart}).ok());
+  store_ = &harness_->Reopen();
+  const auto buried = store_->FindRequest("rj1");
+  ASSERT_TRUE(buried.ok() && buried->has_value()) << buried.status();
+  EXPECT_TRUE((*buried)->deleted);
+  EXPECT_EQ((*buried)->job_id, "j1");
+  EXPECT_EQ((*buried)->digest, "digest of rj1");
+  EXPECT_EQ(ReasonOf(store_->Create(Job("b", "", "rj1")).status()), kRequestIdReused);
+  ASSERT_TRUE(store_->PurgeTombstones(kStart + absl::Seconds(1), 1).ok());
+  EXPECT_FALSE(store_->FindRequest("rj0")->has_value());
+  EXPECT_TRUE(store_->FindRequest("rj1")->has_value());
+  ASSERT_TRUE(store_->PurgeTombstones(kStart + absl::Seconds(1), 10).ok());
+  EXPECT_FALSE(store_->FindRequest("rj1")->has_value());
+  EXPECT_TRUE(store_->FindRequest("rj2")->has_value());
+  Create(Job("b", "", "rj1"));
+}
+
+TEST_P(StoreTestSuite, FindsExpiredJobsInOrder) {
+  for (int i = 0; i < 4; ++i) {
+    JobUpdate update = To(v1::JOB_STATE_FAILED, Create(Job(absl::StrCat("j", i))));
+    if (i < 3) *update.record.job.mutable_expire_time() = ToProto(kStart + absl::Seconds(10 - i));
+    Commit(update);
+  }
+  EXPECT_TRUE(store_->ExpiredBy(kStart + absl::Seconds(7), 10)->empty());
+  EXPECT_EQ(store_->ExpiredBy(kStart + absl::Seconds(9), 10)->size(), 2u);
+  const auto first = store_->ExpiredBy(kStart + absl::Seconds(20), 1);
+  ASSERT_EQ(first->size(), 1u);
+  EXPECT_EQ(first->front().id, "j2");
+  EXPECT_EQ(first->front().job.expire_time().seconds(), absl::ToUnixSeconds(kStart) + 8);
+  EXPECT_EQ(store_->ExpiredBy(absl::FromUnixSeconds(1LL << 40), 10)->size(), 3u);
 }
 
 TEST_P(StoreTestSuite, CountsStatesAndFindsTheOldestQueued) {

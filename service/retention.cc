@@ -1,0 +1,32 @@
+#include "service/retention.h"
+
+#include "base/status_macros.h"
+#include "service/errors.h"
+
+namespace latentforge::service {
+namespace {
+
+// Few enough that workers which wait for jobs notice nothing.
+constexpr int kJobs = 50;
+constexpr int kTombstones = 500;
+
+}  // namespace
+
+absl::Status Retention::Sweep() {
+  absl::Status status = DeleteExpired();
+  status.Update(engine_.store().PurgeTombstones(engine_.Now() - tombstone_ttl_, kTombstones));
+  return status;
+}
+
+absl::Status Retention::DeleteExpired() {
+  LF_ASSIGN_OR_RETURN(const auto expired, engine_.store().ExpiredBy(engine_.Now(), kJobs));
+  for (const JobRecord& record : expired) {
+    const absl::Status deleted = engine_.Delete(record);
+    // Retried or deleted by a user meanwhile.
+    if (absl::IsNotFound(deleted) || ReasonOf(deleted) == kConcurrentTransition) continue;
+    LF_RETURN_IF_ERROR(deleted);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace latentforge::service

@@ -1,0 +1,28 @@
+// How long what has ended stays.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "service/job_engine.h"
+
+namespace latentforge::service {
+
+// Deletes jobs whose time to live is over, and forgets deleted ones. One thread at a
+// time may Sweep. Borrows the engine.
+class Retention {
+ public:
+  // A request_id stays taken for at least `tombstone_ttl` after its job was deleted.
+  Retention(JobEngine& engine, absl::Duration tombstone_ttl)
+      : engine_(engine), tombstone_ttl_(tombstone_ttl) {}
+
+  // One bounded batch of each; what is left over comes with the next call.
+  absl::Status Sweep();
+
+ private:
+  absl::Status DeleteExpired();
+
+  JobEngine& engine_;
+  const absl::Duration tombstone_ttl_;
+};
+
+}  // namespace latentforge::service
