@@ -59,6 +59,7 @@ constexpr Row kAdvice[] = {
     {"RANK_OUT_OF_RANGE", "latentforge model inspect MODEL shows widths and budgets"},
     {"REPORT_REFUSED", "look into the logs of server and worker"},
     {"REQUEST_ID_REUSED", "use another --request-id for another job"},
+    {"ROLE_NOT_ALLOWED", "use a token of a role that may do this: user, worker or admin"},
     {"SCRATCH_FULL",
      "free disk space, or choose another folder: --work-dir, or the worker's --scratch"},
     {"SCRATCH_NOT_WRITABLE", "give the worker a folder that it may write: --scratch"},
