@@ -11,40 +11,40 @@ grpc::ServerUnaryReactor* JobsRpc::CreateJob(grpc::CallbackServerContext* contex
                                              const v1::CreateJobRequest* request,
                                              v1::CreateJobResponse* response) {
   return RunUnary(rpc_, {kService, "CreateJob"}, context, request, response,
-                  [this](const auto& call) { return jobs_.Create(call); });
+                  [this](const auto& call, const Identity&) { return jobs_.Create(call); });
 }
 
 grpc::ServerUnaryReactor* JobsRpc::GetJob(grpc::CallbackServerContext* context,
                                           const v1::GetJobRequest* request,
                                           v1::GetJobResponse* response) {
   return RunUnary(rpc_, {kService, "GetJob"}, context, request, response,
-                  [this](const auto& call) { return jobs_.Get(call); });
+                  [this](const auto& call, const Identity&) { return jobs_.Get(call); });
 }
 
 grpc::ServerUnaryReactor* JobsRpc::ListJobs(grpc::CallbackServerContext* context,
                                             const v1::ListJobsRequest* request,
                                             v1::ListJobsResponse* response) {
   return RunUnary(rpc_, {kService, "ListJobs"}, context, request, response,
-                  [this](const auto& call) { return jobs_.List(call); });
+                  [this](const auto& call, const Identity&) { return jobs_.List(call); });
 }
 
 grpc::ServerUnaryReactor* JobsRpc::CancelJob(grpc::CallbackServerContext* context,
                                              const v1::CancelJobRequest* request,
                                              v1::CancelJobResponse* response) {
   return RunUnary(rpc_, {kService, "CancelJob"}, context, request, response,
-                  [this](const auto& call) { return jobs_.Cancel(call); });
+                  [this](const auto& call, const Identity&) { return jobs_.Cancel(call); });
 }
 
 grpc::ServerUnaryReactor* JobsRpc::DeleteJob(grpc::CallbackServerContext* context,
                                              const v1::DeleteJobRequest* request,
                                              v1::DeleteJobResponse* response) {
   return RunUnary(rpc_, {kService, "DeleteJob"}, context, request, response,
-                  [this](const auto& call) { return jobs_.Delete(call); });
+                  [this](const auto& call, const Identity&) { return jobs_.Delete(call); });
 }
 
 grpc::ServerWriteReactor<v1::WatchJobResponse>* JobsRpc::WatchJob(
-    grpc::CallbackServerContext* /*context*/, const v1::WatchJobRequest* request) {
-  return WatchReactor::Start(watch_, rpc_, *request);
+    grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) {
+  return WatchReactor::Start(watch_, rpc_, *context, *request);
 }
 
 }  // namespace latentforge::service

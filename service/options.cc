@@ -51,6 +51,9 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--allowed-root", flags.allowed_roots,
                  "Folder beneath which models, corpora and outputs must lie; repeatable");
+  app.add_option("--token-file", options.token_file,
+                 "Who may call: one line CREDENTIAL SUBJECT TENANT ROLE each; see latentforge auth "
+                 "new-token. Read again when it changes");
   app.add_option("--metrics-address", options.metrics_address,
                  "host:port that serves /metrics to Prometheus; none by default");
   app.add_flag("--enable-reflection", options.enable_reflection,

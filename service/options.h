@@ -18,6 +18,7 @@ struct ServerOptions {
   int64_t database_max_bytes = 0;                    // 0: no limit
   std::vector<std::filesystem::path> allowed_roots;  // empty: any path
   std::string metrics_address;                       // "host:port"; empty: no metrics
+  std::filesystem::path token_file;                  // empty: none
   bool enable_reflection = false;
   std::filesystem::path ready_file;  // empty: none
 

@@ -79,22 +79,24 @@ std::string WithPort(const ListenAddress& address, int port) {
 // In order of construction: each borrows from those above it.
 struct Server::Parts {
   Parts(const ServerOptions& server_options, Clock& real_clock, std::unique_ptr<SqliteStore> opened,
-        const std::string& token_key)
+        std::unique_ptr<TokenFile> token_file, const std::string& page_token_key)
       : options(server_options),
         clock(real_clock),
         store(std::move(opened)),
         engine({*store, hub, metrics, clock},
                {.retry_backoff = options.retry_backoff, .one_machine = options.one_machine}),
         checker(options.allowed_roots),
-        jobs(engine, checker, PageTokenCodec(token_key), {options.max_attempts, RandomJobId}),
-        scheduler(engine, wakeup, PageTokenCodec(token_key),
+        jobs(engine, checker, PageTokenCodec(page_token_key), {options.max_attempts, RandomJobId}),
+        scheduler(engine, wakeup, PageTokenCodec(page_token_key),
                   {.lease_duration = options.lease_duration, .version = kVersion}),
         watches(options.max_watches,
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
+        tokens(std::move(token_file)),
+        authenticator(tokens.get(), nullptr),
         pool(options.threads),
         jobs_rpc(jobs, {*store, hub, watches, options.bookmark_interval},
-                 {pool, metrics, in_flight, clock}),
-        workers_rpc(scheduler, {pool, metrics, in_flight, clock}) {
+                 {pool, metrics, in_flight, clock, authenticator}),
+        workers_rpc(scheduler, {pool, metrics, in_flight, clock, authenticator}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
@@ -109,6 +111,8 @@ struct Server::Parts {
   Jobs jobs;
   Scheduler scheduler;
   WatchRegistry watches;
+  const std::unique_ptr<TokenFile> tokens;  // nullptr: none
+  const Authenticator authenticator;
   InFlight in_flight;
   ThreadPool pool;
   JobsRpc jobs_rpc;
@@ -180,7 +184,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   LF_ASSIGN_OR_RETURN(std::unique_ptr<SqliteStore> store,
                       SqliteStore::Open(options.database, {options.database_max_bytes}));
   LF_ASSIGN_OR_RETURN(const std::string key, store->GetOrPutSecret("page_token_key", RandomKey()));
-  auto parts = std::make_unique<Parts>(options, clock, std::move(store), key);
+  std::unique_ptr<TokenFile> tokens;
+  if (!options.token_file.empty()) {
+    LF_ASSIGN_OR_RETURN(tokens, TokenFile::Open(options.token_file, clock));
+  }
+  auto parts = std::make_unique<Parts>(options, clock, std::move(store), std::move(tokens), key);
   LF_RETURN_IF_ERROR(parts->scheduler.RenewLeases());
   LF_RETURN_IF_ERROR(parts->ServeMetrics());
   LF_RETURN_IF_ERROR(parts->Listen());

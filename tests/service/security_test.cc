@@ -1,0 +1,153 @@
+// T23: who gets in, over real connections.
+#include <thread>
+
+#include "base/file.h"
+#include "gmock/gmock.h"
+#include "grpc/grpc.h"
+#include "service/auth/access.h"
+#include "service/auth/token_table.h"
+#include "service/server.h"
+#include "tests/service/rpc_client.h"
+#include "tests/service/temp_dir.h"
+
+namespace latentforge::service {
+namespace {
+
+using testing::HasSubstr;
+
+std::string TokenLine(const std::string& token, const std::string& rest) {
+  return absl::StrCat(TokenTable::CredentialOf(token), " ", rest, "\n");
+}
+
+// Calls any method by name with an empty request, and returns how that ends.
+grpc::Status CallByName(grpc::Channel& channel, const std::string& method,
+                        const std::string& token = "") {
+  Context context;
+  if (!token.empty()) context.AddMetadata("authorization", "Bearer " + token);
+  const grpc::internal::RpcMethod stream(method.c_str(),
+                                         grpc::internal::RpcMethod::SERVER_STREAMING);
+  const grpc::Slice nothing("");
+  const grpc::ByteBuffer request(&nothing, 1);
+  const std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>> reader(
+      grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(&channel, stream, &context,
+                                                                    request));
+  grpc::ByteBuffer reply;
+  while (reader->Read(&reply)) continue;
+  return reader->Finish();
+}
+
+// "/latentforge.v1.JobService/CreateJob" and all the others.
+std::vector<std::string> EveryMethod() {
+  std::vector<std::string> methods;
+  for (const auto* file : {v1::CreateJobRequest::descriptor()->file(),
+                           v1::AcquireLeaseRequest::descriptor()->file()}) {
+    for (int s = 0; s < file->service_count(); ++s)
+      for (int m = 0; m < file->service(s)->method_count(); ++m)
+        methods.push_back(absl::StrCat("/", file->service(s)->full_name(), "/",
+                                       file->service(s)->method(m)->name()));
+  }
+  return methods;
+}
+
+class SecurityTest : public testing::Test {
+ protected:
+  // As in main.cc: gRPC's own shutdown may wait 10 s for a broken connection.
+  static void SetUpTestSuite() { grpc_init(); }
+
+  SecurityTest() {
+    options_.database = dir_.path() / "jobs.db";
+    options_.token_file = dir_.path() / "tokens";
+    options_.bookmark_interval = absl::Milliseconds(200);
+    WriteTokens(kTokens);
+  }
+
+  void WriteTokens(const std::string& text) {
+    ASSERT_TRUE(WriteFileAtomic(options_.token_file, text).ok());
+  }
+
+  // Serves in the clear on loopback: tokens are asked for there too.
+  void StartOnLoopback() {
+    options_.listen.push_back(*ParseListenAddress("127.0.0.1:0"));
+    auto started = Server::Start(options_, RealClock());
+    ASSERT_TRUE(started.ok()) << started.status();
+    server_ = *std::move(started);
+    client_ = std::make_unique<RpcClient>(server_->addresses().front());
+  }
+
+  grpc::Status Call(const std::string& method, const std::string& token = "") {
+    return CallByName(*client_->channel, method, token);
+  }
+
+  inline static const std::string kTokens = TokenLine("alice-token", "alice search user") +
+                                            TokenLine("worker-token", "w1 default worker") +
+                                            TokenLine("admin-token", "ops default admin");
+  TempDir dir_;
+  ServerOptions options_;
+  std::unique_ptr<Server> server_;
+  std::unique_ptr<RpcClient> client_;
+};
+
+TEST_F(SecurityTest, EveryMethodAsksWhoCalls) {
+  StartOnLoopback();
+  for (const std::string& method : EveryMethod()) {
+    const grpc::Status none = Call(method);
+    EXPECT_EQ(none.error_code(), grpc::StatusCode::UNAUTHENTICATED) << method;
+    EXPECT_EQ(ReasonOf(none), "CREDENTIALS_MISSING") << method;
+    EXPECT_EQ(ReasonOf(Call(method, "wrong-token")), "TOKEN_INVALID") << method;
+  }
+}
+
+TEST_F(SecurityTest, EveryMethodAsksForARoleBeforeItLooksAtTheRequest) {
+  StartOnLoopback();
+  for (const std::string& method : EveryMethod()) {
+    const bool of_jobs = method.find("JobService") != std::string::npos;
+    const std::string wrong = of_jobs ? "worker-token" : "alice-token";
+    if (method.find("ListWorkers") == std::string::npos) {
+      const grpc::Status refused = Call(method, wrong);
+      EXPECT_EQ(refused.error_code(), grpc::StatusCode::PERMISSION_DENIED) << method;
+      EXPECT_EQ(ReasonOf(refused), "ROLE_NOT_ALLOWED") << method;
+    }
+    // These requests are empty: the method itself looked at them.
+    const std::string right = of_jobs ? "alice-token" : "worker-token";
+    EXPECT_NE(Call(method, right).error_code(), grpc::StatusCode::PERMISSION_DENIED) << method;
+    EXPECT_NE(Call(method, "admin-token").error_code(), grpc::StatusCode::PERMISSION_DENIED)
+        << method;
+  }
+}
+
+TEST_F(SecurityTest, AUnixSocketsUserNeedsNoToken) {
+  options_.listen.push_back(
+      *ParseListenAddress(absl::StrCat("unix:", (dir_.path() / "server.sock").string())));
+  StartOnLoopback();
+  v1::CreateJobResponse response;
+  EXPECT_TRUE(client_->Create(TinyJob(dir_.path(), 0), &response).ok());
+}
+
+TEST_F(SecurityTest, HealthIsForProbesWithoutCredentials) {
+  StartOnLoopback();
+  EXPECT_EQ(AskHealth(*client_, ""), 1);
+}
+
+TEST_F(SecurityTest, ATokenThatIsTakenBackEndsAWatch) {
+  StartOnLoopback();
+  grpc::ClientContext creating;
+  creating.AddMetadata("authorization", "Bearer alice-token");
+  v1::CreateJobResponse created;
+  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
+  Context context;
+  context.AddMetadata("authorization", "Bearer alice-token");
+  v1::WatchJobRequest request;
+  request.set_name(created.job().name());
+  const auto watch = client_->jobs->WatchJob(&context, request);
+  v1::WatchJobResponse message;
+  ASSERT_TRUE(watch->Read(&message));
+  EXPECT_TRUE(message.has_snapshot());
+  WriteTokens(TokenLine("admin-token", "ops default admin"));
+  while (watch->Read(&message)) EXPECT_TRUE(message.has_bookmark());
+  const grpc::Status status = watch->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(ReasonOf(status), "TOKEN_INVALID");
+}
+
+}  // namespace
+}  // namespace latentforge::service
