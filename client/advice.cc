@@ -71,6 +71,8 @@ constexpr Row kAdvice[] = {
     {"SEQUENCE_AHEAD", "give a lower --from-sequence"},
     {"SERVER_UNREACHABLE",
      "start latentforge-server, or name another server: --server, LATENTFORGE_SERVER"},
+    {"SIGNING_KEYS_MISSING",
+     "repeat the command; if it fails again, look into the server's log for --oidc-jwks"},
     {"SOURCE_CORRUPT", "download the weights again"},
     {"SOURCE_NOT_READABLE",
      "name the folder that holds config.json, *.safetensors and tokenizer.json"},

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/command_line.h"
 #include "base/status_macros.h"
@@ -36,6 +37,24 @@ void AddDuration(CLI::App& app, const std::string& name, absl::Duration& value,
       ->default_str(value == absl::InfiniteDuration() ? "" : absl::FormatDuration(value));
 }
 
+// The flags of an OpenID Connect provider.
+void AddOidcFlags(CLI::App& app, OidcOptions& oidc) {
+  app.add_option("--oidc-issuer", oidc.issuer,
+                 "Accept JSON Web Tokens (RS256, ES256) of this issuer, a URL");
+  app.add_option("--oidc-audience", oidc.audience, "Audience that those tokens must name");
+  app.add_option("--oidc-jwks", oidc.jwks,
+                 "File or https: URL of the issuer's keys; looked at every 5 minutes, and when a "
+                 "token has a new key");
+  app.add_option("--oidc-ca", oidc.ca_file,
+                 "Certificates (PEM) that vouch for that URL (default: the system's)");
+  app.add_option("--oidc-tenant-claim", oidc.tenant_claim,
+                 "Claim that holds the tenant; a dot leads into an object")
+      ->capture_default_str();
+  app.add_option("--oidc-role-claim", oidc.role_claim,
+                 "Claim that holds the role, or a list of them: user, worker, admin")
+      ->capture_default_str();
+}
+
 void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.set_version_flag("--version", std::string("latentforge-server ") + kVersion);
   app.add_option("--listen", flags.listen,
@@ -54,6 +73,7 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_option("--token-file", options.token_file,
                  "Who may call: one line CREDENTIAL SUBJECT TENANT ROLE each; see latentforge auth "
                  "new-token. Read again when it changes");
+  AddOidcFlags(app, options.oidc);
   app.add_option("--metrics-address", options.metrics_address,
                  "host:port that serves /metrics to Prometheus; none by default");
   app.add_flag("--enable-reflection", options.enable_reflection,
@@ -86,7 +106,20 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
               "At SIGTERM: time for calls that are under way");
 }
 
+absl::Status CheckOidc(const OidcOptions& oidc) {
+  const bool any = !oidc.issuer.empty() || !oidc.audience.empty() || !oidc.jwks.empty();
+  const bool all = !oidc.issuer.empty() && !oidc.audience.empty() && !oidc.jwks.empty();
+  if (any && !all)
+    return absl::InvalidArgumentError(
+        "--oidc-issuer, --oidc-audience and --oidc-jwks need each other");
+  if (absl::StartsWithIgnoreCase(oidc.jwks, "http:"))
+    return absl::InvalidArgumentError(
+        absl::StrCat("--oidc-jwks is ", oidc.jwks, ", expected a file or an https: URL"));
+  return absl::OkStatus();
+}
+
 absl::Status Interpret(const Flags& flags, ServerOptions& options) {
+  LF_RETURN_IF_ERROR(CheckOidc(options.oidc));
   std::string reachable;
   for (const std::string& text : flags.listen) {
     LF_ASSIGN_OR_RETURN(options.listen.emplace_back(), ParseListenAddress(text));

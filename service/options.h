@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/conversion_defaults.h"
+#include "service/auth/oidc_options.h"
 #include "service/listen_address.h"
 
 namespace latentforge::service {
@@ -19,6 +20,7 @@ struct ServerOptions {
   std::vector<std::filesystem::path> allowed_roots;  // empty: any path
   std::string metrics_address;                       // "host:port"; empty: no metrics
   std::filesystem::path token_file;                  // empty: none
+  OidcOptions oidc;
   bool enable_reflection = false;
   std::filesystem::path ready_file;  // empty: none
 

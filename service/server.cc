@@ -14,6 +14,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "service/auth/gatekeeper.h"
 #include "service/job_engine.h"
 #include "service/job_name.h"
 #include "service/jobs.h"
@@ -79,7 +80,7 @@ std::string WithPort(const ListenAddress& address, int port) {
 // In order of construction: each borrows from those above it.
 struct Server::Parts {
   Parts(const ServerOptions& server_options, Clock& real_clock, std::unique_ptr<SqliteStore> opened,
-        std::unique_ptr<TokenFile> token_file, const std::string& page_token_key)
+        std::unique_ptr<Gatekeeper> opened_gatekeeper, const std::string& page_token_key)
       : options(server_options),
         clock(real_clock),
         store(std::move(opened)),
@@ -91,12 +92,11 @@ struct Server::Parts {
                   {.lease_duration = options.lease_duration, .version = kVersion}),
         watches(options.max_watches,
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
-        tokens(std::move(token_file)),
-        authenticator(tokens.get(), nullptr),
+        gatekeeper(std::move(opened_gatekeeper)),
         pool(options.threads),
         jobs_rpc(jobs, {*store, hub, watches, options.bookmark_interval},
-                 {pool, metrics, in_flight, clock, authenticator}),
-        workers_rpc(scheduler, {pool, metrics, in_flight, clock, authenticator}) {
+                 {pool, metrics, in_flight, clock, gatekeeper->authenticator()}),
+        workers_rpc(scheduler, {pool, metrics, in_flight, clock, gatekeeper->authenticator()}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
@@ -111,8 +111,7 @@ struct Server::Parts {
   Jobs jobs;
   Scheduler scheduler;
   WatchRegistry watches;
-  const std::unique_ptr<TokenFile> tokens;  // nullptr: none
-  const Authenticator authenticator;
+  const std::unique_ptr<Gatekeeper> gatekeeper;
   InFlight in_flight;
   ThreadPool pool;
   JobsRpc jobs_rpc;
@@ -184,11 +183,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   LF_ASSIGN_OR_RETURN(std::unique_ptr<SqliteStore> store,
                       SqliteStore::Open(options.database, {options.database_max_bytes}));
   LF_ASSIGN_OR_RETURN(const std::string key, store->GetOrPutSecret("page_token_key", RandomKey()));
-  std::unique_ptr<TokenFile> tokens;
-  if (!options.token_file.empty()) {
-    LF_ASSIGN_OR_RETURN(tokens, TokenFile::Open(options.token_file, clock));
-  }
-  auto parts = std::make_unique<Parts>(options, clock, std::move(store), std::move(tokens), key);
+  LF_ASSIGN_OR_RETURN(std::unique_ptr<Gatekeeper> gatekeeper,
+                      Gatekeeper::Open(options.token_file, options.oidc, clock));
+  auto parts =
+      std::make_unique<Parts>(options, clock, std::move(store), std::move(gatekeeper), key);
   LF_RETURN_IF_ERROR(parts->scheduler.RenewLeases());
   LF_RETURN_IF_ERROR(parts->ServeMetrics());
   LF_RETURN_IF_ERROR(parts->Listen());

@@ -39,6 +39,23 @@ TEST(OptionsTest, ReachableAddressesNeedTheFlagThatNamesTheRisk) {
   EXPECT_EQ(line->options.allowed_roots.at(0), std::filesystem::canonical("/tmp"));
 }
 
+TEST(OptionsTest, AProviderIsDescribedInFull) {
+  EXPECT_EQ(Parse({})->options.oidc.issuer, "");
+  const auto line = Parse({"--oidc-issuer=https://id.example.org", "--oidc-audience=latentforge",
+                           "--oidc-jwks=/etc/keys.json", "--oidc-role-claim=realm_access.roles"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->options.oidc.issuer, "https://id.example.org");
+  EXPECT_EQ(line->options.oidc.tenant_claim, "tenant");
+  EXPECT_EQ(line->options.oidc.role_claim, "realm_access.roles");
+  EXPECT_THAT(std::string(Parse({"--oidc-issuer=https://id.example.org"}).status().message()),
+              HasSubstr("need each other"));
+  EXPECT_THAT(std::string(Parse({"--oidc-issuer=i", "--oidc-audience=a",
+                                 "--oidc-jwks=http://id.example.org/keys"})
+                              .status()
+                              .message()),
+              HasSubstr("expected a file or an https: URL"));
+}
+
 TEST(OptionsTest, ValuesAreChecked) {
   EXPECT_EQ(Parse({"--lease-duration=45s"})->options.lease_duration, absl::Seconds(45));
   for (const char* flag : {"--lease-duration=fast", "--lease-duration=-1s", "--lease-duration=25h",

@@ -7,6 +7,7 @@
 #include "service/auth/access.h"
 #include "service/auth/token_table.h"
 #include "service/server.h"
+#include "tests/service/auth/token_signer.h"
 #include "tests/service/rpc_client.h"
 #include "tests/service/temp_dir.h"
 
@@ -128,25 +129,86 @@ TEST_F(SecurityTest, HealthIsForProbesWithoutCredentials) {
   EXPECT_EQ(AskHealth(*client_, ""), 1);
 }
 
-TEST_F(SecurityTest, ATokenThatIsTakenBackEndsAWatch) {
-  StartOnLoopback();
-  grpc::ClientContext creating;
-  creating.AddMetadata("authorization", "Bearer alice-token");
+// Creates a job with `token`, watches it with the same, and returns how the watch ends
+// after `change`.
+grpc::Status EndOfWatch(RpcClient& client, const v1::CreateJobRequest& job,
+                        const std::string& token, const std::function<void()>& change) {
+  Context creating;
+  creating.AddMetadata("authorization", "Bearer " + token);
   v1::CreateJobResponse created;
-  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
+  const grpc::Status status = client.jobs->CreateJob(&creating, job, &created);
+  EXPECT_TRUE(status.ok()) << status.error_message();
   Context context;
-  context.AddMetadata("authorization", "Bearer alice-token");
+  context.AddMetadata("authorization", "Bearer " + token);
   v1::WatchJobRequest request;
   request.set_name(created.job().name());
-  const auto watch = client_->jobs->WatchJob(&context, request);
+  const auto watch = client.jobs->WatchJob(&context, request);
   v1::WatchJobResponse message;
-  ASSERT_TRUE(watch->Read(&message));
-  EXPECT_TRUE(message.has_snapshot());
-  WriteTokens(TokenLine("admin-token", "ops default admin"));
+  EXPECT_TRUE(watch->Read(&message) && message.has_snapshot());
+  change();
   while (watch->Read(&message)) EXPECT_TRUE(message.has_bookmark());
-  const grpc::Status status = watch->Finish();
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
-  EXPECT_EQ(ReasonOf(status), "TOKEN_INVALID");
+  return watch->Finish();
+}
+
+TEST_F(SecurityTest, ATokenThatIsTakenBackEndsAWatch) {
+  StartOnLoopback();
+  const grpc::Status end = EndOfWatch(*client_, TinyJob(dir_.path(), 0), "alice-token", [this] {
+    WriteTokens(TokenLine("admin-token", "ops default admin"));
+  });
+  EXPECT_EQ(end.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(ReasonOf(end), "TOKEN_INVALID");
+}
+
+class WebTokenSecurityTest : public SecurityTest {
+ protected:
+  WebTokenSecurityTest() {
+    options_.oidc = {.issuer = "https://id.example.org",
+                     .audience = "latentforge",
+                     .jwks = dir_.path() / "keys.json",
+                     .leeway = absl::ZeroDuration()};
+    EXPECT_TRUE(WriteFileAtomic(options_.oidc.jwks, KeySetOf({&signer_})).ok());
+    StartOnLoopback();
+    // The keys are read on a thread of their own.
+    while (Call(kGetJob, Sign()).error_code() == grpc::StatusCode::UNAVAILABLE)
+      std::this_thread::yield();
+  }
+
+  // A token for the next minute, with other claims than usual.
+  std::string Sign(const Json& changes = Json::object(), const std::string& algorithm = "ES256") {
+    Json claims = {{"iss", "https://id.example.org"},
+                   {"aud", "latentforge"},
+                   {"sub", "alice"},
+                   {"tenant", "search"},
+                   {"role", "user"},
+                   {"exp", absl::ToUnixSeconds(absl::Now() + absl::Minutes(1))}};
+    claims.update(changes);
+    return algorithm == "none" ? TokenSigner::Join({{"alg", "none"}, {"kid", "k"}}, claims, "")
+                               : signer_.Sign(claims, algorithm);
+  }
+
+  static constexpr char kGetJob[] = "/latentforge.v1.JobService/GetJob";
+  TokenSigner signer_{TokenSigner::Kind::kP256, "k"};
+};
+
+TEST_F(WebTokenSecurityTest, TokensOfTheProviderGetIn) {
+  EXPECT_EQ(ReasonOf(Call(kGetJob, Sign())), "BAD_NAME");
+  EXPECT_EQ(ReasonOf(Call(kGetJob, Sign({{"role", "worker"}}))), "ROLE_NOT_ALLOWED");
+  EXPECT_EQ(ReasonOf(Call(kGetJob, "alice-token")), "BAD_NAME");
+}
+
+TEST_F(WebTokenSecurityTest, OthersDoNot) {
+  const int64_t past = absl::ToUnixSeconds(absl::Now() - absl::Minutes(1));
+  EXPECT_EQ(ReasonOf(Call(kGetJob, Sign(Json::object(), "none"))), "TOKEN_INVALID");
+  EXPECT_EQ(ReasonOf(Call(kGetJob, Sign({{"aud", "other"}}))), "TOKEN_INVALID");
+  EXPECT_EQ(ReasonOf(Call(kGetJob, Sign({{"iss", "https://evil.example.org"}}))), "TOKEN_INVALID");
+  EXPECT_EQ(ReasonOf(Call(kGetJob, Sign({{"exp", past}}))), "TOKEN_EXPIRED");
+}
+
+TEST_F(WebTokenSecurityTest, ATokenThatExpiresEndsAWatch) {
+  const std::string token = Sign({{"exp", absl::ToUnixSeconds(absl::Now() + absl::Seconds(2))}});
+  const grpc::Status end = EndOfWatch(*client_, TinyJob(dir_.path(), 0), token, [] {});
+  EXPECT_EQ(end.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(ReasonOf(end), "TOKEN_EXPIRED");
 }
 
 }  // namespace
