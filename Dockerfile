@@ -29,7 +29,7 @@ COPY --from=build /stage/bin/latentforge /stage/bin/latentforge-server /usr/loca
 VOLUME /var/lib/latentforge
 EXPOSE 8470 9470
 ENTRYPOINT ["/usr/bin/tini", "--", "latentforge-server"]
-CMD ["--listen=127.0.0.1:8470", "--database=/var/lib/latentforge/jobs.sqlite"]
+CMD ["--listen=127.0.0.1:8470", "--insecure", "--database=/var/lib/latentforge/jobs.sqlite"]
 
 FROM runtime AS worker
 USER root

@@ -16,7 +16,7 @@ namespace {
 struct Flags {
   std::vector<std::string> listen = {"127.0.0.1:8470"};
   std::vector<std::string> allowed_roots;
-  bool insecure_listen = false;
+  bool insecure = false;
   absl::Duration drain_delay = absl::InfiniteDuration();  // infinite: not given
 };
 
@@ -60,9 +60,15 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_option("--listen", flags.listen,
                  "Address to serve on: host:port or unix:/path; repeatable")
       ->capture_default_str();
-  app.add_flag("--insecure-listen", flags.insecure_listen,
-               "Serve other machines too, without encryption and without asking who calls: "
-               "anybody who can connect can read and write what this server can");
+  app.add_flag("--insecure", flags.insecure,
+               "Serve host:port of this machine in the clear; without --token-file and "
+               "--oidc-issuer every process of this machine may do everything");
+  app.add_option("--tls-cert", options.tls.certificate,
+                 "Certificate (PEM) for host:port, read again when it changes");
+  app.add_option("--tls-key", options.tls.key, "Its private key (PEM)");
+  app.add_option("--tls-client-ca", options.tls.client_ca,
+                 "Certificates (PEM) that vouch for clients: a client may show one, whose URI or "
+                 "common name the token file lists");
   app.add_option("--database", options.database, "SQLite file of the jobs; made when absent")
       ->required();
   app.add_option("--database-max-bytes", options.database_max_bytes,
@@ -118,18 +124,44 @@ absl::Status CheckOidc(const OidcOptions& oidc) {
   return absl::OkStatus();
 }
 
+absl::Status CheckTls(const ServerOptions& options) {
+  if (options.tls.certificate.empty() != options.tls.key.empty())
+    return absl::InvalidArgumentError("--tls-cert and --tls-key need each other");
+  if (options.tls.client_ca.empty()) return absl::OkStatus();
+  if (options.tls.certificate.empty())
+    return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert and --tls-key");
+  if (options.token_file.empty())
+    return absl::InvalidArgumentError(
+        "--tls-client-ca needs --token-file, which says who has which certificate");
+  return absl::OkStatus();
+}
+
+// A Unix socket is protected by its file's mode.
+absl::Status CheckListen(const ListenAddress& address, bool insecure,
+                         const ServerOptions& options) {
+  if (!address.unix_path.empty()) return absl::OkStatus();
+  if (!options.tls.certificate.empty()) {
+    if (!options.token_file.empty() || !options.oidc.issuer.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen ", address.text,
+                     " with TLS would let nobody in: say who may call with --token-file or "
+                     "--oidc-issuer"));
+  }
+  if (address.is_local() && insecure) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--listen ", address.text, " would be in the clear: give --tls-cert and --tls-key",
+      address.is_local() ? ", listen on unix:/path, or say --insecure"
+                         : "; only an address of this machine can do without, with --insecure"));
+}
+
 absl::Status Interpret(const Flags& flags, ServerOptions& options) {
   LF_RETURN_IF_ERROR(CheckOidc(options.oidc));
+  LF_RETURN_IF_ERROR(CheckTls(options));
   std::string reachable;
   for (const std::string& text : flags.listen) {
     LF_ASSIGN_OR_RETURN(options.listen.emplace_back(), ParseListenAddress(text));
+    LF_RETURN_IF_ERROR(CheckListen(options.listen.back(), flags.insecure, options));
     if (!options.listen.back().is_local()) reachable = text;
-  }
-  if (!reachable.empty() && !flags.insecure_listen) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--listen ", reachable,
-                     " lets other machines in, and this version neither encrypts nor "
-                     "authenticates; listen on 127.0.0.1 or unix:/path, or say --insecure-listen"));
   }
   if (!reachable.empty() && flags.allowed_roots.empty()) {
     return absl::InvalidArgumentError(

@@ -22,6 +22,7 @@
 #include "service/maintenance.h"
 #include "service/metrics.h"
 #include "service/scheduler.h"
+#include "service/server_tls.h"
 #include "service/steady_clock.h"
 #include "service/store/sqlite_store.h"
 #include "service/thread_pool.h"
@@ -132,10 +133,17 @@ absl::Status Server::Parts::Listen() {
   grpc::ServerBuilder builder;
   if (!options.enable_reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   Configure(builder);
+  const std::shared_ptr<grpc::ServerCredentials> local = grpc::InsecureServerCredentials();
+  std::shared_ptr<grpc::ServerCredentials> tcp = local;
+  if (!options.tls.certificate.empty()) {
+    LF_RETURN_IF_ERROR(CheckTlsFiles(options.tls));
+    tcp = MakeTlsCredentials(options.tls, gatekeeper->authenticator());
+  }
   std::vector<int> ports(options.listen.size());
   for (size_t i = 0; i < ports.size(); ++i) {
     LF_RETURN_IF_ERROR(CheckNotTaken(options.listen[i]));
-    builder.AddListeningPort(options.listen[i].text, grpc::InsecureServerCredentials(), &ports[i]);
+    builder.AddListeningPort(options.listen[i].text,
+                             options.listen[i].unix_path.empty() ? tcp : local, &ports[i]);
   }
   builder.RegisterService(&jobs_rpc);
   builder.RegisterService(&workers_rpc);
