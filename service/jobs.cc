@@ -37,33 +37,37 @@ std::string BodyDigest(const v1::CreateJobRequest& request) {
   return Sha256Hex(Canonical(body));
 }
 
-// The same text for the same conditions in any order.
-std::string Binding(const v1::JobFilter& filter) {
+// The same text for the same conditions in any order, of callers who see the same.
+std::string Binding(const v1::JobFilter& filter, const std::string& tenant) {
   v1::JobFilter sorted = filter;
   std::sort(sorted.mutable_states()->begin(), sorted.mutable_states()->end());
-  return absl::StrCat("jobs:", Canonical(sorted));
+  return absl::StrCat("jobs:", tenant, ":", Canonical(sorted));
 }
 
 }  // namespace
 
-absl::StatusOr<v1::CreateJobResponse> Jobs::Create(const v1::CreateJobRequest& request) {
-  absl::StatusOr<v1::CreateJobResponse> response = TryCreate(request);
+absl::StatusOr<v1::CreateJobResponse> Jobs::Create(const Identity& caller,
+                                                   const v1::CreateJobRequest& request) {
+  absl::StatusOr<v1::CreateJobResponse> response = TryCreate(caller, request);
   // Another call with the same request_id was faster: now its job is there.
   if (!response.ok() && absl::IsAlreadyExists(response.status()) &&
       ReasonOf(response.status()) == kRequestIdReused) {
-    response = TryCreate(request);
+    response = TryCreate(caller, request);
   }
   if (!response.ok()) engine_.observer().SubmitRejected(ReasonOf(response.status()));
   return response;
 }
 
-absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const v1::CreateJobRequest& request) {
+absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const Identity& caller,
+                                                      const v1::CreateJobRequest& request) {
   LF_RETURN_IF_ERROR(CheckCreateRequest(request));
   const std::string digest = BodyDigest(request);
-  LF_ASSIGN_OR_RETURN(auto repeated, FindRepeated(request, digest));
+  LF_ASSIGN_OR_RETURN(auto repeated, FindRepeated(caller, request, digest));
   if (repeated.has_value()) return *std::move(repeated);
   LF_ASSIGN_OR_RETURN(CheckedSpec checked, checker_.Check(request.spec()));
   JobRecord record;
+  record.tenant = caller.tenant;
+  record.job.set_tenant(caller.tenant);
   *record.job.mutable_spec() = std::move(checked.spec);
   *record.job.mutable_labels() = request.labels();
   record.job.mutable_status()->set_max_attempts(options_.max_attempts);
@@ -85,9 +89,10 @@ absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const v1::CreateJobRequest
 }
 
 absl::StatusOr<std::optional<v1::CreateJobResponse>> Jobs::FindRepeated(
-    const v1::CreateJobRequest& request, const std::string& digest) {
+    const Identity& caller, const v1::CreateJobRequest& request, const std::string& digest) {
   if (request.request_id().empty() || request.validate_only()) return std::nullopt;
-  LF_ASSIGN_OR_RETURN(const auto known, engine_.store().FindRequest(request.request_id()));
+  LF_ASSIGN_OR_RETURN(const auto known,
+                      engine_.store().FindRequest(caller.tenant, request.request_id()));
   if (!known.has_value()) return std::nullopt;
   if (known->digest != digest) {
     return MakeFieldError(
@@ -105,19 +110,28 @@ absl::StatusOr<std::optional<v1::CreateJobResponse>> Jobs::FindRepeated(
   return response;
 }
 
-absl::StatusOr<v1::GetJobResponse> Jobs::Get(const v1::GetJobRequest& request) {
-  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
+absl::StatusOr<JobRecord> Jobs::Find(const Identity& caller, absl::string_view name) {
+  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(name));
   LF_ASSIGN_OR_RETURN(JobRecord record, engine_.store().Get(id));
+  if (!caller.Sees(record.tenant)) return JobNotFoundError(id);
+  return record;
+}
+
+absl::StatusOr<v1::GetJobResponse> Jobs::Get(const Identity& caller,
+                                             const v1::GetJobRequest& request) {
+  LF_ASSIGN_OR_RETURN(JobRecord record, Find(caller, request.name()));
   v1::GetJobResponse response;
   *response.mutable_job() = std::move(record.job);
   return response;
 }
 
-absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& request) {
+absl::StatusOr<v1::ListJobsResponse> Jobs::List(const Identity& caller,
+                                                const v1::ListJobsRequest& request) {
   LF_ASSIGN_OR_RETURN(const int page_size, EffectivePageSize(request.page_size()));
   LF_RETURN_IF_ERROR(CheckFilter(request.filter()));
-  const std::string binding = Binding(request.filter());
   JobQuery query;
+  query.tenant = caller.role == Role::kAdmin ? request.filter().tenant() : caller.tenant;
+  const std::string binding = Binding(request.filter(), query.tenant);
   for (const int state : request.filter().states())
     query.states.push_back(static_cast<v1::JobState>(state));
   query.labels.insert(request.filter().labels().begin(), request.filter().labels().end());
@@ -127,6 +141,8 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& reque
     if (!absl::SimpleAtoi(position, &query.before_ordinal))
       return absl::InternalError("a signed page token holds no ordinal");
   }
+  const std::string& wanted = request.filter().tenant();
+  if (!wanted.empty() && !caller.Sees(wanted)) return v1::ListJobsResponse();
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> records, engine_.store().List(query));
   v1::ListJobsResponse response;
   const size_t shown = std::min<size_t>(records.size(), page_size);
@@ -136,17 +152,18 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& reque
   return response;
 }
 
-absl::StatusOr<v1::CancelJobResponse> Jobs::Cancel(const v1::CancelJobRequest& request) {
-  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
-  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.Apply(id, command::Cancel{}));
+absl::StatusOr<v1::CancelJobResponse> Jobs::Cancel(const Identity& caller,
+                                                   const v1::CancelJobRequest& request) {
+  LF_ASSIGN_OR_RETURN(const JobRecord found, Find(caller, request.name()));
+  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.Apply(found.id, command::Cancel{}));
   v1::CancelJobResponse response;
   *response.mutable_job() = std::move(record.job);
   return response;
 }
 
-absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& request) {
-  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
-  LF_ASSIGN_OR_RETURN(const JobRecord record, engine_.store().Get(id));
+absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const Identity& caller,
+                                                   const v1::DeleteJobRequest& request) {
+  LF_ASSIGN_OR_RETURN(const JobRecord record, Find(caller, request.name()));
   const v1::JobState state = record.job.status().state();
   if (!IsTerminal(state)) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_ENDED",
@@ -154,7 +171,7 @@ absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& r
                                   ", expected a job that has ended"),
                      {{"job", request.name()}, {"state", v1::JobState_Name(state)}});
   }
-  LF_RETURN_IF_ERROR(engine_.store().Delete(id, record.version));
+  LF_RETURN_IF_ERROR(engine_.store().Delete(record.id, record.version));
   return v1::DeleteJobResponse();
 }
 

@@ -10,36 +10,41 @@ constexpr char kService[] = "latentforge.v1.JobService";
 grpc::ServerUnaryReactor* JobsRpc::CreateJob(grpc::CallbackServerContext* context,
                                              const v1::CreateJobRequest* request,
                                              v1::CreateJobResponse* response) {
-  return RunUnary(rpc_, {kService, "CreateJob"}, context, request, response,
-                  [this](const auto& call, const Identity&) { return jobs_.Create(call); });
+  return RunUnary(
+      rpc_, {kService, "CreateJob"}, context, request, response,
+      [this](const auto& call, const Identity& caller) { return jobs_.Create(caller, call); });
 }
 
 grpc::ServerUnaryReactor* JobsRpc::GetJob(grpc::CallbackServerContext* context,
                                           const v1::GetJobRequest* request,
                                           v1::GetJobResponse* response) {
-  return RunUnary(rpc_, {kService, "GetJob"}, context, request, response,
-                  [this](const auto& call, const Identity&) { return jobs_.Get(call); });
+  return RunUnary(
+      rpc_, {kService, "GetJob"}, context, request, response,
+      [this](const auto& call, const Identity& caller) { return jobs_.Get(caller, call); });
 }
 
 grpc::ServerUnaryReactor* JobsRpc::ListJobs(grpc::CallbackServerContext* context,
                                             const v1::ListJobsRequest* request,
                                             v1::ListJobsResponse* response) {
-  return RunUnary(rpc_, {kService, "ListJobs"}, context, request, response,
-                  [this](const auto& call, const Identity&) { return jobs_.List(call); });
+  return RunUnary(
+      rpc_, {kService, "ListJobs"}, context, request, response,
+      [this](const auto& call, const Identity& caller) { return jobs_.List(caller, call); });
 }
 
 grpc::ServerUnaryReactor* JobsRpc::CancelJob(grpc::CallbackServerContext* context,
                                              const v1::CancelJobRequest* request,
                                              v1::CancelJobResponse* response) {
-  return RunUnary(rpc_, {kService, "CancelJob"}, context, request, response,
-                  [this](const auto& call, const Identity&) { return jobs_.Cancel(call); });
+  return RunUnary(
+      rpc_, {kService, "CancelJob"}, context, request, response,
+      [this](const auto& call, const Identity& caller) { return jobs_.Cancel(caller, call); });
 }
 
 grpc::ServerUnaryReactor* JobsRpc::DeleteJob(grpc::CallbackServerContext* context,
                                              const v1::DeleteJobRequest* request,
                                              v1::DeleteJobResponse* response) {
-  return RunUnary(rpc_, {kService, "DeleteJob"}, context, request, response,
-                  [this](const auto& call, const Identity&) { return jobs_.Delete(call); });
+  return RunUnary(
+      rpc_, {kService, "DeleteJob"}, context, request, response,
+      [this](const auto& call, const Identity& caller) { return jobs_.Delete(caller, call); });
 }
 
 grpc::ServerWriteReactor<v1::WatchJobResponse>* JobsRpc::WatchJob(

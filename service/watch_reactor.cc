@@ -155,8 +155,8 @@ absl::Status WatchReactor::StartSession() {
                                     "the server has as many open watches as it allows"),
                           absl::Seconds(10));
   }
-  LF_ASSIGN_OR_RETURN(session_,
-                      WatchSession::Start(watch_.store, watch_.hub, request_, [this] { Wake(); }));
+  LF_ASSIGN_OR_RETURN(session_, WatchSession::Start(call_.caller()->identity, watch_.store,
+                                                    watch_.hub, request_, [this] { Wake(); }));
   return absl::OkStatus();
 }
 

@@ -40,9 +40,13 @@ grpc::ServerUnaryReactor* WorkersRpc::CompleteAttempt(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* WorkersRpc::ListWorkers(grpc::CallbackServerContext* context,
                                                   const v1::ListWorkersRequest* request,
                                                   v1::ListWorkersResponse* response) {
-  return RunUnary(
-      rpc_, {kService, "ListWorkers"}, context, request, response,
-      [this](const auto& call, const Identity&) { return scheduler_.ListWorkers(call); });
+  return RunUnary(rpc_, {kService, "ListWorkers"}, context, request, response,
+                  [this](const auto& call, const Identity& caller) {
+                    auto listed = scheduler_.ListWorkers(call);
+                    if (listed.ok() && caller.role == Role::kUser)
+                      for (v1::Worker& worker : *listed->mutable_workers()) worker.clear_leases();
+                    return listed;
+                  });
 }
 
 }  // namespace latentforge::service

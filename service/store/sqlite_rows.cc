@@ -7,7 +7,7 @@ namespace latentforge::service {
 namespace {
 
 // Written once, at creation.
-constexpr char kFixed[] = "id, job, estimate, output_path, needs_cuda, deadline_time";
+constexpr char kFixed[] = "id, tenant, job, estimate, output_path, needs_cuda, deadline_time";
 
 constexpr char kMutable[] =
     "state, status, last_sequence, update_time, end_time, lease_epoch, completed_epoch, "
@@ -30,6 +30,7 @@ std::string FixedPart(const v1::Job& job) {
   fixed.clear_update_time();
   fixed.clear_end_time();
   fixed.clear_last_sequence();
+  fixed.clear_tenant();
   return fixed.SerializeAsString();
 }
 
@@ -41,7 +42,7 @@ std::string SelectJobs() {
 
 std::string InsertJob() {
   return absl::StrCat("INSERT INTO jobs (version, ", kFixed, ", ", kMutable,
-                      ") VALUES (1, ?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+                      ") VALUES (1, ?,?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
 }
 
 std::string UpdateJob() {
@@ -51,6 +52,7 @@ std::string UpdateJob() {
 
 void BindJob(const JobRecord& record, Statement& statement) {
   statement.BindText(record.id)
+      .BindText(record.tenant)
       .BindBlob(FixedPart(record.job))
       .BindBlob(record.estimate.SerializeAsString())
       .BindText(record.output_path)
@@ -82,8 +84,10 @@ absl::StatusOr<JobRecord> ReadJob(Statement& row) {
   record.ordinal = row.Int();
   record.version = row.Int();
   record.id = row.Text();
+  record.tenant = row.Text();
   bool parsed = record.job.ParseFromString(row.Blob());
   parsed = record.estimate.ParseFromString(row.Blob()) && parsed;
+  record.job.set_tenant(record.tenant);
   record.output_path = row.Text();
   record.needs_cuda = row.Int() != 0;
   row.Int();  // deadline_time and state are there for the indexes

@@ -80,6 +80,22 @@ CREATE TABLE secrets (
   value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
+    // Tenants: jobs from before belong to the default one, and a request_id is one tenant's.
+    R"sql(
+ALTER TABLE jobs ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default';
+CREATE INDEX jobs_by_tenant ON jobs (tenant, ordinal, state);
+ALTER TABLE requests RENAME TO requests_of_all;
+CREATE TABLE requests (
+  tenant TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (tenant, request_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO requests SELECT 'default', request_id, ordinal, digest FROM requests_of_all;
+DROP TABLE requests_of_all;
+CREATE INDEX requests_by_job ON requests (ordinal);
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(Database& db) {
@@ -96,14 +112,14 @@ absl::StatusOr<int> ReadVersion(Database& db) {
 
 int CurrentSchemaVersion() { return static_cast<int>(std::size(kMigrations)); }
 
-absl::Status Migrate(Database& db, absl::Time now) {
+absl::Status Migrate(Database& db, absl::Time now, int target) {
   LF_ASSIGN_OR_RETURN(const int found, ReadVersion(db));
   if (found > CurrentSchemaVersion()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the database has schema version ", found, ", this server knows up to ",
                      CurrentSchemaVersion(), "; use a newer latentforge-server"));
   }
-  for (int version = found + 1; version <= CurrentSchemaVersion(); ++version) {
+  for (int version = found + 1; version <= target; ++version) {
     LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(db));
     LF_RETURN_IF_ERROR(db.Execute(kMigrations[version - 1]));
     LF_ASSIGN_OR_RETURN(Statement insert,

@@ -9,9 +9,9 @@ namespace latentforge::service {
 // The version that this build reads and writes.
 int CurrentSchemaVersion();
 
-// Brings an empty or older database to the current version, each step in its own
-// transaction, and records it in schema_migrations. FailedPrecondition for a
-// newer database.
-absl::Status Migrate(Database& db, absl::Time now);
+// Brings an empty or older database to `target`, the current version but for tests, each
+// step in its own transaction, and records it in schema_migrations. FailedPrecondition
+// for a newer database.
+absl::Status Migrate(Database& db, absl::Time now, int target = CurrentSchemaVersion());
 
 }  // namespace latentforge::service

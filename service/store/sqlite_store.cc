@@ -49,11 +49,6 @@ absl::StatusOr<int64_t> OrdinalOf(Database& db, absl::string_view id) {
   return query.Int();
 }
 
-absl::StatusOr<bool> Exists(Database& db, absl::string_view sql, absl::string_view key) {
-  LF_ASSIGN_OR_RETURN(Statement query, db.Prepare(sql));
-  return query.BindText(key).Step();
-}
-
 absl::Status AppendEvents(Database& db, int64_t ordinal, const std::vector<v1::JobEvent>& events) {
   if (events.empty()) return absl::OkStatus();
   LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare("INSERT INTO events VALUES (?, ?, ?)"));
@@ -88,16 +83,20 @@ absl::Status PutLabels(Database& db, int64_t ordinal, const v1::Job& job) {
 }
 
 absl::Status CheckFree(Database& db, const NewJob& job) {
+  LF_ASSIGN_OR_RETURN(Statement requests,
+                      db.Prepare("SELECT 1 FROM requests WHERE tenant = ? AND request_id = ?"));
   LF_ASSIGN_OR_RETURN(const bool known,
-                      Exists(db, "SELECT 1 FROM requests WHERE request_id = ?", job.request_id));
+                      requests.BindText(job.record.tenant).BindText(job.request_id).Step());
   if (known) return RequestIdTakenError(job.request_id);
   LF_ASSIGN_OR_RETURN(Statement writers,
-                      db.Prepare("SELECT id, state FROM jobs WHERE output_path = ? "
+                      db.Prepare("SELECT id, state, tenant FROM jobs WHERE output_path = ? "
                                  "AND output_path <> '' AND state IN (1, 2, 3)"));
   LF_ASSIGN_OR_RETURN(const bool taken, writers.BindText(job.record.output_path).Step());
   if (!taken) return absl::OkStatus();
   const std::string id = writers.Text();
-  return OutputInUseError(job.record.output_path, id, static_cast<v1::JobState>(writers.Int()));
+  const auto state = static_cast<v1::JobState>(writers.Int());
+  const bool own = writers.Text() == job.record.tenant;
+  return OutputInUseError(job.record.output_path, own ? id : "", state);
 }
 
 // 0 rows changed: the job is gone, or has another version.
@@ -139,9 +138,12 @@ absl::StatusOr<JobRecord> SqliteStore::Create(const NewJob& job) {
   LF_RETURN_IF_ERROR(AppendEvents(writer_, created.ordinal, job.events));
   if (!job.request_id.empty()) {
     LF_ASSIGN_OR_RETURN(Statement request,
-                        writer_.Prepare("INSERT INTO requests VALUES (?, ?, ?)"));
-    LF_RETURN_IF_ERROR(
-        request.BindText(job.request_id).Bind(created.ordinal).BindText(job.request_digest).Run());
+                        writer_.Prepare("INSERT INTO requests VALUES (?, ?, ?, ?)"));
+    LF_RETURN_IF_ERROR(request.BindText(job.record.tenant)
+                           .BindText(job.request_id)
+                           .Bind(created.ordinal)
+                           .BindText(job.request_digest)
+                           .Run());
   }
   LF_RETURN_IF_ERROR(transaction.Commit());
   return created;
@@ -153,12 +155,13 @@ absl::StatusOr<JobRecord> SqliteStore::Get(absl::string_view id) {
 }
 
 absl::StatusOr<std::optional<StoredRequest>> SqliteStore::FindRequest(
-    absl::string_view request_id) {
+    absl::string_view tenant, absl::string_view request_id) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(Statement query,
-                      reader_.Prepare("SELECT jobs.id, requests.digest FROM requests "
-                                      "JOIN jobs USING (ordinal) WHERE request_id = ?"));
-  LF_ASSIGN_OR_RETURN(const bool found, query.BindText(request_id).Step());
+  LF_ASSIGN_OR_RETURN(
+      Statement query,
+      reader_.Prepare("SELECT jobs.id, requests.digest FROM requests "
+                      "JOIN jobs USING (ordinal) WHERE requests.tenant = ? AND request_id = ?"));
+  LF_ASSIGN_OR_RETURN(const bool found, query.BindText(tenant).BindText(request_id).Step());
   if (!found) return std::nullopt;
   StoredRequest request;
   request.job_id = query.Text();
@@ -168,6 +171,7 @@ absl::StatusOr<std::optional<StoredRequest>> SqliteStore::FindRequest(
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) {
   std::string sql = SelectJobs() + "WHERE ordinal < ?";
+  if (!query.tenant.empty()) sql += " AND tenant = ?";
   if (!query.states.empty())
     absl::StrAppend(&sql, " AND state IN (",
                     absl::StrJoin(query.states, ",",
@@ -181,6 +185,7 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) 
   absl::MutexLock lock(&read_mutex_);
   LF_ASSIGN_OR_RETURN(Statement select, reader_.Prepare(sql));
   select.Bind(query.before_ordinal);
+  if (!query.tenant.empty()) select.BindText(query.tenant);
   for (const auto& [key, value] : query.labels) select.BindText(key).BindText(value);
   return ReadJobs(select.Bind(int64_t{query.limit}));
 }

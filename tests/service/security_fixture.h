@@ -68,6 +68,7 @@ class SecurityTest : public testing::Test {
   }
 
   inline static const std::string kTokens = TokenLine("alice-token", "alice search user") +
+                                            TokenLine("bob-token", "bob speech user") +
                                             TokenLine("worker-token", "w1 default worker") +
                                             TokenLine("admin-token", "ops default admin");
   TempDir dir_;

@@ -61,6 +61,52 @@ TEST_F(SecurityTest, HealthIsForProbesWithoutCredentials) {
   EXPECT_EQ(AskHealth(*client_, ""), 1);
 }
 
+TEST_F(SecurityTest, AnotherTenantsJobIsAnsweredLikeNone) {
+  StartOnLoopback();
+  Context creating;
+  creating.AddMetadata("authorization", "Bearer alice-token");
+  v1::CreateJobResponse created;
+  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
+  EXPECT_EQ(created.job().tenant(), "search");
+  const auto get = [this](const std::string& name, const std::string& token) {
+    Context context;
+    context.AddMetadata("authorization", "Bearer " + token);
+    v1::GetJobRequest request;
+    request.set_name(name);
+    v1::GetJobResponse response;
+    return client_->jobs->GetJob(&context, request, &response);
+  };
+  const std::string& name = created.job().name();
+  EXPECT_TRUE(get(name, "alice-token").ok());
+  EXPECT_TRUE(get(name, "admin-token").ok());
+  const grpc::Status there = get(name, "bob-token");
+  EXPECT_EQ(there.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(there.error_message(), "there is no job " + name);
+  EXPECT_EQ(get("jobs/absent", "bob-token").error_message(), "there is no job jobs/absent");
+}
+
+TEST_F(SecurityTest, UsersSeeWorkersButNotWhatTheyRun) {
+  StartOnLoopback();
+  Context creating;
+  creating.AddMetadata("authorization", "Bearer alice-token");
+  v1::CreateJobResponse created;
+  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
+  Context acquiring;
+  acquiring.AddMetadata("authorization", "Bearer worker-token");
+  v1::AcquireLeaseResponse acquired;
+  ASSERT_TRUE(
+      client_->workers->AcquireLease(&acquiring, RpcClient::AcquireRequest(20), &acquired).ok());
+  EXPECT_EQ(acquired.lease().job(), created.job().name());
+  for (const std::string token : {"bob-token", "admin-token"}) {
+    Context listing;
+    listing.AddMetadata("authorization", "Bearer " + token);
+    v1::ListWorkersResponse listed;
+    ASSERT_TRUE(client_->workers->ListWorkers(&listing, {}, &listed).ok());
+    ASSERT_EQ(listed.workers_size(), 1);
+    EXPECT_EQ(listed.workers(0).leases_size(), token == "admin-token" ? 1 : 0);
+  }
+}
+
 // Creates a job with `token`, watches it with the same, and returns how the watch ends
 // after `change`.
 grpc::Status EndOfWatch(RpcClient& client, const v1::CreateJobRequest& job,

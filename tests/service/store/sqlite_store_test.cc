@@ -75,6 +75,27 @@ TEST(SqliteStoreTest, ANewerSchemaIsRefused) {
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("999"));
 }
 
+TEST(SqliteStoreTest, JobsFromBeforeTenantsBelongToTheDefaultOne) {
+  TempDir dir;
+  {
+    auto db = Database::Open(dir.path() / "jobs.db", Database::Mode::kReadWrite);
+    ASSERT_TRUE(db.ok()) << db.status();
+    ASSERT_TRUE(Migrate(*db, absl::Now(), 1).ok());
+    const absl::Status inserted = db->Execute(
+        "INSERT INTO jobs VALUES (7, 'old', 1, 1, x'', x'', x'', '', 0, 1, 0, NULL, NULL, 0, 0, 0, "
+        "0, 0, 0, 0, 0, 0, 0); INSERT INTO requests VALUES ('r1', 7, 'digest')");
+    ASSERT_TRUE(inserted.ok()) << inserted;
+  }
+  const auto store = SqliteStore::Open(dir.path() / "jobs.db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->Get("old")->tenant, kDefaultTenant);
+  EXPECT_EQ((*store)->Get("old")->job.tenant(), kDefaultTenant);
+  EXPECT_EQ((**(*store)->FindRequest(kDefaultTenant, "r1")).job_id, "old");
+  // Gone with its job, as before.
+  ASSERT_TRUE((*store)->Delete("old", 1).ok());
+  EXPECT_FALSE((*store)->FindRequest(kDefaultTenant, "r1")->has_value());
+}
+
 TEST(SqliteStoreTest, AFileThatIsNoDatabaseIsDataLoss) {
   TempDir dir;
   std::ofstream(dir.path() / "jobs.db") << std::string(8192, 'z');

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "service/auth/identity.h"
 #include "service/errors.h"
 #include "service/store/store.h"
 #include "service/time_util.h"
@@ -41,6 +42,8 @@ class StoreTestSuite : public testing::TestWithParam<StoreHarnessFactory> {
                     const std::string& request_id = "") {
     NewJob job;
     job.record.id = id;
+    job.record.tenant = kDefaultTenant;
+    job.record.job.set_tenant(kDefaultTenant);
     job.record.job.set_name("jobs/" + id);
     job.record.job.mutable_spec()->mutable_source()->set_uri("file:///models/" + id);
     job.record.job.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
@@ -183,13 +186,29 @@ TEST_P(StoreTestSuite, AnEventThatCannotBeStoredUndoesTheRow) {
 
 TEST_P(StoreTestSuite, RequestIdsAreFoundAndTaken) {
   Create(Job("a", "", "r1"));
-  const auto found = store_->FindRequest("r1");
+  const auto found = store_->FindRequest(kDefaultTenant, "r1");
   ASSERT_TRUE(found.ok() && found->has_value());
   EXPECT_EQ((*found)->job_id, "a");
   EXPECT_EQ((*found)->digest, "digest of r1");
-  EXPECT_FALSE(store_->FindRequest("r2")->has_value());
+  EXPECT_FALSE(store_->FindRequest(kDefaultTenant, "r2")->has_value());
   EXPECT_EQ(ReasonOf(store_->Create(Job("b", "", "r1")).status()), kRequestIdReused);
   EXPECT_EQ(ReasonOf(store_->Get("b").status()), kJobNotFound);
+}
+
+TEST_P(StoreTestSuite, TenantsHaveListsAndRequestIdsOfTheirOwn) {
+  NewJob other = Job("b", "", "r1");
+  other.record.tenant = "search";
+  Create(Job("a", "", "r1"));
+  Create(other);
+  EXPECT_EQ((*store_->FindRequest("search", "r1"))->job_id, "b");
+  EXPECT_EQ((*store_->FindRequest(kDefaultTenant, "r1"))->job_id, "a");
+  EXPECT_FALSE(store_->FindRequest("speech", "r1")->has_value());
+  EXPECT_EQ(ReasonOf(store_->Create(Job("c", "", "r1")).status()), kRequestIdReused);
+  EXPECT_EQ(store_->Get("b")->tenant, "search");
+  EXPECT_EQ(store_->Get("b")->job.tenant(), "search");
+  EXPECT_THAT(ListIds({}), testing::ElementsAre("b", "a"));
+  EXPECT_THAT(ListIds({.tenant = "search"}), testing::ElementsAre("b"));
+  EXPECT_THAT(ListIds({.tenant = "speech"}), testing::IsEmpty());
 }
 
 TEST_P(StoreTestSuite, OneActiveJobPerOutput) {
@@ -291,7 +310,7 @@ TEST_P(StoreTestSuite, DeleteTakesEverythingAlong) {
   EXPECT_EQ(ReasonOf(store_->Delete("a", record.version + 1)), kConcurrentTransition);
   ASSERT_TRUE(store_->Delete("a", record.version).ok());
   EXPECT_EQ(ReasonOf(store_->Get("a").status()), kJobNotFound);
-  EXPECT_FALSE(store_->FindRequest("r1")->has_value());
+  EXPECT_FALSE(store_->FindRequest(kDefaultTenant, "r1")->has_value());
   const JobRecord again = Create(Job("a", "/out", "r1"));
   EXPECT_GT(again.ordinal, record.ordinal);  // page tokens never meet an old ordinal
   EXPECT_EQ(store_->Events("a", 0, 10)->size(), 1u);
