@@ -69,6 +69,9 @@ constexpr Row kAdvice[] = {
     {"SCRATCH_NOT_WRITABLE", "give the worker a folder that it may write: --scratch"},
     {"SCRATCH_UNUSABLE", "give the worker a folder that it may write: --scratch"},
     {"SEQUENCE_AHEAD", "give a lower --from-sequence"},
+    {"SERVER_NOT_TRUSTED",
+     "give the certificates that vouch for the server: --tls-ca; and call it by a name that its "
+     "certificate has: --server, --tls-server-name"},
     {"SERVER_UNREACHABLE",
      "start latentforge-server, or name another server: --server, LATENTFORGE_SERVER"},
     {"SIGNING_KEYS_MISSING",
@@ -136,6 +139,7 @@ constexpr Row kFlags[] = {
     {"labels", "--label"},
     {"filter.labels", "--label"},
     {"filter.states", "--state"},
+    {"filter.tenant", "--tenant"},
     {"request_id", "--request-id"},
     {"page_token", "--page-token"},
     {"page_size", "--page-size"},
