@@ -63,7 +63,7 @@ void AcquireReactor::Answer(absl::StatusOr<v1::AcquireLeaseResponse> answer) {
 }
 
 void AcquireReactor::End(const absl::Status& status) {
-  call_.Handled(status);
+  call_.Handled(status, response_.lease().job());
   Finish(ToGrpcStatus(status));
 }
 

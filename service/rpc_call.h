@@ -40,14 +40,19 @@ class RpcCall {
   // The caller's proof is still good. For calls that last; caller() must be OK.
   absl::Status CheckStillValid() const;
 
-  // Counts the answer; call once.
-  void Handled(const absl::Status& status) const;
+  // Counts the answer, and writes the audit line of a method that changes something; call
+  // once. `job` is the name of the job that it was about, or what the caller gave as one.
+  void Handled(const absl::Status& status, absl::string_view job = "") const;
 
  private:
+  void Audit(const absl::Status& status, absl::string_view job) const;
+
   RpcParts parts_;
   RpcMethod method_;
   absl::Duration start_;
   absl::StatusOr<Caller> caller_;
+  Identity known_as_;  // also when its role may not; empty when unknown
+  std::string peer_;
 };
 
 }  // namespace latentforge::service

@@ -1,6 +1,7 @@
 // One unary call: admitted, run on the pool, finished with a rich status.
 #pragma once
 
+#include <string>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -10,6 +11,17 @@
 #include "service/rpc_call.h"
 
 namespace latentforge::service {
+
+// The job that a call was about: of its answer, else of its request.
+template <typename Request, typename Response>
+std::string JobOf(const Request& request, const Response& response) {
+  if constexpr (requires { response.job().name(); }) {
+    if (response.has_job()) return response.job().name();
+  }
+  if constexpr (requires { request.lease().job(); }) return request.lease().job();
+  if constexpr (requires { request.name(); }) return request.name();
+  return "";
+}
 
 // Runs handler(request, identity) -> StatusOr<Response> on the pool, for callers that may
 // call `method`, and finishes the call. Every answer names the server's version in its
@@ -22,7 +34,7 @@ grpc::ServerUnaryReactor* RunUnary(const RpcParts& parts, RpcMethod method,
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   RpcCall call(parts, method, *context);
   if (!call.caller().ok()) {
-    call.Handled(call.caller().status());
+    call.Handled(call.caller().status(), JobOf(*request, *response));
     reactor->Finish(ToGrpcStatus(call.caller().status()));
     return reactor;
   }
@@ -30,7 +42,7 @@ grpc::ServerUnaryReactor* RunUnary(const RpcParts& parts, RpcMethod method,
       [call = std::move(call), reactor, request, response, handler = std::move(handler)] {
         absl::StatusOr<Response> result = handler(*request, call.caller()->identity);
         if (result.ok()) *response = *std::move(result);
-        call.Handled(result.status());
+        call.Handled(result.status(), JobOf(*request, *response));
         reactor->Finish(ToGrpcStatus(result.status()));
       });
   return reactor;

@@ -1,11 +1,17 @@
 // T23: who gets in, over real connections.
 #include <thread>
 
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "tests/service/auth/token_signer.h"
 #include "tests/service/security_fixture.h"
 
 namespace latentforge::service {
 namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
 
 // "/latentforge.v1.JobService/CreateJob" and all the others.
 std::vector<std::string> EveryMethod() {
@@ -105,6 +111,42 @@ TEST_F(SecurityTest, UsersSeeWorkersButNotWhatTheyRun) {
     ASSERT_EQ(listed.workers_size(), 1);
     EXPECT_EQ(listed.workers(0).leases_size(), token == "admin-token" ? 1 : 0);
   }
+}
+
+TEST_F(SecurityTest, WhatChangesJobsLeavesALine) {
+  StartOnLoopback();
+  testing::internal::CaptureStderr();
+  Context creating;
+  creating.AddMetadata("authorization", "Bearer alice-token");
+  v1::CreateJobResponse created;
+  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
+  Context canceling;
+  canceling.AddMetadata("authorization", "Bearer bob-token");
+  v1::CancelJobRequest cancel;
+  cancel.set_name("jobs/a\nb=" + std::string(200, 'x'));
+  v1::CancelJobResponse cancelled;
+  EXPECT_FALSE(client_->jobs->CancelJob(&canceling, cancel, &cancelled).ok());
+  Call("/latentforge.v1.JobService/DeleteJob", "worker-token");
+  Call("/latentforge.v1.JobService/DeleteJob");
+  Call("/latentforge.v1.JobService/ListJobs", "alice-token");
+  server_->Stop();
+  std::vector<std::string> lines;
+  for (const std::string& line :
+       std::vector<std::string>(absl::StrSplit(testing::internal::GetCapturedStderr(), '\n'))) {
+    if (line.find(" audit ") != std::string::npos) lines.push_back(line.substr(line.find("audit")));
+  }
+  ASSERT_EQ(lines.size(), 4u) << absl::StrJoin(lines, "\n");
+  EXPECT_THAT(lines[0], StartsWith("audit subject=alice tenant=search role=user method=CreateJob "
+                                   "job=" +
+                                   created.job().name() + " code=OK reason= peer=ipv4:"));
+  EXPECT_THAT(lines[1], StartsWith("audit subject=bob tenant=speech role=user method=CancelJob "
+                                   "job=jobs/a\\nb=xxx"));
+  EXPECT_LT(lines[1].size(), 300u);
+  EXPECT_THAT(lines[2], StartsWith("audit subject=w1 tenant=default role=worker method=DeleteJob "
+                                   "job= code=PERMISSION_DENIED reason=ROLE_NOT_ALLOWED"));
+  EXPECT_THAT(lines[3], StartsWith("audit subject= tenant= role= method=DeleteJob job= "
+                                   "code=UNAUTHENTICATED reason=CREDENTIALS_MISSING"));
+  for (const std::string& line : lines) EXPECT_THAT(line, Not(HasSubstr("-token")));
 }
 
 // Creates a job with `token`, watches it with the same, and returns how the watch ends
