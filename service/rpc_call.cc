@@ -29,6 +29,7 @@ RpcCall::RpcCall(const RpcParts& parts, RpcMethod method, const grpc::ServerCont
     const absl::Status allowed = Authorize(known_as_, method.service, method.method);
     if (!allowed.ok()) caller_ = allowed;
   }
+  if (!caller_.ok()) parts_.observer.CallRefused(ReasonOf(caller_.status()));
   if (IsAudited(method)) peer_ = context.peer();
   parts_.in_flight.Begin();
   parts_.observer.RpcStarted(method_.service, method_.method);
