@@ -14,10 +14,22 @@
 
 namespace latentforge::service {
 
+// Where a verifier finds keys. Implementations are safe for concurrent use and never wait.
+class SigningKeys {
+ public:
+  virtual ~SigningKeys() = default;
+
+  // nullptr until there are any.
+  virtual std::shared_ptr<const KeySet> Current() = 0;
+
+  // Asks for newer keys. True when they are being fetched: ask for Current again soon.
+  virtual bool Refresh() = 0;
+};
+
 // Fetches on a thread of its own, so that no call waits for it: now, every `max_age`, and
 // when asked to, but not within `min_interval` of the last time. What cannot be fetched or
 // read is logged, and the former keys stay. Safe for concurrent use. Borrows the clock.
-class KeyRing {
+class KeyRing final : public SigningKeys {
  public:
   using Fetch = std::function<absl::StatusOr<std::string>()>;  // the text of a key set
 
@@ -27,13 +39,10 @@ class KeyRing {
   };
 
   KeyRing(Fetch fetch, const Intervals& intervals, const Clock& clock);
-  ~KeyRing();
+  ~KeyRing() override;
 
-  // nullptr until there are any.
-  std::shared_ptr<const KeySet> Current();
-
-  // Asks for newer keys. True when they are being fetched: ask for Current again soon.
-  bool Refresh();
+  std::shared_ptr<const KeySet> Current() override;
+  bool Refresh() override;
 
  private:
   void Run();

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "service/auth/base64url.h"
 
 namespace latentforge::service {
 namespace {
@@ -27,6 +28,22 @@ std::optional<absl::string_view> AlgorithmOf(const cjose_jwk_t* jwk) {
   }
 }
 
+// Shows cjose no more of a key than its public numbers, and those only where they are
+// base64url. nullptr for what is no such key.
+cjose_jwk_t* Import(const Json& entry) {
+  Json numbers = Json::object();
+  for (const char* name : {"kty", "crv"})
+    if (entry.contains(name)) numbers[name] = entry[name];
+  for (const char* name : {"n", "e", "x", "y"}) {
+    const auto number = entry.find(name);
+    if (number == entry.end()) continue;
+    if (!number->is_string() || !IsBase64Url(number->get_ref<const std::string&>())) return nullptr;
+    numbers[name] = *number;
+  }
+  const std::string text = WriteJson(numbers);
+  return cjose_jwk_import(text.data(), text.size(), nullptr);
+}
+
 }  // namespace
 
 absl::StatusOr<KeySet> KeySet::Parse(absl::string_view json) {
@@ -42,8 +59,7 @@ absl::StatusOr<KeySet> KeySet::Parse(absl::string_view json) {
     LF_ASSIGN_OR_RETURN(const JsonObject key, JsonObject::Create(entry, "key set: key"));
     LF_ASSIGN_OR_RETURN(const std::string use, key.StringOr("use", "sig"));
     LF_ASSIGN_OR_RETURN(std::string id, key.StringOr("kid", ""));
-    const std::string text = WriteJson(entry);
-    std::unique_ptr<cjose_jwk_t, Release> jwk(cjose_jwk_import(text.data(), text.size(), nullptr));
+    std::unique_ptr<cjose_jwk_t, Release> jwk(Import(entry));
     const std::optional<absl::string_view> algorithm =
         jwk == nullptr ? std::nullopt : AlgorithmOf(jwk.get());
     if (!algorithm.has_value() || use != "sig") continue;

@@ -2,7 +2,6 @@
 
 #include <cjose/jws.h>
 
-#include <cstdlib>
 #include <optional>
 #include <vector>
 
@@ -11,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "service/auth/base64url.h"
 #include "service/auth/token_errors.h"
 
 namespace latentforge::service {
@@ -30,9 +30,9 @@ struct Header {
 
 // Says what it accepts: "none" and the HMACs, whose secret would be our public key, are not
 // on the list.
-absl::StatusOr<Header> ReadHeader(absl::string_view token) {
+absl::StatusOr<Header> ReadHeader(absl::string_view part) {
   std::string text;
-  if (!absl::WebSafeBase64Unescape(token.substr(0, token.find('.')), &text))
+  if (!absl::WebSafeBase64Unescape(part, &text))
     return Invalid("has a header that is not base64url");
   const absl::StatusOr<Json> json = ParseJson(text, kLimits);
   if (!json.ok() || !json->is_object()) return Invalid("has a header that is no JSON object");
@@ -142,7 +142,11 @@ absl::StatusOr<Identity> IdentityOf(const Json& claims, const OidcOptions& polic
 absl::StatusOr<Caller> WebTokenVerifier::Verify(absl::string_view token) const {
   if (token.size() > kMaxBytes)
     return Invalid(absl::StrCat("has ", token.size(), " bytes, expected at most ", kMaxBytes));
-  LF_ASSIGN_OR_RETURN(const Header header, ReadHeader(token));
+  const std::vector<absl::string_view> parts = absl::StrSplit(token, '.');
+  if (parts.size() != 3 || !IsBase64Url(parts[0]) || !IsBase64Url(parts[1]))
+    return Invalid("is not three parts in base64url");
+  LF_ASSIGN_OR_RETURN(const Header header, ReadHeader(parts[0]));
+  if (!IsBase64Url(parts[2])) return Invalid("has no signature in base64url");
   const std::shared_ptr<const KeySet> keys = keys_.Current();
   const cjose_jwk_t* const key =
       keys == nullptr ? nullptr : keys->Find(header.key_id, header.algorithm);

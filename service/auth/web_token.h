@@ -14,7 +14,7 @@ namespace latentforge::service {
 // concurrent use. Borrows keys and clock.
 class WebTokenVerifier {
  public:
-  WebTokenVerifier(OidcOptions policy, KeyRing& keys, const Clock& clock)
+  WebTokenVerifier(OidcOptions policy, SigningKeys& keys, const Clock& clock)
       : policy_(std::move(policy)), keys_(keys), clock_(clock) {}
 
   // UNAUTHENTICATED with reason TOKEN_INVALID or TOKEN_EXPIRED; UNAVAILABLE with reason
@@ -24,7 +24,7 @@ class WebTokenVerifier {
 
  private:
   const OidcOptions policy_;
-  KeyRing& keys_;
+  SigningKeys& keys_;
   const Clock& clock_;
 };
 

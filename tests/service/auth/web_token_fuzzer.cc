@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <thread>
 
 #include "base/clock.h"
 #include "service/auth/token_table.h"
@@ -19,11 +18,20 @@ constexpr char kKeySet[] =
         "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
         "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]})";
 
+class FixedKeys final : public SigningKeys {
+ public:
+  std::shared_ptr<const KeySet> Current() override { return keys_; }
+  bool Refresh() override { return false; }
+
+ private:
+  const std::shared_ptr<const KeySet> keys_ =
+      std::make_shared<const KeySet>(*KeySet::Parse(kKeySet));
+};
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static KeyRing keys([] { return std::string(kKeySet); }, {}, latentforge::RealClock());
-  while (keys.Current() == nullptr) std::this_thread::yield();
+  static FixedKeys keys;
   static const WebTokenVerifier verifier({.issuer = "i", .audience = "a"}, keys,
                                          latentforge::RealClock());
   const absl::string_view text(reinterpret_cast<const char*>(data), size);

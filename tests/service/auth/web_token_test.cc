@@ -159,6 +159,20 @@ TEST_F(WebTokenTest, NonsenseIsRefused) {
               HasSubstr("kid"));
 }
 
+TEST_F(WebTokenTest, PartsThatAreNotBase64UrlAreRefused) {
+  const std::string token = rsa_->Sign(Claims(), "RS256");
+  // cjose would end the process on some of these.
+  for (const size_t at : {size_t{3}, token.find('.') + 5, token.rfind('.') + 5}) {
+    for (const char* text : {"=", "==", "+", "/", "%", "\n", "A"}) {
+      std::string changed = token;
+      changed.insert(at, text);
+      Refusal(changed);
+    }
+  }
+  EXPECT_THAT(Refusal(token + "="), HasSubstr("has no signature in base64url"));
+  EXPECT_THAT(Refusal("a." + token), HasSubstr("is not three parts in base64url"));
+}
+
 TEST_F(WebTokenTest, IssuerAndAudienceMustBeOurs) {
   EXPECT_THAT(RefusalOf(With("iss", "https://evil.example.org")),
               HasSubstr("has the issuer \"https://evil.example.org\", expected "
@@ -266,7 +280,10 @@ TEST(KeySetTest, RefusesWhatIsNone) {
   for (const char* text :
        {"", "[]", "{}", R"({"keys": 7})", R"({"keys": []})", R"({"keys": ["x"]})",
         R"({"keys": [{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]})",
-        R"({"keys": [{"kty": "RSA", "n": "", "e": ""}]})", R"({"keys": [{"kid": 7}]})"})
+        R"({"keys": [{"kty": "RSA", "n": "", "e": ""}]})",
+        R"({"keys": [{"kty": "RSA", "n": "AQ=B", "e": "AQAB"}]})",
+        R"({"keys": [{"kty": "RSA", "n": 7, "e": "AQAB"}]})",
+        R"({"keys": [{"kty": "oct", "k": "A"}]})", R"({"keys": [{"kid": 7}]})"})
     EXPECT_EQ(KeySet::Parse(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
 }
 
