@@ -13,7 +13,7 @@ RUN scripts/build && \
 FROM ${DEBIAN} AS runtime
 RUN . /etc/os-release && apt-get update && \
     apt-get install -y --no-install-recommends libgrpc++1.51 libprotobuf32 libsqlite3-0 libpq5 \
-      libprometheus-cpp-pull1.0 libspdlog1.10 libyaml-cpp0.7 libssl3 ca-certificates tini && \
+      libcjose0 libcurl4 libprometheus-cpp-pull1.0 libspdlog1.10 libyaml-cpp0.7 libssl3 ca-certificates tini && \
     rm -rf /var/lib/apt/lists/* && \
     groupadd --gid 10001 latentforge && \
     useradd --uid 10001 --gid 10001 --home-dir /var/lib/latentforge --create-home latentforge
@@ -29,7 +29,7 @@ COPY --from=build /stage/bin/latentforge /stage/bin/latentforge-server /usr/loca
 VOLUME /var/lib/latentforge
 EXPOSE 8470 9470
 ENTRYPOINT ["/usr/bin/tini", "--", "latentforge-server"]
-CMD ["--listen=127.0.0.1:8470", "--database=/var/lib/latentforge/jobs.sqlite"]
+CMD ["--listen=127.0.0.1:8470", "--insecure", "--database=/var/lib/latentforge/jobs.sqlite"]
 
 FROM runtime AS worker
 USER root

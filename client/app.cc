@@ -16,6 +16,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/command_line.h"
 #include "base/version.h"
+#include "client/commands/auth.h"
 #include "client/commands/convert.h"
 #include "client/commands/flag_checks.h"
 #include "client/commands/help.h"
@@ -108,6 +109,7 @@ int RunApp(int argc, const char* const* argv, const CommandContext& context) {
   AddConvertCommand(&app, context, &selection);
   AddEvaluateCommand(&app, context, &selection);
   AddJobCommands(&app, context, &selection);
+  AddAuthCommands(&app, context, &selection);
   AddInfoCommands(&app, context, &selection);
   AddHelpCommand(&app, &selection);
   RefuseEmptyTexts(&app);

@@ -8,7 +8,6 @@
 #include "client/error.h"
 #include "client/rpc_status.h"
 #include "grpcpp/create_channel.h"
-#include "grpcpp/security/credentials.h"
 
 namespace latentforge::client {
 namespace {
@@ -25,13 +24,15 @@ void SetDeadline(absl::Duration timeout, grpc::ClientContext* context) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& address,
+                                                           const ChannelSecurity& security) {
   grpc::ChannelArguments arguments;
   // A private pool: a new channel means a new connection.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5000);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  LF_ASSIGN_OR_RETURN(const auto credentials, MakeChannelCredentials(address, security, arguments));
+  return grpc::CreateCustomChannel(address, credentials, arguments);
 }
 
 ConversionClient::ConversionClient(std::shared_ptr<grpc::Channel> channel, std::string address,
@@ -50,6 +51,9 @@ absl::Status ConversionClient::Explain(const grpc::Status& status) const {
   }
   const bool away = absl::IsUnavailable(result) || absl::IsDeadlineExceeded(result);
   if (!away || !ReasonOf(result).empty()) return result;
+  if (IsMistrust(result))
+    return WithReason(Annotate(result, absl::StrCat("server ", address_, " is not trusted")),
+                      "SERVER_NOT_TRUSTED");
   result = Annotate(result, absl::StrCat("server ", address_, " did not answer"));
   return WithNextStep(WithReason(std::move(result), "SERVER_UNREACHABLE"),
                       absl::StrCat("latentforge health --server ", address_,

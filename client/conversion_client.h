@@ -16,6 +16,7 @@
 #include "grpcpp/client_context.h"
 #include "latentforge/v1/job_service.grpc.pb.h"
 #include "latentforge/v1/worker_service.grpc.pb.h"
+#include "proto/channel_security.h"
 
 namespace latentforge::client {
 
@@ -25,9 +26,10 @@ struct ClientOptions {
   absl::Duration first_backoff = absl::Milliseconds(100);
 };
 
-// A channel to ADDRESS: "host:port" or "unix:/path". Without transport security,
-// which belongs to the proxy in front of the server.
-std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address);
+// A channel to ADDRESS: "host:port" or "unix:/path". The errors of
+// MakeChannelCredentials.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const std::string& address,
+                                                           const ChannelSecurity& security = {});
 
 // Safe for concurrent use. Errors carry reason and violations (client/error.h);
 // Unavailable and DeadlineExceeded also name the server and the next step.

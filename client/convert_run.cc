@@ -218,7 +218,8 @@ absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, PrivateServiceOptions opt
   LF_ASSIGN_OR_RETURN(options.socket, folder.SocketPath());
   LF_ASSIGN_OR_RETURN(const std::unique_ptr<PrivateService> service,
                       PrivateService::Start(options, context.clock));
-  ConversionClient client(OpenChannel(service->address()), service->address(), context.clock);
+  LF_ASSIGN_OR_RETURN(const auto channel, OpenChannel(service->address()));
+  ConversionClient client(channel, service->address(), context.clock);
   const absl::StatusOr<v1::Job> job = Submit(client, draft, digest, context);
   if (!job.ok()) return CauseOf(job.status(), *service, context.clock);
   absl::StatusOr<v1::Job> ended = Follow(client, *service, job->name(), folder.path(), context);

@@ -1,12 +1,10 @@
 #include "client/health.h"
 
 #include <chrono>
-#include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "client/conversion_client.h"
 #include "client/error.h"
 #include "client/rpc_status.h"
 #include "google/protobuf/io/coded_stream.h"
@@ -34,6 +32,10 @@ std::string Bytes(const grpc::ByteBuffer& buffer) {
 
 absl::Status Explain(const absl::Status& status, const std::string& address,
                      const std::string& service) {
+  if (IsMistrust(status)) {
+    return WithReason(Annotate(status, absl::StrCat("server ", address, " is not trusted")),
+                      "SERVER_NOT_TRUSTED");
+  }
   if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
     return WithReason(Annotate(status, absl::StrCat("server ", address, " did not answer")),
                       "SERVER_UNREACHABLE");
@@ -76,9 +78,8 @@ absl::StatusOr<int> DecodeHealthResponse(const std::string& bytes) {
   return status;
 }
 
-absl::StatusOr<std::string> CheckHealth(const std::string& address, const std::string& service,
-                                        absl::Duration timeout) {
-  const std::shared_ptr<grpc::Channel> channel = OpenChannel(address);
+absl::StatusOr<std::string> CheckHealth(grpc::Channel& channel, const std::string& address,
+                                        const std::string& service, absl::Duration timeout) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
   const grpc::Slice slice(EncodeHealthRequest(service));
@@ -86,7 +87,7 @@ absl::StatusOr<std::string> CheckHealth(const std::string& address, const std::s
   grpc::ByteBuffer response;
   const grpc::internal::RpcMethod method(kMethod, grpc::internal::RpcMethod::NORMAL_RPC);
   const grpc::Status status =
-      grpc::internal::BlockingUnaryCall(channel.get(), method, &context, request, &response);
+      grpc::internal::BlockingUnaryCall(&channel, method, &context, request, &response);
   if (!status.ok()) {
     return Explain(FromRpcStatus(status), address, service);
   }

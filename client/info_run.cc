@@ -63,8 +63,8 @@ absl::Status RunListWorkers(const ListWorkersOptions& options, const CommandCont
   v1::ListWorkersRequest request;
   request.set_page_size(options.page_size);
   request.set_page_token(options.page_token);
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+  ConversionClient client(server.channel, server.address, context.clock);
   LF_ASSIGN_OR_RETURN(v1::ListWorkersResponse workers, client.ListWorkers(request));
   while (options.all && !workers.next_page_token().empty()) {
     request.set_page_token(workers.next_page_token());
@@ -83,23 +83,24 @@ absl::Status RunHealth(const HealthOptions& options, const CommandContext& conte
     return absl::InvalidArgumentError(
         absl::StrCat("--timeout is \"", options.timeout, "\", expected a time span such as 5s"));
   }
-  const std::string address = ServerAddress(options.server, context);
-  LF_ASSIGN_OR_RETURN(const std::string health, CheckHealth(address, options.service, timeout));
+  LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+  LF_ASSIGN_OR_RETURN(const std::string health,
+                      CheckHealth(*server.channel, server.address, options.service, timeout));
   if (format == OutputFormat::kName) {
     LF_RETURN_IF_ERROR(PrintOutput(absl::StrCat(health, "\n")));
   } else {
-    LF_RETURN_IF_ERROR(PrintObject({{"server", address}, {"status", health}}, format));
+    LF_RETURN_IF_ERROR(PrintObject({{"server", server.address}, {"status", health}}, format));
   }
   if (health == "SERVING") return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("server ", address, " is ", health));
+  return absl::UnavailableError(absl::StrCat("server ", server.address, " is ", health));
 }
 
 absl::Status RunVersion(const VersionOptions& options, const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
   Json versions = {{"client", kVersion}};
   if (options.ask_server || options.server.server.has_value()) {
-    const std::string address = ServerAddress(options.server, context);
-    ConversionClient client(OpenChannel(address), address, context.clock);
+    LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+    ConversionClient client(server.channel, server.address, context.clock);
     LF_ASSIGN_OR_RETURN(versions["server"], client.ServerVersion());
   }
   if (format == OutputFormat::kName) return PrintOutput(absl::StrCat(kVersion, "\n"));

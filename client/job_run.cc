@@ -14,6 +14,7 @@ namespace {
 
 absl::StatusOr<v1::JobFilter> Filter(const ListJobsOptions& options) {
   v1::JobFilter filter;
+  filter.set_tenant(options.tenant);
   for (const std::string& state : options.states) {
     LF_ASSIGN_OR_RETURN(const int value, ParseEnum(*v1::JobState_descriptor(), "--state", state));
     filter.add_states(static_cast<v1::JobState>(value));
@@ -41,8 +42,8 @@ using JobCall = absl::StatusOr<v1::Job> (ConversionClient::*)(const std::string&
 absl::Status ShowJobAfter(JobCall call, const OneJobOptions& options,
                           const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+  ConversionClient client(server.channel, server.address, context.clock);
   LF_ASSIGN_OR_RETURN(const v1::Job job, (client.*call)(JobName(options.job)));
   LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(job, format));
   return PrintOutput(text);
@@ -50,10 +51,22 @@ absl::Status ShowJobAfter(JobCall call, const OneJobOptions& options,
 
 }  // namespace
 
-std::string ServerAddress(const ServerOptions& options, const CommandContext& context) {
-  if (options.server.has_value()) return *options.server;
-  const std::string from_environment = context.environment("LATENTFORGE_SERVER").value_or("");
-  return from_environment.empty() ? kDefaultServer : from_environment;
+absl::StatusOr<ServerTarget> FindServer(const ServerOptions& options,
+                                        const CommandContext& context) {
+  const auto choose = [&context](const std::optional<std::string>& flag, const char* variable) {
+    return flag.has_value() ? *flag : context.environment(variable).value_or("");
+  };
+  ServerTarget target;
+  target.address = choose(options.server, "LATENTFORGE_SERVER");
+  if (target.address.empty()) target.address = kDefaultServer;
+  ChannelSecurity security;
+  security.ca = choose(options.tls_ca, "LATENTFORGE_TLS_CA");
+  security.certificate = choose(options.tls_cert, "LATENTFORGE_TLS_CERT");
+  security.key = choose(options.tls_key, "LATENTFORGE_TLS_KEY");
+  security.server_name = choose(options.tls_server_name, "LATENTFORGE_TLS_SERVER_NAME");
+  security.token_file = choose(options.token_file, "LATENTFORGE_TOKEN_FILE");
+  LF_ASSIGN_OR_RETURN(target.channel, OpenChannel(target.address, security));
+  return target;
 }
 
 std::string JobName(const std::string& text) {
@@ -73,8 +86,8 @@ absl::Status RunSubmit(const SubmitOptions& options, const CommandContext& conte
     LF_ASSIGN_OR_RETURN(*request.mutable_request_id(), NewRequestId());
     context.terminal.Write(absl::StrCat("request id: ", request.request_id(), "\n"));
   }
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+  ConversionClient client(server.channel, server.address, context.clock);
   LF_ASSIGN_OR_RETURN(const v1::CreateJobResponse response, client.CreateJob(request));
   for (const std::string& warning : response.estimate().warnings()) {
     context.terminal.Write(absl::StrCat("warning: ", Printable(warning), "\n"));
@@ -92,7 +105,7 @@ absl::Status RunSubmit(const SubmitOptions& options, const CommandContext& conte
   context.terminal.Write(absl::StrCat("submitted ", response.job().name(), "\n"));
   WatchJobOptions watch;
   watch.server = options.server;
-  watch.server.server = address;
+  watch.server.server = server.address;
   watch.job = response.job().name();
   watch.from_sequence = 0;
   watch.waiting = options.waiting;
@@ -105,8 +118,8 @@ absl::Status RunListJobs(const ListJobsOptions& options, const CommandContext& c
   LF_ASSIGN_OR_RETURN(*request.mutable_filter(), Filter(options));
   request.set_page_size(options.page_size);
   request.set_page_token(options.page_token);
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+  ConversionClient client(server.channel, server.address, context.clock);
   LF_ASSIGN_OR_RETURN(v1::ListJobsResponse jobs, client.ListJobs(request));
   while (options.all && !jobs.next_page_token().empty()) {
     request.set_page_token(jobs.next_page_token());
@@ -140,8 +153,8 @@ absl::Status RunRetryJob(const OneJobOptions& options, const CommandContext& con
 
 absl::Status RunListAttempts(const OneJobOptions& options, const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+  ConversionClient client(server.channel, server.address, context.clock);
   v1::ListAttemptsRequest request;
   request.set_parent(JobName(options.job));
   v1::ListAttemptsResponse attempts;
@@ -156,8 +169,8 @@ absl::Status RunListAttempts(const OneJobOptions& options, const CommandContext&
 
 absl::Status RunDeleteJob(const OneJobOptions& options, const CommandContext& context) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
+  LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+  ConversionClient client(server.channel, server.address, context.clock);
   const std::string name = JobName(options.job);
   LF_RETURN_IF_ERROR(client.DeleteJob(name));
   v1::Job deleted;

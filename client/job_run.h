@@ -2,24 +2,42 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "client/commands/command.h"
+#include "grpcpp/channel.h"
 
 namespace latentforge::client {
 
 // What every command that talks to a server takes.
 struct ServerOptions {
   std::optional<std::string> server;  // else LATENTFORGE_SERVER, else the default
+  // Else LATENTFORGE_TLS_CA, LATENTFORGE_TLS_CERT, LATENTFORGE_TLS_KEY,
+  // LATENTFORGE_TLS_SERVER_NAME and LATENTFORGE_TOKEN_FILE.
+  std::optional<std::string> tls_ca;
+  std::optional<std::string> tls_cert;
+  std::optional<std::string> tls_key;
+  std::optional<std::string> tls_server_name;
+  std::optional<std::string> token_file;
   std::string output = "table";
 };
 
 inline constexpr char kDefaultServer[] = "localhost:8470";
 
-std::string ServerAddress(const ServerOptions& options, const CommandContext& context);
+// A server as flags and environment name it.
+struct ServerTarget {
+  std::string address;
+  std::shared_ptr<grpc::Channel> channel;
+};
+
+// The errors of OpenChannel.
+absl::StatusOr<ServerTarget> FindServer(const ServerOptions& options,
+                                        const CommandContext& context);
 
 struct WaitOptions {
   std::optional<std::string> timeout;  // "90s"
@@ -45,6 +63,7 @@ struct ListJobsOptions {
   ServerOptions server;
   std::vector<std::string> states;
   std::vector<std::string> labels;
+  std::string tenant;
   int32_t page_size = 0;
   std::string page_token;
   bool all = false;

@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <utility>
 
+#include "client/error.h"
 #include "client/job_tracker.h"
 
 namespace latentforge::client {
 namespace {
 
 // A lost connection, a renewed deadline or a leaving server; all else is final.
-bool MayResume(const absl::Status& status) {
+// So is the end of a token with which the stream was open until now: its file, which each
+// call reads again, may hold the next one.
+bool MayResume(const absl::Status& status, bool received) {
+  if (absl::IsUnauthenticated(status)) return received && ReasonOf(status) == "TOKEN_EXPIRED";
   return status.ok() || absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
          absl::IsResourceExhausted(status);
 }
@@ -101,7 +105,7 @@ void JobWatch::Run() {
       backoff = options_.first_backoff;
     }
     const absl::Duration patience = ever_heard ? options_.patience : options_.first_patience;
-    if (finished || !MayResume(status) || now - last_heard >= patience) {
+    if (finished || !MayResume(status, received) || now - last_heard >= patience) {
       Push({WatchUpdate::Kind::kEnded, {}, status});
       return;
     }

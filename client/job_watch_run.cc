@@ -69,9 +69,9 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
     };
     follow.check = [&] { return printed; };
   }
-  const std::string address = ServerAddress(options.server, context);
-  ConversionClient client(OpenChannel(address), address, context.clock);
-  QueueHint hint(address, context.clock, [&client] {
+  LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
+  ConversionClient client(server.channel, server.address, context.clock);
+  QueueHint hint(server.address, context.clock, [&client] {
     v1::ListWorkersRequest request;
     request.set_page_size(1000);
     return client.ListWorkers(request);
@@ -84,7 +84,7 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
   view->Finish();
   LF_RETURN_IF_ERROR(printed);
   if (!result.ok()) return result.status();
-  if (result->end != FollowEnd::kJobEnded) return Detached(*result, name, address);
+  if (result->end != FollowEnd::kJobEnded) return Detached(*result, name, server.address);
   LF_RETURN_IF_ERROR(JobOutcome(result->job));
   if (events) return absl::OkStatus();
   if (format == OutputFormat::kTable)

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "client/error.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -29,6 +31,13 @@ absl::Status FromRpcStatus(const grpc::Status& status) {
     }
   }
   return result;
+}
+
+bool IsMistrust(const absl::Status& status) {
+  if (!absl::IsUnavailable(status)) return false;
+  const std::string message = absl::AsciiStrToLower(status.message());
+  return absl::StrContains(message, "certificate verify failed") ||
+         absl::StrContains(message, "verification check failed");
 }
 
 }  // namespace latentforge::client

@@ -10,4 +10,8 @@ namespace latentforge::client {
 // become the payloads of client/error.h. Details that do not parse are ignored.
 absl::Status FromRpcStatus(const grpc::Status& status);
 
+// The connection failed because the server's certificate was refused, which gRPC says in
+// words alone.
+bool IsMistrust(const absl::Status& status);
+
 }  // namespace latentforge::client

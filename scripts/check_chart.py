@@ -20,6 +20,10 @@ BAD_VALUES = [
     ("a duration without a unit", ["server.leaseDuration=30"]),
     ("a device that is none", ["workers[0].device=tpu"]),
     ("no claim for the models", ["models.existingClaim="]),
+    ("no certificate", ["tls.secretName="]),
+    ("no callers", ["auth.secretName="]),
+    ("keys in the clear", ["auth.oidc.jwks=http://id.example.com/keys"]),
+    ("an issuer without an audience", ["auth.oidc.issuer=https://id.example.com"]),
 ]
 KUBERNETES = "1.29"
 

@@ -13,7 +13,7 @@ import sys
 # Folder: the folders that it may include, besides itself.
 ARROWS = {
     "base": (),
-    "proto": (),
+    "proto": ("base",),
     "checkpoint": ("base",),
     "service": ("base", "proto", "checkpoint"),
     "client": ("base", "proto", "checkpoint"),
@@ -41,7 +41,7 @@ MAX_TEST_LINES = 600
 REASON = re.compile(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"')
 NO_REASON = re.compile(
     r"(METHOD|PRECONDITIONER|RANK_ALLOCATION|LATENT_LAYOUT|FISHER_LABELS|HEALED_WEIGHTS|DATA_TYPE|PHASE|PERPLEXITY_KIND|SEVERITY|ERROR_CLASS)_|"
-    r"F\d_|(LC|XDG|OMP|ONEDNN|LRU|GOMP)_|(NO_COLOR|NOT_FOUND|NOT_SERVING|SERVICE_UNKNOWN|LATENTFORGE_SERVER)$")
+    r"F\d_|(LC|XDG|OMP|ONEDNN|LRU|GOMP)_|(NO_COLOR|NOT_FOUND|NOT_SERVING|SERVICE_UNKNOWN|LATENTFORGE_\w+)$")
 REASONS_OF_METHODS = ("METHOD_NOT_SUPPORTED",)
 REASON_FILE = pathlib.Path("docs/errors.md")
 # A reason, and what to do about it.

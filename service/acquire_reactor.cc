@@ -4,25 +4,32 @@
 #include <utility>
 
 #include "base/log.h"
+#include "service/grpc_status.h"
 
 namespace latentforge::service {
 
 AcquireReactor* AcquireReactor::Start(Scheduler& scheduler, const RpcParts& rpc,
+                                      const grpc::ServerContextBase& context,
                                       const v1::AcquireLeaseRequest& request,
                                       v1::AcquireLeaseResponse& response) {
-  std::unique_ptr<AcquireReactor> owned(new AcquireReactor(scheduler, rpc, response));
+  std::unique_ptr<AcquireReactor> owned(new AcquireReactor(scheduler, rpc, context, response));
   // gRPC calls OnCancel and OnDone only after this function has returned, also
   // when Answer comes first.
   AcquireReactor* const reactor = owned.release();
+  if (!reactor->call_.caller().ok()) {
+    reactor->End(reactor->call_.caller().status());
+    return reactor;
+  }
   reactor->ticket_ =
       scheduler.Acquire(request, [reactor](auto answer) { reactor->Answer(std::move(answer)); });
   return reactor;
 }
 
 AcquireReactor::AcquireReactor(Scheduler& scheduler, const RpcParts& rpc,
+                               const grpc::ServerContextBase& context,
                                v1::AcquireLeaseResponse& response)
     : scheduler_(scheduler),
-      timer_(rpc, {"latentforge.v1.WorkerService", "AcquireLease"}),
+      call_(rpc, {"latentforge.v1.WorkerService", "AcquireLease"}, context),
       response_(response) {}
 
 void AcquireReactor::OnCancel() {
@@ -56,7 +63,7 @@ void AcquireReactor::Answer(absl::StatusOr<v1::AcquireLeaseResponse> answer) {
 }
 
 void AcquireReactor::End(const absl::Status& status) {
-  timer_.Handled(status);
+  call_.Handled(status, response_.lease().job());
   Finish(ToGrpcStatus(status));
 }
 

@@ -6,8 +6,8 @@
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/support/server_callback.h"
 #include "latentforge/v1/worker_service.pb.h"
+#include "service/rpc_call.h"
 #include "service/scheduler.h"
-#include "service/unary_call.h"
 
 namespace latentforge::service {
 
@@ -18,6 +18,7 @@ class AcquireReactor final : public grpc::ServerUnaryReactor {
   // Returns the reactor to hand to gRPC; it owns itself. `response` lives until
   // OnDone, as gRPC promises.
   static AcquireReactor* Start(Scheduler& scheduler, const RpcParts& rpc,
+                               const grpc::ServerContextBase& context,
                                const v1::AcquireLeaseRequest& request,
                                v1::AcquireLeaseResponse& response);
 
@@ -25,15 +26,16 @@ class AcquireReactor final : public grpc::ServerUnaryReactor {
   void OnDone() override;
 
  private:
-  AcquireReactor(Scheduler& scheduler, const RpcParts& rpc, v1::AcquireLeaseResponse& response);
+  AcquireReactor(Scheduler& scheduler, const RpcParts& rpc, const grpc::ServerContextBase& context,
+                 v1::AcquireLeaseResponse& response);
 
   void Answer(absl::StatusOr<v1::AcquireLeaseResponse> answer);
   void End(const absl::Status& status);
 
   Scheduler& scheduler_;
-  const CallTimer timer_;
+  const RpcCall call_;
   v1::AcquireLeaseResponse& response_;
-  int64_t ticket_ = 0;  // set before gRPC knows the reactor
+  int64_t ticket_ = 0;  // set before gRPC knows the reactor; 0: nothing waits
   absl::Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -52,8 +52,15 @@ v1::Attempt MessageOf(const std::string& job_id, const AttemptRecord& record) {
 
 }  // namespace
 
-absl::StatusOr<v1::GetAttemptResponse> Attempts::Get(const v1::GetAttemptRequest& request) {
+absl::Status Attempts::CheckVisible(const Identity& caller, const std::string& job) {
+  LF_ASSIGN_OR_RETURN(const JobRecord record, store_.Get(job));
+  return caller.Sees(record.tenant) ? absl::OkStatus() : JobNotFoundError(job);
+}
+
+absl::StatusOr<v1::GetAttemptResponse> Attempts::Get(const Identity& caller,
+                                                     const v1::GetAttemptRequest& request) {
   LF_ASSIGN_OR_RETURN(const AttemptId id, ParseAttemptName(request.name()));
+  LF_RETURN_IF_ERROR(CheckVisible(caller, id.job));
   LF_ASSIGN_OR_RETURN(const std::vector<AttemptRecord> found,
                       store_.Attempts(id.job, id.number - 1, 1));
   if (found.empty() || found.front().number != id.number) {
@@ -66,8 +73,10 @@ absl::StatusOr<v1::GetAttemptResponse> Attempts::Get(const v1::GetAttemptRequest
   return response;
 }
 
-absl::StatusOr<v1::ListAttemptsResponse> Attempts::List(const v1::ListAttemptsRequest& request) {
+absl::StatusOr<v1::ListAttemptsResponse> Attempts::List(const Identity& caller,
+                                                        const v1::ListAttemptsRequest& request) {
   LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.parent(), "parent"));
+  LF_RETURN_IF_ERROR(CheckVisible(caller, id));
   LF_ASSIGN_OR_RETURN(const int page_size, EffectivePageSize(request.page_size()));
   const std::string binding = absl::StrCat("attempts:", id);
   int32_t after = 0;

@@ -14,6 +14,7 @@ namespace latentforge::service {
 // A job with the server's own fields. A plain value.
 struct JobRecord {
   std::string id;
+  std::string tenant;   // fixed at creation; job.tenant repeats it
   int64_t ordinal = 0;  // order of creation; the store assigns it
   int64_t version = 0;  // rises with every commit; guards against lost updates
   v1::Job job;          // what clients see

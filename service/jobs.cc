@@ -37,32 +37,36 @@ std::string BodyDigest(const v1::CreateJobRequest& request) {
   return Sha256Hex(Canonical(body));
 }
 
-// The same text for the same conditions in any order.
-std::string Binding(const v1::JobFilter& filter) {
+// The same text for the same conditions in any order, of callers who see the same.
+std::string Binding(const v1::JobFilter& filter, const std::string& tenant) {
   v1::JobFilter sorted = filter;
   std::sort(sorted.mutable_states()->begin(), sorted.mutable_states()->end());
-  return absl::StrCat("jobs:", Canonical(sorted));
+  return absl::StrCat("jobs:", tenant, ":", Canonical(sorted));
 }
 
 }  // namespace
 
-absl::StatusOr<v1::CreateJobResponse> Jobs::Create(const v1::CreateJobRequest& request) {
-  absl::StatusOr<v1::CreateJobResponse> response = TryCreate(request);
+absl::StatusOr<v1::CreateJobResponse> Jobs::Create(const Identity& caller,
+                                                   const v1::CreateJobRequest& request) {
+  absl::StatusOr<v1::CreateJobResponse> response = TryCreate(caller, request);
   // Another call was faster: now the job of this request_id is there, or is deleted.
   const bool created =
       absl::IsAlreadyExists(response.status()) && ReasonOf(response.status()) == kRequestIdReused;
-  if (created || absl::IsNotFound(response.status())) response = TryCreate(request);
+  if (created || absl::IsNotFound(response.status())) response = TryCreate(caller, request);
   if (!response.ok()) engine_.observer().SubmitRejected(ReasonOf(response.status()));
   return response;
 }
 
-absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const v1::CreateJobRequest& request) {
+absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const Identity& caller,
+                                                      const v1::CreateJobRequest& request) {
   LF_RETURN_IF_ERROR(CheckCreateRequest(request));
   const std::string digest = BodyDigest(request);
-  LF_ASSIGN_OR_RETURN(auto repeated, FindRepeated(request, digest));
+  LF_ASSIGN_OR_RETURN(auto repeated, FindRepeated(caller, request, digest));
   if (repeated.has_value()) return *std::move(repeated);
   LF_ASSIGN_OR_RETURN(CheckedSpec checked, checker_.Check(request.spec()));
   JobRecord record;
+  record.tenant = caller.tenant;
+  record.job.set_tenant(caller.tenant);
   *record.job.mutable_spec() = std::move(checked.spec);
   *record.job.mutable_labels() = request.labels();
   record.job.mutable_status()->set_max_attempts(options_.max_attempts);
@@ -84,9 +88,10 @@ absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const v1::CreateJobRequest
 }
 
 absl::StatusOr<std::optional<v1::CreateJobResponse>> Jobs::FindRepeated(
-    const v1::CreateJobRequest& request, const std::string& digest) {
+    const Identity& caller, const v1::CreateJobRequest& request, const std::string& digest) {
   if (request.request_id().empty() || request.validate_only()) return std::nullopt;
-  LF_ASSIGN_OR_RETURN(const auto known, engine_.store().FindRequest(request.request_id()));
+  LF_ASSIGN_OR_RETURN(const auto known,
+                      engine_.store().FindRequest(caller.tenant, request.request_id()));
   if (!known.has_value()) return std::nullopt;
   if (known->digest != digest) {
     return MakeFieldError(
@@ -111,19 +116,28 @@ absl::StatusOr<std::optional<v1::CreateJobResponse>> Jobs::FindRepeated(
   return response;
 }
 
-absl::StatusOr<v1::GetJobResponse> Jobs::Get(const v1::GetJobRequest& request) {
-  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
+absl::StatusOr<JobRecord> Jobs::Find(const Identity& caller, absl::string_view name) {
+  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(name));
   LF_ASSIGN_OR_RETURN(JobRecord record, engine_.store().Get(id));
+  if (!caller.Sees(record.tenant)) return JobNotFoundError(id);
+  return record;
+}
+
+absl::StatusOr<v1::GetJobResponse> Jobs::Get(const Identity& caller,
+                                             const v1::GetJobRequest& request) {
+  LF_ASSIGN_OR_RETURN(JobRecord record, Find(caller, request.name()));
   v1::GetJobResponse response;
   *response.mutable_job() = std::move(record.job);
   return response;
 }
 
-absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& request) {
+absl::StatusOr<v1::ListJobsResponse> Jobs::List(const Identity& caller,
+                                                const v1::ListJobsRequest& request) {
   LF_ASSIGN_OR_RETURN(const int page_size, EffectivePageSize(request.page_size()));
   LF_RETURN_IF_ERROR(CheckFilter(request.filter()));
-  const std::string binding = Binding(request.filter());
   JobQuery query;
+  query.tenant = caller.role == Role::kAdmin ? request.filter().tenant() : caller.tenant;
+  const std::string binding = Binding(request.filter(), query.tenant);
   for (const int state : request.filter().states())
     query.states.push_back(static_cast<v1::JobState>(state));
   query.labels.insert(request.filter().labels().begin(), request.filter().labels().end());
@@ -133,6 +147,8 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& reque
     if (!absl::SimpleAtoi(position, &query.before_ordinal))
       return absl::InternalError("a signed page token holds no ordinal");
   }
+  const std::string& wanted = request.filter().tenant();
+  if (!wanted.empty() && !caller.Sees(wanted)) return v1::ListJobsResponse();
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> records, engine_.store().List(query));
   v1::ListJobsResponse response;
   const size_t shown = std::min<size_t>(records.size(), page_size);
@@ -143,33 +159,38 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& reque
 }
 
 template <typename Response>
-absl::StatusOr<Response> Jobs::Apply(absl::string_view name, const Command& command) {
-  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(name));
-  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.Apply(id, command));
+absl::StatusOr<Response> Jobs::Apply(const Identity& caller, absl::string_view name,
+                                     const Command& command) {
+  LF_ASSIGN_OR_RETURN(const JobRecord found, Find(caller, name));
+  LF_ASSIGN_OR_RETURN(JobRecord record, engine_.Apply(found.id, command));
   Response response;
   *response.mutable_job() = std::move(record.job);
   return response;
 }
 
-absl::StatusOr<v1::CancelJobResponse> Jobs::Cancel(const v1::CancelJobRequest& request) {
-  return Apply<v1::CancelJobResponse>(request.name(), command::Cancel{request.etag()});
+absl::StatusOr<v1::CancelJobResponse> Jobs::Cancel(const Identity& caller,
+                                                   const v1::CancelJobRequest& request) {
+  return Apply<v1::CancelJobResponse>(caller, request.name(), command::Cancel{request.etag()});
 }
 
-absl::StatusOr<v1::PauseJobResponse> Jobs::Pause(const v1::PauseJobRequest& request) {
-  return Apply<v1::PauseJobResponse>(request.name(), command::Pause{request.etag()});
+absl::StatusOr<v1::PauseJobResponse> Jobs::Pause(const Identity& caller,
+                                                 const v1::PauseJobRequest& request) {
+  return Apply<v1::PauseJobResponse>(caller, request.name(), command::Pause{request.etag()});
 }
 
-absl::StatusOr<v1::ResumeJobResponse> Jobs::Resume(const v1::ResumeJobRequest& request) {
-  return Apply<v1::ResumeJobResponse>(request.name(), command::Resume{request.etag()});
+absl::StatusOr<v1::ResumeJobResponse> Jobs::Resume(const Identity& caller,
+                                                   const v1::ResumeJobRequest& request) {
+  return Apply<v1::ResumeJobResponse>(caller, request.name(), command::Resume{request.etag()});
 }
 
-absl::StatusOr<v1::RetryJobResponse> Jobs::Retry(const v1::RetryJobRequest& request) {
-  return Apply<v1::RetryJobResponse>(request.name(), command::Retry{request.etag()});
+absl::StatusOr<v1::RetryJobResponse> Jobs::Retry(const Identity& caller,
+                                                 const v1::RetryJobRequest& request) {
+  return Apply<v1::RetryJobResponse>(caller, request.name(), command::Retry{request.etag()});
 }
 
-absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const v1::DeleteJobRequest& request) {
-  LF_ASSIGN_OR_RETURN(const std::string id, ParseJobName(request.name()));
-  LF_ASSIGN_OR_RETURN(const JobRecord record, engine_.store().Get(id));
+absl::StatusOr<v1::DeleteJobResponse> Jobs::Delete(const Identity& caller,
+                                                   const v1::DeleteJobRequest& request) {
+  LF_ASSIGN_OR_RETURN(const JobRecord record, Find(caller, request.name()));
   LF_RETURN_IF_ERROR(CheckEtag(record, request.etag()));
   const v1::JobState state = record.job.status().state();
   if (!IsTerminal(state)) {

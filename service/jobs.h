@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "latentforge/v1/job_service.pb.h"
+#include "service/auth/identity.h"
 #include "service/job_engine.h"
 #include "service/page_token.h"
 #include "service/spec_checker.h"
@@ -17,8 +18,9 @@ struct JobsOptions {
   std::function<std::string()> new_id;
 };
 
-// JobService's unary methods; their contracts are in job_service.proto. Safe for
-// concurrent use. Borrows engine and checker.
+// JobService's unary methods; their contracts are in job_service.proto. A job of a
+// tenant that the caller does not see is answered like one that does not exist. Safe
+// for concurrent use. Borrows engine and checker.
 class Jobs {
  public:
   Jobs(JobEngine& engine, const SpecChecker& checker, PageTokenCodec tokens, JobsOptions options)
@@ -27,22 +29,32 @@ class Jobs {
         tokens_(std::move(tokens)),
         options_(std::move(options)) {}
 
-  absl::StatusOr<v1::CreateJobResponse> Create(const v1::CreateJobRequest& request);
-  absl::StatusOr<v1::GetJobResponse> Get(const v1::GetJobRequest& request);
-  absl::StatusOr<v1::ListJobsResponse> List(const v1::ListJobsRequest& request);
-  absl::StatusOr<v1::CancelJobResponse> Cancel(const v1::CancelJobRequest& request);
-  absl::StatusOr<v1::PauseJobResponse> Pause(const v1::PauseJobRequest& request);
-  absl::StatusOr<v1::ResumeJobResponse> Resume(const v1::ResumeJobRequest& request);
-  absl::StatusOr<v1::RetryJobResponse> Retry(const v1::RetryJobRequest& request);
-  absl::StatusOr<v1::DeleteJobResponse> Delete(const v1::DeleteJobRequest& request);
+  absl::StatusOr<v1::CreateJobResponse> Create(const Identity& caller,
+                                               const v1::CreateJobRequest& request);
+  absl::StatusOr<v1::GetJobResponse> Get(const Identity& caller, const v1::GetJobRequest& request);
+  absl::StatusOr<v1::ListJobsResponse> List(const Identity& caller,
+                                            const v1::ListJobsRequest& request);
+  absl::StatusOr<v1::CancelJobResponse> Cancel(const Identity& caller,
+                                               const v1::CancelJobRequest& request);
+  absl::StatusOr<v1::PauseJobResponse> Pause(const Identity& caller,
+                                             const v1::PauseJobRequest& request);
+  absl::StatusOr<v1::ResumeJobResponse> Resume(const Identity& caller,
+                                               const v1::ResumeJobRequest& request);
+  absl::StatusOr<v1::RetryJobResponse> Retry(const Identity& caller,
+                                             const v1::RetryJobRequest& request);
+  absl::StatusOr<v1::DeleteJobResponse> Delete(const Identity& caller,
+                                               const v1::DeleteJobRequest& request);
 
  private:
-  absl::StatusOr<v1::CreateJobResponse> TryCreate(const v1::CreateJobRequest& request);
+  absl::StatusOr<v1::CreateJobResponse> TryCreate(const Identity& caller,
+                                                  const v1::CreateJobRequest& request);
   absl::StatusOr<std::optional<v1::CreateJobResponse>> FindRepeated(
-      const v1::CreateJobRequest& request, const std::string& digest);
+      const Identity& caller, const v1::CreateJobRequest& request, const std::string& digest);
+  absl::StatusOr<JobRecord> Find(const Identity& caller, absl::string_view name);
   // A response that holds the job after the command.
   template <typename Response>
-  absl::StatusOr<Response> Apply(absl::string_view name, const Command& command);
+  absl::StatusOr<Response> Apply(const Identity& caller, absl::string_view name,
+                                 const Command& command);
 
   JobEngine& engine_;
   const SpecChecker& checker_;

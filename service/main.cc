@@ -67,6 +67,8 @@ int Run(const ServerOptions& options) {
   // Blocked before any thread starts, so that only sigwait below sees them.
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // curl may write to a connection that is gone.
+  signal(SIGPIPE, SIG_IGN);
   // Kept for the life of the process: gRPC's own shutdown, when its last user goes,
   // may wait 10 s for the remains of a broken connection.
   grpc_init();

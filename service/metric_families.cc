@@ -117,6 +117,9 @@ MetricFamilies::MetricFamilies() {
     fenced.Add({{"operation", operation}});
   for (const char* reason : {"finished", "CANCELLED", kDraining, "TOO_MANY_WATCHES", kJobNotFound})
     watch_closed.Add({{"reason", reason}});
+  for (const char* reason : {"CREDENTIALS_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED",
+                             "CERTIFICATE_NOT_KNOWN", "SIGNING_KEYS_MISSING", "ROLE_NOT_ALLOWED"})
+    auth_failures.Add({{"reason", reason}});
   for (const char* type : {"snapshot", "event", "bookmark"}) watch_sent.Add({{"type", type}});
   AddZerosOfRpcs(*v1::CreateJobRequest::descriptor()->file()->service(0));
   AddZerosOfRpcs(*v1::AcquireLeaseRequest::descriptor()->file()->service(0));

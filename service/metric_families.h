@@ -96,6 +96,8 @@ struct MetricFamilies {
       counter("latentforge_dispatches_total", "Leases handed out").Add({});
   prometheus::Family<prometheus::Counter>& fenced =
       counter("latentforge_fenced_writes_total", "Worker calls with a lease that was over");
+  prometheus::Family<prometheus::Counter>& auth_failures =
+      counter("latentforge_auth_failures_total", "Calls turned away because of who made them");
   prometheus::Counter& watch_resumes =
       counter("latentforge_watch_resumes_total", "Watches that named a sequence").Add({});
   prometheus::Family<prometheus::Counter>& watch_closed =

@@ -171,6 +171,10 @@ void Metrics::Transitioned(const JobRecord& before, const Transition& transition
 
 void Metrics::LeaseRenewed() { families_->renewals.Increment(); }
 
+void Metrics::CallRefused(absl::string_view reason) {
+  families_->auth_failures.Add({{"reason", std::string(reason)}}).Increment();
+}
+
 void Metrics::FencedWrite(absl::string_view operation) {
   families_->fenced.Add({{"operation", std::string(operation)}}).Increment();
 }

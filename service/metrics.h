@@ -47,6 +47,7 @@ class Metrics final : public Observer {
   void RpcStarted(absl::string_view service, absl::string_view method) override;
   void RpcHandled(absl::string_view service, absl::string_view method, const absl::Status& status,
                   absl::Duration duration) override;
+  void CallRefused(absl::string_view reason) override;
 
  private:
   struct Families;

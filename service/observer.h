@@ -30,6 +30,8 @@ class Observer {
   virtual void RpcStarted(absl::string_view /*service*/, absl::string_view /*method*/) {}
   virtual void RpcHandled(absl::string_view /*service*/, absl::string_view /*method*/,
                           const absl::Status& /*status*/, absl::Duration /*duration*/) {}
+  // A call was turned away because of who made it.
+  virtual void CallRefused(absl::string_view /*reason*/) {}
 };
 
 }  // namespace latentforge::service

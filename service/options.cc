@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/command_line.h"
 #include "base/status_macros.h"
@@ -15,7 +16,7 @@ namespace {
 struct Flags {
   std::vector<std::string> listen = {"127.0.0.1:8470"};
   std::vector<std::string> allowed_roots;
-  bool insecure_listen = false;
+  bool insecure = false;
   absl::Duration drain_delay = absl::InfiniteDuration();  // infinite: not given
 };
 
@@ -42,14 +43,38 @@ void AddDuration(CLI::App& app, const std::string& name, absl::Duration& value,
       ->default_str(value == absl::InfiniteDuration() ? "" : absl::FormatDuration(value));
 }
 
+// The flags of an OpenID Connect provider.
+void AddOidcFlags(CLI::App& app, OidcOptions& oidc) {
+  app.add_option("--oidc-issuer", oidc.issuer,
+                 "Accept JSON Web Tokens (RS256, ES256) of this issuer, a URL");
+  app.add_option("--oidc-audience", oidc.audience, "Audience that those tokens must name");
+  app.add_option("--oidc-jwks", oidc.jwks,
+                 "File or https: URL of the issuer's keys; looked at every 5 minutes, and when a "
+                 "token has a new key");
+  app.add_option("--oidc-ca", oidc.ca_file,
+                 "Certificates (PEM) that vouch for that URL (default: the system's)");
+  app.add_option("--oidc-tenant-claim", oidc.tenant_claim,
+                 "Claim that holds the tenant; a dot leads into an object")
+      ->capture_default_str();
+  app.add_option("--oidc-role-claim", oidc.role_claim,
+                 "Claim that holds the role, or a list of them: user, worker, admin")
+      ->capture_default_str();
+}
+
 void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.set_version_flag("--version", std::string("latentforge-server ") + kVersion);
   app.add_option("--listen", flags.listen,
                  "Address to serve on: host:port or unix:/path; repeatable")
       ->capture_default_str();
-  app.add_flag("--insecure-listen", flags.insecure_listen,
-               "Serve other machines too, without encryption and without asking who calls: "
-               "anybody who can connect can read and write what this server can");
+  app.add_flag("--insecure", flags.insecure,
+               "Serve host:port of this machine in the clear; without --token-file and "
+               "--oidc-issuer every process of this machine may do everything");
+  app.add_option("--tls-cert", options.tls.certificate,
+                 "Certificate (PEM) for host:port, read again when it changes");
+  app.add_option("--tls-key", options.tls.key, "Its private key (PEM)");
+  app.add_option("--tls-client-ca", options.tls.client_ca,
+                 "Certificates (PEM) that vouch for clients: a client may show one, whose URI or "
+                 "common name the token file lists");
   app.add_option("--database", options.database,
                  "Where jobs are kept: a SQLite file, made when absent, or a PostgreSQL database, "
                  "postgresql://user@host:port/name, which several servers may share (its password: "
@@ -60,6 +85,10 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--allowed-root", flags.allowed_roots,
                  "Folder beneath which models, corpora and outputs must lie; repeatable");
+  app.add_option("--token-file", options.token_file,
+                 "Who may call: one line CREDENTIAL SUBJECT TENANT ROLE each; see latentforge auth "
+                 "new-token. Read again when it changes");
+  AddOidcFlags(app, options.oidc);
   app.add_option("--metrics-address", options.metrics_address,
                  "host:port that serves /metrics to Prometheus; none by default");
   app.add_flag("--enable-reflection", options.enable_reflection,
@@ -99,17 +128,56 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
               "At SIGTERM: time for calls that are under way");
 }
 
+absl::Status CheckOidc(const OidcOptions& oidc) {
+  const bool any = !oidc.issuer.empty() || !oidc.audience.empty() || !oidc.jwks.empty();
+  const bool all = !oidc.issuer.empty() && !oidc.audience.empty() && !oidc.jwks.empty();
+  if (any && !all)
+    return absl::InvalidArgumentError(
+        "--oidc-issuer, --oidc-audience and --oidc-jwks need each other");
+  if (absl::StartsWithIgnoreCase(oidc.jwks, "http:"))
+    return absl::InvalidArgumentError(
+        absl::StrCat("--oidc-jwks is ", oidc.jwks, ", expected a file or an https: URL"));
+  return absl::OkStatus();
+}
+
+absl::Status CheckTls(const ServerOptions& options) {
+  if (options.tls.certificate.empty() != options.tls.key.empty())
+    return absl::InvalidArgumentError("--tls-cert and --tls-key need each other");
+  if (options.tls.client_ca.empty()) return absl::OkStatus();
+  if (options.tls.certificate.empty())
+    return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert and --tls-key");
+  if (options.token_file.empty())
+    return absl::InvalidArgumentError(
+        "--tls-client-ca needs --token-file, which says who has which certificate");
+  return absl::OkStatus();
+}
+
+// A Unix socket is protected by its file's mode.
+absl::Status CheckListen(const ListenAddress& address, bool insecure,
+                         const ServerOptions& options) {
+  if (!address.unix_path.empty()) return absl::OkStatus();
+  if (!options.tls.certificate.empty()) {
+    if (!options.token_file.empty() || !options.oidc.issuer.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen ", address.text,
+                     " with TLS would let nobody in: say who may call with --token-file or "
+                     "--oidc-issuer"));
+  }
+  if (address.is_local() && insecure) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--listen ", address.text, " would be in the clear: give --tls-cert and --tls-key",
+      address.is_local() ? ", listen on unix:/path, or say --insecure"
+                         : "; only an address of this machine can do without, with --insecure"));
+}
+
 absl::Status Interpret(const Flags& flags, ServerOptions& options) {
+  LF_RETURN_IF_ERROR(CheckOidc(options.oidc));
+  LF_RETURN_IF_ERROR(CheckTls(options));
   std::string reachable;
   for (const std::string& text : flags.listen) {
     LF_ASSIGN_OR_RETURN(options.listen.emplace_back(), ParseListenAddress(text));
+    LF_RETURN_IF_ERROR(CheckListen(options.listen.back(), flags.insecure, options));
     if (!options.listen.back().is_local()) reachable = text;
-  }
-  if (!reachable.empty() && !flags.insecure_listen) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--listen ", reachable,
-                     " lets other machines in, and this version neither encrypts nor "
-                     "authenticates; listen on 127.0.0.1 or unix:/path, or say --insecure-listen"));
   }
   if (!reachable.empty() && flags.allowed_roots.empty()) {
     return absl::InvalidArgumentError(

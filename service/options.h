@@ -8,7 +8,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/conversion_defaults.h"
+#include "service/auth/oidc_options.h"
 #include "service/listen_address.h"
+#include "service/tls_files.h"
 
 namespace latentforge::service {
 
@@ -18,6 +20,9 @@ struct ServerOptions {
   int64_t database_max_bytes = 0;                    // 0: no limit
   std::vector<std::filesystem::path> allowed_roots;  // empty: any path
   std::string metrics_address;                       // "host:port"; empty: no metrics
+  std::filesystem::path token_file;                  // empty: none
+  OidcOptions oidc;
+  TlsFiles tls;
   bool enable_reflection = false;
   std::filesystem::path ready_file;  // empty: none
 
@@ -44,8 +49,9 @@ struct CommandLine {
 };
 
 // Parses flags; prints help, version and usage errors itself. InvalidArgument for
-// combinations that are not allowed, for example a TCP address that other machines
-// can reach without --insecure-listen, or without --allowed-root.
+// combinations that are not allowed, for example a TCP address without TLS, unless it is
+// loopback and --insecure was said, or one that other machines can reach without
+// --allowed-root.
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
 
 }  // namespace latentforge::service

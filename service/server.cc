@@ -17,6 +17,7 @@
 #include "grpcpp/server_builder.h"
 #include "service/accept_watchdog.h"
 #include "service/attempts.h"
+#include "service/auth/gatekeeper.h"
 #include "service/connection_acceptor.h"
 #include "service/job_engine.h"
 #include "service/job_name.h"
@@ -27,6 +28,7 @@
 #include "service/metrics.h"
 #include "service/retention.h"
 #include "service/scheduler.h"
+#include "service/server_tls.h"
 #include "service/store/open_store.h"
 #include "service/store_clock.h"
 #include "service/store_follower.h"
@@ -90,7 +92,8 @@ void EndProcess(const absl::Status& reason) {
 // In order of construction: each borrows from those above it.
 struct Server::Parts {
   Parts(const ServerOptions& server_options, std::unique_ptr<Store> opened,
-        std::unique_ptr<StoreClock> store_clock, const std::string& token_key)
+        std::unique_ptr<StoreClock> store_clock, std::unique_ptr<Gatekeeper> opened_gatekeeper,
+        const std::string& page_token_key)
       : options(server_options),
         store(std::move(opened)),
         clock(std::move(store_clock)),
@@ -100,17 +103,18 @@ struct Server::Parts {
                                                 .priority_step = options.priority_step,
                                                 .default_ttl = options.default_ttl}),
         checker(options.allowed_roots),
-        jobs(engine, checker, PageTokenCodec(token_key), {options.max_attempts, RandomJobId}),
-        attempts(*store, PageTokenCodec(token_key)),
-        scheduler(engine, wakeup, PageTokenCodec(token_key),
+        jobs(engine, checker, PageTokenCodec(page_token_key), {options.max_attempts, RandomJobId}),
+        attempts(*store, PageTokenCodec(page_token_key)),
+        scheduler(engine, wakeup, PageTokenCodec(page_token_key),
                   {.lease_duration = options.lease_duration, .version = kVersion}),
         retention(engine, options.tombstone_ttl),
         watches(options.max_watches,
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
+        gatekeeper(std::move(opened_gatekeeper)),
         pool(options.threads),
         jobs_rpc(jobs, attempts, {*store, hub, watches, options.bookmark_interval},
-                 {pool, metrics, in_flight, *clock}),
-        workers_rpc(scheduler, {pool, metrics, in_flight, *clock}) {
+                 {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}),
+        workers_rpc(scheduler, {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
@@ -128,6 +132,7 @@ struct Server::Parts {
   Scheduler scheduler;
   Retention retention;
   WatchRegistry watches;
+  const std::unique_ptr<Gatekeeper> gatekeeper;
   InFlight in_flight;
   ThreadPool pool;
   JobsRpc jobs_rpc;
@@ -162,13 +167,19 @@ absl::Status Server::Parts::Listen() {
   grpc::ServerBuilder builder;
   if (!options.enable_reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   Configure(builder);
+  const std::shared_ptr<grpc::ServerCredentials> local = grpc::InsecureServerCredentials();
+  std::shared_ptr<grpc::ServerCredentials> tcp = local;
+  if (!options.tls.certificate.empty()) {
+    LF_RETURN_IF_ERROR(CheckTlsFiles(options.tls));
+    tcp = MakeTlsCredentials(options.tls, gatekeeper->authenticator());
+  }
   std::vector<ListenSocket> sockets;
   for (const ListenAddress& address : options.listen) {
     LF_ASSIGN_OR_RETURN(ListenSocket socket, ListenSocket::Open(address));
     sockets.push_back(std::move(socket));
     handlers.push_back(builder.experimental().AddExternalConnectionAcceptor(
         grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-        grpc::InsecureServerCredentials()));
+        address.unix_path.empty() ? tcp : local));
   }
   builder.RegisterService(&jobs_rpc);
   builder.RegisterService(&workers_rpc);
@@ -229,7 +240,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
       OpenStore({options.database, options.database_max_bytes, options.threads}, clock));
   LF_ASSIGN_OR_RETURN(auto store_clock, StoreClock::Start(*store, clock));
   LF_ASSIGN_OR_RETURN(const std::string key, store->GetOrPutSecret("page_token_key", RandomKey()));
-  auto parts = std::make_unique<Parts>(options, std::move(store), std::move(store_clock), key);
+  LF_ASSIGN_OR_RETURN(std::unique_ptr<Gatekeeper> gatekeeper,
+                      Gatekeeper::Open(options.token_file, options.oidc, clock));
+  auto parts = std::make_unique<Parts>(options, std::move(store), std::move(store_clock),
+                                       std::move(gatekeeper), key);
   LF_RETURN_IF_ERROR(parts->scheduler.RenewLeases());
   LF_RETURN_IF_ERROR(parts->ServeMetrics());
   LF_RETURN_IF_ERROR(parts->Listen());

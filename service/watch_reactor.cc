@@ -28,18 +28,20 @@ const char* TypeOf(const v1::WatchJobResponse& message) {
 }  // namespace
 
 WatchReactor* WatchReactor::Start(const WatchParts& watch, const RpcParts& rpc,
+                                  const grpc::ServerContextBase& context,
                                   const v1::WatchJobRequest& request) {
-  std::unique_ptr<WatchReactor> reactor(new WatchReactor(watch, rpc, request));
+  std::unique_ptr<WatchReactor> reactor(new WatchReactor(watch, rpc, context, request));
   reactor->Wake();
   return reactor.release();
 }
 
 WatchReactor::WatchReactor(const WatchParts& watch, const RpcParts& rpc,
+                           const grpc::ServerContextBase& context,
                            const v1::WatchJobRequest& request)
     : watch_(watch),
       rpc_(rpc),
       request_(request),
-      timer_(rpc, kMethod),
+      call_(rpc, kMethod, context),
       last_write_(rpc.clock.Monotonic()) {
   rpc_.observer.WatchOpened(request.has_from_sequence());
 }
@@ -81,7 +83,7 @@ void WatchReactor::OnDrain() {
 void WatchReactor::OnDone() {
   std::unique_ptr<WatchReactor> self(this);
   if (registered_) watch_.registry.Remove(this);
-  timer_.Handled(result_);
+  call_.Handled(result_);
   rpc_.observer.WatchClosed(result_.ok() ? "finished" : ReasonOf(result_));
 }
 
@@ -119,6 +121,10 @@ std::optional<absl::Status> WatchReactor::Step() {
                                       "sequence seen"),
                             absl::Seconds(1));
     }
+  }
+  if (absl::Status admitted = CheckAdmitted(); !admitted.ok()) return admitted;
+  {
+    absl::MutexLock lock(&mutex_);
     if (writing_) return std::nullopt;
   }
   if (session_ == nullptr) {
@@ -136,6 +142,12 @@ std::optional<absl::Status> WatchReactor::Step() {
   return std::nullopt;
 }
 
+// At every step, and so at every tick of the registry: the caller's token may expire.
+absl::Status WatchReactor::CheckAdmitted() const {
+  if (!call_.caller().ok()) return call_.caller().status();
+  return call_.CheckStillValid();
+}
+
 absl::Status WatchReactor::StartSession() {
   registered_ = watch_.registry.Add(this);
   if (!registered_) {
@@ -143,8 +155,8 @@ absl::Status WatchReactor::StartSession() {
                                     "the server has as many open watches as it allows"),
                           absl::Seconds(10));
   }
-  LF_ASSIGN_OR_RETURN(session_,
-                      WatchSession::Start(watch_.store, watch_.hub, request_, [this] { Wake(); }));
+  LF_ASSIGN_OR_RETURN(session_, WatchSession::Start(call_.caller()->identity, watch_.store,
+                                                    watch_.hub, request_, [this] { Wake(); }));
   return absl::OkStatus();
 }
 

@@ -9,7 +9,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/support/server_callback.h"
 #include "latentforge/v1/job_service.pb.h"
-#include "service/unary_call.h"
+#include "service/rpc_call.h"
 #include "service/watch_registry.h"
 #include "service/watch_session.h"
 
@@ -32,6 +32,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchJobResponse>
  public:
   // Returns the reactor to hand to gRPC; it owns itself.
   static WatchReactor* Start(const WatchParts& watch, const RpcParts& rpc,
+                             const grpc::ServerContextBase& context,
                              const v1::WatchJobRequest& request);
 
   void OnWriteDone(bool ok) override;
@@ -41,19 +42,21 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchJobResponse>
   void OnDrain() override;
 
  private:
-  WatchReactor(const WatchParts& watch, const RpcParts& rpc, const v1::WatchJobRequest& request);
+  WatchReactor(const WatchParts& watch, const RpcParts& rpc, const grpc::ServerContextBase& context,
+               const v1::WatchJobRequest& request);
 
   void Wake();
   void Pump();
   // Starts a write, or returns how the call ends, or neither.
   std::optional<absl::Status> Step();
+  absl::Status CheckAdmitted() const;
   absl::Status StartSession();
   void Write(v1::WatchJobResponse message);
 
   const WatchParts watch_;
   const RpcParts rpc_;
   const v1::WatchJobRequest request_;
-  const CallTimer timer_;
+  const RpcCall call_;
 
   absl::Mutex mutex_;
   bool wanted_ ABSL_GUARDED_BY(mutex_) = false;   // Pump has something to look at

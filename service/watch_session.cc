@@ -36,12 +36,14 @@ absl::StatusOr<int64_t> StartAfter(const v1::WatchJobRequest& request, int64_t l
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WatchSession>> WatchSession::Start(
-    Store& store, WatchHub& hub, const v1::WatchJobRequest& request, std::function<void()> notify) {
+    const Identity& caller, Store& store, WatchHub& hub, const v1::WatchJobRequest& request,
+    std::function<void()> notify) {
   LF_ASSIGN_OR_RETURN(std::string id, ParseJobName(request.name()));
   std::unique_ptr<WatchSession> session(new WatchSession(store, id));
   // Subscribed before the row is read: no event falls between the two.
   session->subscription_ = hub.Subscribe(id, std::move(notify));
   LF_ASSIGN_OR_RETURN(session->snapshot_, store.Get(id));
+  if (!caller.Sees(session->snapshot_->tenant)) return JobNotFoundError(id);
   session->known_ = session->snapshot_->job.last_sequence();
   LF_ASSIGN_OR_RETURN(session->cursor_, StartAfter(request, session->known_));
   return session;

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "latentforge/v1/job_service.pb.h"
+#include "service/auth/identity.h"
 #include "service/store/store.h"
 #include "service/watch_hub.h"
 
@@ -22,7 +23,8 @@ class WatchSession {
   // `notify` is called as WatchHub::Subscribe says. NotFound JOB_NOT_FOUND,
   // InvalidArgument for a bad name or a negative sequence, OutOfRange
   // SEQUENCE_AHEAD for a sequence that the job has not reached.
-  static absl::StatusOr<std::unique_ptr<WatchSession>> Start(Store& store, WatchHub& hub,
+  static absl::StatusOr<std::unique_ptr<WatchSession>> Start(const Identity& caller, Store& store,
+                                                             WatchHub& hub,
                                                              const v1::WatchJobRequest& request,
                                                              std::function<void()> notify);
 

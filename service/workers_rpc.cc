@@ -9,38 +9,44 @@ constexpr char kService[] = "latentforge.v1.WorkerService";
 
 }  // namespace
 
-grpc::ServerUnaryReactor* WorkersRpc::AcquireLease(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* WorkersRpc::AcquireLease(grpc::CallbackServerContext* context,
                                                    const v1::AcquireLeaseRequest* request,
                                                    v1::AcquireLeaseResponse* response) {
-  return AcquireReactor::Start(scheduler_, rpc_, *request, *response);
+  return AcquireReactor::Start(scheduler_, rpc_, *context, *request, *response);
 }
 
 grpc::ServerUnaryReactor* WorkersRpc::Heartbeat(grpc::CallbackServerContext* context,
                                                 const v1::HeartbeatRequest* request,
                                                 v1::HeartbeatResponse* response) {
   return RunUnary(rpc_, {kService, "Heartbeat"}, context, request, response,
-                  [this](const auto& call) { return scheduler_.Heartbeat(call); });
+                  [this](const auto& call, const Identity&) { return scheduler_.Heartbeat(call); });
 }
 
 grpc::ServerUnaryReactor* WorkersRpc::ReportEvents(grpc::CallbackServerContext* context,
                                                    const v1::ReportEventsRequest* request,
                                                    v1::ReportEventsResponse* response) {
-  return RunUnary(rpc_, {kService, "ReportEvents"}, context, request, response,
-                  [this](const auto& call) { return scheduler_.ReportEvents(call); });
+  return RunUnary(
+      rpc_, {kService, "ReportEvents"}, context, request, response,
+      [this](const auto& call, const Identity&) { return scheduler_.ReportEvents(call); });
 }
 
 grpc::ServerUnaryReactor* WorkersRpc::CompleteAttempt(grpc::CallbackServerContext* context,
                                                       const v1::CompleteAttemptRequest* request,
                                                       v1::CompleteAttemptResponse* response) {
   return RunUnary(rpc_, {kService, "CompleteAttempt"}, context, request, response,
-                  [this](const auto& call) { return scheduler_.Complete(call); });
+                  [this](const auto& call, const Identity&) { return scheduler_.Complete(call); });
 }
 
 grpc::ServerUnaryReactor* WorkersRpc::ListWorkers(grpc::CallbackServerContext* context,
                                                   const v1::ListWorkersRequest* request,
                                                   v1::ListWorkersResponse* response) {
   return RunUnary(rpc_, {kService, "ListWorkers"}, context, request, response,
-                  [this](const auto& call) { return scheduler_.ListWorkers(call); });
+                  [this](const auto& call, const Identity& caller) {
+                    auto listed = scheduler_.ListWorkers(call);
+                    if (listed.ok() && caller.role == Role::kUser)
+                      for (v1::Worker& worker : *listed->mutable_workers()) worker.clear_leases();
+                    return listed;
+                  });
 }
 
 }  // namespace latentforge::service

@@ -89,6 +89,8 @@ Lists jobs, newest first.)");
       ->add_option("--label", options->labels,
                    "KEY=VALUE; repeatable, all must match (default: all)")
       ->allow_extra_args(false);
+  command->add_option("--tenant", options->tenant,
+                      "Jobs of this tenant alone; admins see every one (default: all you see)");
   command->add_option("--page-size", options->page_size, "Most jobs in a page (default: 50)")
       ->check(Integer(1, 1000));
   command->add_option("--page-token", options->page_token, "The page to show (default: the first)");
@@ -115,6 +117,23 @@ void AddServerOptions(CLI::App* app, ServerOptions* options, const std::string& 
                   absl::StrCat("HOST:PORT or unix:/PATH (default: $LATENTFORGE_SERVER, else ",
                                kDefaultServer, ")"))
       ->type_name("ADDRESS");
+  app->add_option(
+         "--tls-ca", options->tls_ca,
+         "Certificates (PEM) that vouch for the server (default: $LATENTFORGE_TLS_CA, else "
+         "the system's; none of these flags: no TLS)")
+      ->type_name("FILE");
+  app->add_option("--tls-cert", options->tls_cert,
+                  "Your certificate (PEM) (default: $LATENTFORGE_TLS_CERT)")
+      ->type_name("FILE");
+  app->add_option("--tls-key", options->tls_key, "Its key (PEM) (default: $LATENTFORGE_TLS_KEY)")
+      ->type_name("FILE");
+  app->add_option("--tls-server-name", options->tls_server_name,
+                  "Name in the server's certificate (default: $LATENTFORGE_TLS_SERVER_NAME, else "
+                  "that of --server)")
+      ->type_name("NAME");
+  app->add_option("--token-file", options->token_file,
+                  "File that holds your token alone (default: $LATENTFORGE_TOKEN_FILE)")
+      ->type_name("FILE");
   app->add_option("-o,--output", options->output, formats)->type_name("FORMAT");
 }
 

@@ -12,10 +12,11 @@ namespace {
 // What a transition can change.
 constexpr char kMutable[] =
     "state, etag, status, last_sequence, update_time, end_time, due_time, queue_deadline_time, "
-    "lease_epoch, completed_epoch, counted_attempts, attempt_sequence, attempt_start_time, "
+    "expire_time, lease_epoch, completed_epoch, counted_attempts, attempt_sequence, "
+    "attempt_start_time, "
     "lease_expire_time, queue_time, claimable_time, rank_time, progress_event_time, "
     "progress_event_percent";
-constexpr int kMutableCount = 19;
+constexpr int kMutableCount = 20;
 
 constexpr char kAttempt[] =
     "number, lease_epoch, worker, start_time, end_time, outcome, error, phases";
@@ -52,6 +53,8 @@ std::string FixedPart(const v1::Job& job) {
   fixed.clear_last_sequence();
   fixed.clear_etag();
   fixed.clear_queue_deadline_time();
+  fixed.clear_expire_time();
+  fixed.clear_tenant();
   return fixed.SerializeAsString();
 }
 
@@ -68,6 +71,7 @@ void AppendMutable(const JobRecord& record, PgParams& params) {
     params.BindNull();
   }
   BindOptional(record.job.has_queue_deadline_time(), record.job.queue_deadline_time(), params);
+  BindOptional(record.job.has_expire_time(), record.job.expire_time(), params);
   params.Bind(record.lease_epoch)
       .Bind(record.completed_epoch)
       .Bind(int64_t{record.counted_attempts})
@@ -84,12 +88,13 @@ void AppendMutable(const JobRecord& record, PgParams& params) {
 }  // namespace
 
 std::string SelectJobs() {
-  return absl::StrCat("SELECT ordinal, version, id, job, estimate, output_path, needs_cuda, ",
-                      kMutable, " FROM jobs JOIN job_states USING (ordinal) ");
+  return absl::StrCat(
+      "SELECT ordinal, version, id, tenant, job, estimate, output_path, needs_cuda, ", kMutable,
+      " FROM jobs JOIN job_states USING (ordinal) ");
 }
 
 std::string InsertJob() {
-  return "INSERT INTO jobs (id, job, estimate) VALUES ($1, $2, $3) RETURNING ordinal";
+  return "INSERT INTO jobs (id, tenant, job, estimate) VALUES ($1, $2, $3, $4) RETURNING ordinal";
 }
 
 std::string InsertState() {
@@ -106,6 +111,7 @@ std::string UpdateState() {
 PgParams BindJob(const JobRecord& record) {
   return PgParams()
       .BindText(record.id)
+      .BindText(record.tenant)
       .BindBlob(FixedPart(record.job))
       .BindBlob(record.estimate.SerializeAsString());
 }
@@ -128,7 +134,9 @@ absl::StatusOr<JobRecord> ReadJob(PgRows& row) {
   record.ordinal = row.Int();
   record.version = row.Int();
   record.id = row.Text();
+  record.tenant = row.Text();
   bool parsed = record.job.ParseFromString(row.Blob());
+  record.job.set_tenant(record.tenant);
   parsed = record.estimate.ParseFromString(row.Blob()) && parsed;
   record.output_path = row.Blob();
   record.needs_cuda = row.Int() != 0;
@@ -140,6 +148,7 @@ absl::StatusOr<JobRecord> ReadJob(PgRows& row) {
   ReadOptional(row, [&] { return record.job.mutable_end_time(); });
   row.Int();  // due_time follows from the rest
   ReadOptional(row, [&] { return record.job.mutable_queue_deadline_time(); });
+  ReadOptional(row, [&] { return record.job.mutable_expire_time(); });
   record.lease_epoch = row.Int();
   record.completed_epoch = row.Int();
   record.counted_attempts = static_cast<int32_t>(row.Int());

@@ -25,9 +25,11 @@ constexpr const char* kMigrations[] = {
 CREATE TABLE jobs (
   ordinal bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   id text NOT NULL UNIQUE,
+  tenant text NOT NULL,
   job bytea NOT NULL,
   estimate bytea NOT NULL
 );
+CREATE INDEX jobs_by_tenant ON jobs (tenant, ordinal);
 CREATE TABLE job_states (
   ordinal bigint PRIMARY KEY REFERENCES jobs (ordinal) ON DELETE CASCADE,
   version bigint NOT NULL,
@@ -41,6 +43,7 @@ CREATE TABLE job_states (
   end_time bigint,
   due_time bigint,
   queue_deadline_time bigint,
+  expire_time bigint,
   lease_epoch bigint NOT NULL,
   completed_epoch bigint NOT NULL,
   counted_attempts integer NOT NULL,
@@ -58,6 +61,7 @@ CREATE TABLE job_states (
 CREATE INDEX job_states_claimable ON job_states (rank_time, ordinal) WHERE state = 1;
 CREATE INDEX job_states_leased ON job_states (ordinal) WHERE state IN (2, 3, 7);
 CREATE INDEX job_states_due ON job_states (due_time) WHERE due_time IS NOT NULL;
+CREATE INDEX job_states_expire ON job_states (expire_time) WHERE expire_time IS NOT NULL;
 CREATE UNIQUE INDEX job_states_output ON job_states (sha256(output_path))
   WHERE state IN (1, 2, 3, 7, 8) AND output_path <> '';
 CREATE INDEX job_states_by_state ON job_states (state, ordinal);
@@ -87,11 +91,22 @@ CREATE TABLE attempts (
   PRIMARY KEY (ordinal, number)
 );
 CREATE TABLE requests (
-  request_id bytea PRIMARY KEY,
+  tenant text NOT NULL,
+  request_id bytea NOT NULL,
   ordinal bigint NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
-  digest bytea NOT NULL
+  digest bytea NOT NULL,
+  PRIMARY KEY (tenant, request_id)
 );
 CREATE INDEX requests_by_job ON requests (ordinal);
+CREATE TABLE tombstones (
+  tenant text NOT NULL,
+  request_id bytea NOT NULL,
+  job_id text NOT NULL,
+  digest bytea NOT NULL,
+  delete_time bigint NOT NULL,
+  PRIMARY KEY (tenant, request_id)
+);
+CREATE INDEX tombstones_by_time ON tombstones (delete_time);
 CREATE TABLE secrets (
   name text PRIMARY KEY,
   value bytea NOT NULL

@@ -99,14 +99,18 @@ absl::StatusOr<JobRecord> PostgresStore::Get(absl::string_view id) {
 }
 
 absl::StatusOr<std::optional<StoredRequest>> PostgresStore::FindRequest(
-    absl::string_view request_id) {
-  LF_ASSIGN_OR_RETURN(PgRows rows, Query("SELECT jobs.id, requests.digest FROM requests "
-                                         "JOIN jobs USING (ordinal) WHERE request_id = $1",
-                                         PgParams().BindBlob(request_id)));
+    absl::string_view tenant, absl::string_view request_id) {
+  LF_ASSIGN_OR_RETURN(PgRows rows, Query("SELECT jobs.id, requests.digest, 0::bigint FROM requests "
+                                         "JOIN jobs USING (ordinal) "
+                                         "WHERE requests.tenant = $1 AND request_id = $2 UNION ALL "
+                                         "SELECT job_id, digest, 1::bigint FROM tombstones "
+                                         "WHERE tenant = $1 AND request_id = $2",
+                                         PgParams().BindText(tenant).BindBlob(request_id)));
   if (!rows.Next()) return std::nullopt;
   StoredRequest request;
   request.job_id = rows.Text();
   request.digest = rows.Blob();
+  request.deleted = rows.Int() != 0;
   return request;
 }
 
@@ -116,6 +120,10 @@ absl::StatusOr<std::vector<JobRecord>> PostgresStore::List(const JobQuery& query
   std::string condition = "WHERE ordinal < $1";
   if (!query.states.empty())
     absl::StrAppend(&condition, " AND state IN (", StateList(query.states), ")");
+  if (!query.tenant.empty()) {
+    params.BindText(query.tenant);
+    absl::StrAppend(&condition, " AND tenant = $", params.size());
+  }
   for (const auto& [key, value] : query.labels) {
     params.BindBlob(key).BindBlob(value);
     absl::StrAppend(&condition, " AND ordinal IN (SELECT ordinal FROM job_labels WHERE key = $",
@@ -219,10 +227,23 @@ absl::StatusOr<std::vector<AttemptRecord>> PostgresStore::Attempts(absl::string_
   return attempts;
 }
 
-absl::Status PostgresStore::Delete(absl::string_view id, int64_t expected_version) {
-  return InTransaction([&](PgConnection& connection) {
-    return postgres::WriteDeletion(connection, id, expected_version);
-  });
+absl::Status PostgresStore::Delete(const JobDeletion& deletion) {
+  return InTransaction(
+      [&](PgConnection& connection) { return postgres::WriteDeletion(connection, deletion); });
+}
+
+absl::StatusOr<std::vector<JobRecord>> PostgresStore::ExpiredBy(absl::Time time, int limit) {
+  return Jobs("WHERE expire_time IS NOT NULL AND expire_time <= $1 ORDER BY expire_time LIMIT $2",
+              PgParams().Bind(time).Bind(int64_t{limit}));
+}
+
+absl::Status PostgresStore::PurgeTombstones(absl::Time time, int limit) {
+  // Servers that purge at once take different ones.
+  return Query(
+             "DELETE FROM tombstones WHERE request_id IN (SELECT request_id FROM tombstones "
+             "WHERE delete_time <= $1 ORDER BY delete_time LIMIT $2 FOR UPDATE SKIP LOCKED)",
+             PgParams().Bind(time).Bind(int64_t{limit}))
+      .status();
 }
 
 absl::StatusOr<StoreStats> PostgresStore::Stats() {

@@ -42,7 +42,8 @@ class PostgresStore final : public Store {
   absl::StatusOr<absl::Time> Now() override;
   absl::StatusOr<JobRecord> Create(const NewJob& job) override;
   absl::StatusOr<JobRecord> Get(absl::string_view id) override;
-  absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view request_id) override;
+  absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view tenant,
+                                                           absl::string_view request_id) override;
   absl::StatusOr<std::vector<JobRecord>> List(const JobQuery& query) override;
   absl::StatusOr<JobRecord> Commit(const JobUpdate& update) override;
   absl::StatusOr<std::optional<JobRecord>> Claim(const ClaimQuery& query,
@@ -55,7 +56,9 @@ class PostgresStore final : public Store {
       const std::vector<std::string>& ids) override;
   absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
                                                       int limit) override;
-  absl::Status Delete(absl::string_view id, int64_t expected_version) override;
+  absl::Status Delete(const JobDeletion& deletion) override;
+  absl::StatusOr<std::vector<JobRecord>> ExpiredBy(absl::Time time, int limit) override;
+  absl::Status PurgeTombstones(absl::Time time, int limit) override;
   absl::StatusOr<StoreStats> Stats() override;
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
                                              absl::string_view fresh) override;

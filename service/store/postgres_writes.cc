@@ -39,30 +39,42 @@ absl::Status PutLabels(PgConnection& connection, int64_t ordinal, const v1::Job&
   return absl::OkStatus();
 }
 
-// False when the request_id is taken. Another Create with it that is under way is
-// waited for.
+// False when the request_id is taken. Another Create with it, or a deletion of its job, that is
+// under way is waited for; so tombstones are looked at afterwards.
 absl::StatusOr<bool> PutRequest(PgConnection& connection, int64_t ordinal, const NewJob& job) {
   if (job.request_id.empty()) return true;
   LF_ASSIGN_OR_RETURN(
       const PgRows put,
-      connection.Run(
-          "INSERT INTO requests VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-          PgParams().BindBlob(job.request_id).Bind(ordinal).BindBlob(job.request_digest)));
-  return put.count() == 1;
+      connection.Run("INSERT INTO requests VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                     PgParams()
+                         .BindText(job.record.tenant)
+                         .BindBlob(job.request_id)
+                         .Bind(ordinal)
+                         .BindBlob(job.request_digest)));
+  if (put.count() != 1) return false;
+  LF_ASSIGN_OR_RETURN(
+      PgRows buried,
+      connection.Run("SELECT 1::bigint FROM tombstones "
+                     "WHERE tenant = $1 AND request_id = $2",
+                     PgParams().BindText(job.record.tenant).BindBlob(job.request_id)));
+  return !buried.Next();
 }
 
-// OutputInUse when an active job other than this one has its output.
+// OutputInUse when an active job other than this one has its output; another tenant's is not named.
 absl::Status CheckOutputFree(PgConnection& connection, const JobRecord& record) {
   LF_ASSIGN_OR_RETURN(
       PgRows holder,
-      connection.Run(absl::StrCat("SELECT id, state FROM jobs JOIN job_states USING (ordinal) "
-                                  "WHERE sha256(output_path) = sha256($1) "
-                                  "AND output_path <> '' AND id <> $2 AND ",
-                                  kGoesOn),
-                     PgParams().BindBlob(record.output_path).BindText(record.id)));
+      connection.Run(
+          absl::StrCat("SELECT id, state, tenant FROM jobs JOIN job_states USING (ordinal) "
+                       "WHERE sha256(output_path) = sha256($1) "
+                       "AND output_path <> '' AND id <> $2 AND ",
+                       kGoesOn),
+          PgParams().BindBlob(record.output_path).BindText(record.id)));
   if (!holder.Next()) return absl::OkStatus();
   const std::string id = holder.Text();
-  return OutputInUseError(record.output_path, id, static_cast<v1::JobState>(holder.Int()));
+  const auto state = static_cast<v1::JobState>(holder.Int());
+  const bool own = holder.Text() == record.tenant;
+  return OutputInUseError(record.output_path, own ? id : "", state);
 }
 
 // Another one had the output a moment ago: the transaction is worth another try.
@@ -119,17 +131,22 @@ absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update) {
   return connection.Run(PutAttemptSql(), BindAttempt(record.ordinal, *update.attempt)).status();
 }
 
-absl::Status WriteDeletion(PgConnection& connection, absl::string_view id,
-                           int64_t expected_version) {
+absl::Status WriteDeletion(PgConnection& connection, const JobDeletion& deletion) {
   // First the row that has the version: it is looked at again once it is locked.
   LF_ASSIGN_OR_RETURN(
       PgRows removed,
       connection.Run("DELETE FROM job_states USING jobs WHERE jobs.ordinal = job_states.ordinal "
                      "AND id = $1 AND version = $2 RETURNING job_states.ordinal",
-                     PgParams().BindText(id).Bind(expected_version)));
-  if (!removed.Next()) return ExplainMiss(connection, id, expected_version);
-  return connection.Run("DELETE FROM jobs WHERE ordinal = $1", PgParams().Bind(removed.Int()))
-      .status();
+                     PgParams().BindText(deletion.id).Bind(deletion.expected_version)));
+  if (!removed.Next()) return ExplainMiss(connection, deletion.id, deletion.expected_version);
+  const int64_t ordinal = removed.Int();
+  LF_RETURN_IF_ERROR(
+      connection
+          .Run("INSERT INTO tombstones SELECT tenant, request_id, $2, digest, $3 FROM requests "
+               "WHERE ordinal = $1",
+               PgParams().Bind(ordinal).BindText(deletion.id).Bind(deletion.delete_time))
+          .status());
+  return connection.Run("DELETE FROM jobs WHERE ordinal = $1", PgParams().Bind(ordinal)).status();
 }
 
 }  // namespace latentforge::service::postgres

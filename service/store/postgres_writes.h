@@ -17,7 +17,6 @@ absl::StatusOr<int64_t> WriteJob(PgConnection& connection, const NewJob& job);
 absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update);
 
 // Everything of the job. Errors of Store::Delete.
-absl::Status WriteDeletion(PgConnection& connection, absl::string_view id,
-                           int64_t expected_version);
+absl::Status WriteDeletion(PgConnection& connection, const JobDeletion& deletion);
 
 }  // namespace latentforge::service::postgres

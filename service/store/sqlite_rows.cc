@@ -13,7 +13,7 @@ namespace latentforge::service {
 namespace {
 
 // Written once, at creation.
-constexpr char kFixed[] = "id, job, estimate, output_path, needs_cuda";
+constexpr char kFixed[] = "id, tenant, job, estimate, output_path, needs_cuda";
 
 constexpr char kMutable[] =
     "state, etag, status, last_sequence, update_time, end_time, due_time, queue_deadline_time, "
@@ -61,6 +61,7 @@ std::string FixedPart(const v1::Job& job) {
   fixed.clear_etag();
   fixed.clear_queue_deadline_time();
   fixed.clear_expire_time();
+  fixed.clear_tenant();
   return fixed.SerializeAsString();
 }
 
@@ -82,6 +83,7 @@ std::string UpdateJob() {
 
 void BindJob(const JobRecord& record, Statement& statement) {
   statement.BindText(record.id)
+      .BindText(record.tenant)
       .BindBlob(FixedPart(record.job))
       .BindBlob(record.estimate.SerializeAsString())
       .BindText(record.output_path)
@@ -121,8 +123,10 @@ absl::StatusOr<JobRecord> ReadJob(Statement& row) {
   record.ordinal = row.Int();
   record.version = row.Int();
   record.id = row.Text();
+  record.tenant = row.Text();
   bool parsed = record.job.ParseFromString(row.Blob());
   parsed = record.estimate.ParseFromString(row.Blob()) && parsed;
+  record.job.set_tenant(record.tenant);
   record.output_path = row.Text();
   record.needs_cuda = row.Int() != 0;
   row.Int();  // the state is there for the indexes

@@ -106,12 +106,30 @@ ALTER TABLE attempts ADD COLUMN phases BLOB NOT NULL DEFAULT x'';
 UPDATE attempts SET error = CAST(char(10, length(reason)) || reason AS BLOB) WHERE reason <> '';
 ALTER TABLE attempts DROP COLUMN reason;
 CREATE TABLE tombstones (
-  request_id TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  request_id TEXT NOT NULL,
   job_id TEXT NOT NULL,
   digest TEXT NOT NULL,
-  delete_time INTEGER NOT NULL
+  delete_time INTEGER NOT NULL,
+  PRIMARY KEY (tenant, request_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstones_by_time ON tombstones (delete_time);
+)sql",
+    // Tenants: jobs from before belong to the default one, and a request_id is one tenant's.
+    R"sql(
+ALTER TABLE jobs ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default';
+CREATE INDEX jobs_by_tenant ON jobs (tenant, ordinal, state);
+ALTER TABLE requests RENAME TO requests_of_all;
+CREATE TABLE requests (
+  tenant TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (tenant, request_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO requests SELECT 'default', request_id, ordinal, digest FROM requests_of_all;
+DROP TABLE requests_of_all;
+CREATE INDEX requests_by_job ON requests (ordinal);
 )sql",
 };
 

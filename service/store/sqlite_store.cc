@@ -49,11 +49,6 @@ absl::StatusOr<int64_t> OrdinalOf(Database& db, absl::string_view id) {
   return query.Int();
 }
 
-absl::StatusOr<bool> Exists(Database& db, absl::string_view sql, absl::string_view key) {
-  LF_ASSIGN_OR_RETURN(Statement query, db.Prepare(sql));
-  return query.BindText(key).Step();
-}
-
 absl::Status AppendEvents(Database& db, int64_t ordinal, const std::vector<v1::JobEvent>& events) {
   if (events.empty()) return absl::OkStatus();
   LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare("INSERT INTO events VALUES (?, ?, ?)"));
@@ -80,25 +75,29 @@ absl::Status PutLabels(Database& db, int64_t ordinal, const v1::Job& job) {
   return absl::OkStatus();
 }
 
-// No active job but this one has its output.
+// No active job but this one has its output; another tenant's is not named.
 absl::Status CheckOutputFree(Database& db, const JobRecord& record) {
-  LF_ASSIGN_OR_RETURN(Statement writers, db.Prepare(absl::StrCat(
-                                             "SELECT id, state FROM jobs WHERE output_path = ? AND "
-                                             "output_path <> '' AND id <> ? AND ",
-                                             kGoesOn)));
+  LF_ASSIGN_OR_RETURN(Statement writers,
+                      db.Prepare(absl::StrCat("SELECT id, state, tenant FROM jobs "
+                                              "WHERE output_path = ? AND output_path <> '' "
+                                              "AND id <> ? AND ",
+                                              kGoesOn)));
   LF_ASSIGN_OR_RETURN(const bool taken,
                       writers.BindText(record.output_path).BindText(record.id).Step());
   if (!taken) return absl::OkStatus();
   const std::string id = writers.Text();
-  return OutputInUseError(record.output_path, id, static_cast<v1::JobState>(writers.Int()));
+  const auto state = static_cast<v1::JobState>(writers.Int());
+  const bool own = writers.Text() == record.tenant;
+  return OutputInUseError(record.output_path, own ? id : "", state);
 }
 
 absl::Status CheckFree(Database& db, const NewJob& job) {
+  LF_ASSIGN_OR_RETURN(
+      Statement requests,
+      db.Prepare("SELECT 1 FROM requests WHERE tenant = ?1 AND request_id = ?2 UNION ALL "
+                 "SELECT 1 FROM tombstones WHERE tenant = ?1 AND request_id = ?2"));
   LF_ASSIGN_OR_RETURN(const bool known,
-                      Exists(db,
-                             "SELECT 1 FROM requests WHERE request_id = ?1 UNION ALL "
-                             "SELECT 1 FROM tombstones WHERE request_id = ?1",
-                             job.request_id));
+                      requests.BindText(job.record.tenant).BindText(job.request_id).Step());
   if (known) return RequestIdTakenError(job.request_id);
   return CheckOutputFree(db, job.record);
 }
@@ -173,9 +172,12 @@ absl::StatusOr<JobRecord> SqliteStore::Create(const NewJob& job) {
   LF_RETURN_IF_ERROR(AppendEvents(writer_, created.ordinal, job.events));
   if (!job.request_id.empty()) {
     LF_ASSIGN_OR_RETURN(Statement request,
-                        writer_.Prepare("INSERT INTO requests VALUES (?, ?, ?)"));
-    LF_RETURN_IF_ERROR(
-        request.BindText(job.request_id).Bind(created.ordinal).BindText(job.request_digest).Run());
+                        writer_.Prepare("INSERT INTO requests VALUES (?, ?, ?, ?)"));
+    LF_RETURN_IF_ERROR(request.BindText(job.record.tenant)
+                           .BindText(job.request_id)
+                           .Bind(created.ordinal)
+                           .BindText(job.request_digest)
+                           .Run());
   }
   LF_RETURN_IF_ERROR(transaction.Commit());
   return created;
@@ -187,14 +189,15 @@ absl::StatusOr<JobRecord> SqliteStore::Get(absl::string_view id) {
 }
 
 absl::StatusOr<std::optional<StoredRequest>> SqliteStore::FindRequest(
-    absl::string_view request_id) {
+    absl::string_view tenant, absl::string_view request_id) {
   absl::MutexLock lock(&read_mutex_);
   LF_ASSIGN_OR_RETURN(
       Statement query,
       reader_.Prepare("SELECT jobs.id, requests.digest, 0 FROM requests JOIN jobs USING (ordinal) "
-                      "WHERE request_id = ?1 UNION ALL "
-                      "SELECT job_id, digest, 1 FROM tombstones WHERE request_id = ?1"));
-  LF_ASSIGN_OR_RETURN(const bool found, query.BindText(request_id).Step());
+                      "WHERE requests.tenant = ?1 AND request_id = ?2 UNION ALL "
+                      "SELECT job_id, digest, 1 FROM tombstones "
+                      "WHERE tenant = ?1 AND request_id = ?2"));
+  LF_ASSIGN_OR_RETURN(const bool found, query.BindText(tenant).BindText(request_id).Step());
   if (!found) return std::nullopt;
   StoredRequest request;
   request.job_id = query.Text();
@@ -205,6 +208,7 @@ absl::StatusOr<std::optional<StoredRequest>> SqliteStore::FindRequest(
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) {
   std::string sql = SelectJobs() + "WHERE ordinal < ?";
+  if (!query.tenant.empty()) sql += " AND tenant = ?";
   if (!query.states.empty())
     absl::StrAppend(&sql, " AND state IN (",
                     absl::StrJoin(query.states, ",",
@@ -218,6 +222,7 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) 
   absl::MutexLock lock(&read_mutex_);
   LF_ASSIGN_OR_RETURN(Statement select, reader_.Prepare(sql));
   select.Bind(query.before_ordinal);
+  if (!query.tenant.empty()) select.BindText(query.tenant);
   for (const auto& [key, value] : query.labels) select.BindText(key).BindText(value);
   return ReadJobs(select.Bind(int64_t{query.limit}));
 }
@@ -311,8 +316,9 @@ absl::Status SqliteStore::Delete(const JobDeletion& deletion) {
   LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
   LF_ASSIGN_OR_RETURN(
       Statement bury,
-      writer_.Prepare("INSERT INTO tombstones SELECT request_id, jobs.id, digest, ? "
-                      "FROM requests JOIN jobs USING (ordinal) WHERE jobs.id = ?"));
+      writer_.Prepare(
+          "INSERT INTO tombstones SELECT requests.tenant, request_id, jobs.id, digest, ? "
+          "FROM requests JOIN jobs USING (ordinal) WHERE jobs.id = ?"));
   LF_RETURN_IF_ERROR(bury.Bind(deletion.delete_time).BindText(deletion.id).Run());
   LF_ASSIGN_OR_RETURN(Statement remove,
                       writer_.Prepare("DELETE FROM jobs WHERE id = ? AND version = ?"));
@@ -334,8 +340,9 @@ absl::Status SqliteStore::PurgeTombstones(absl::Time time, int limit) {
   absl::MutexLock lock(&write_mutex_);
   LF_ASSIGN_OR_RETURN(
       Statement purge,
-      writer_.Prepare("DELETE FROM tombstones WHERE request_id IN (SELECT request_id FROM "
-                      "tombstones WHERE delete_time <= ? ORDER BY delete_time LIMIT ?)"));
+      writer_.Prepare("DELETE FROM tombstones WHERE (tenant, request_id) IN (SELECT tenant, "
+                      "request_id FROM tombstones WHERE delete_time <= ? "
+                      "ORDER BY delete_time LIMIT ?)"));
   return purge.Bind(time).Bind(int64_t{limit}).Run();
 }
 

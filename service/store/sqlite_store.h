@@ -36,7 +36,8 @@ class SqliteStore final : public Store {
 
   absl::StatusOr<JobRecord> Create(const NewJob& job) override;
   absl::StatusOr<JobRecord> Get(absl::string_view id) override;
-  absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view request_id) override;
+  absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view tenant,
+                                                           absl::string_view request_id) override;
   absl::StatusOr<std::vector<JobRecord>> List(const JobQuery& query) override;
   absl::StatusOr<JobRecord> Commit(const JobUpdate& update) override;
   absl::StatusOr<std::optional<JobRecord>> Claim(const ClaimQuery& query,

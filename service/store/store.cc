@@ -21,6 +21,13 @@ absl::Status ConcurrentTransitionError(absl::string_view id, int64_t expected_ve
 
 absl::Status OutputInUseError(absl::string_view output_path, absl::string_view id,
                               v1::JobState state) {
+  if (id.empty()) {
+    return MakeFieldError(
+        kOutputInUse,
+        {{"spec.output.uri",
+          absl::StrCat("is ", output_path, ", which another job writes, expected another folder")}},
+        {{"output", std::string(output_path)}}, absl::StatusCode::kAlreadyExists);
+  }
   return MakeFieldError(
       kOutputInUse,
       {{"spec.output.uri", absl::StrCat("is ", output_path, ", which jobs/", id, " writes (",

@@ -51,6 +51,7 @@ struct JobUpdate {
 
 // A page of jobs, newest first. Every set condition must hold.
 struct JobQuery {
+  std::string tenant;  // empty: every one
   std::vector<v1::JobState> states;
   std::map<std::string, std::string> labels;
   int64_t before_ordinal = std::numeric_limits<int64_t>::max();
@@ -85,7 +86,7 @@ class Store {
   virtual absl::StatusOr<absl::Time> Now() = 0;
 
   // AlreadyExists with reason OUTPUT_IN_USE when an active job has the same
-  // output_path, REQUEST_ID_REUSED when the request_id is taken. Returns the
+  // output_path, REQUEST_ID_REUSED when the tenant's request_id is taken. Returns the
   // record with ordinal and version.
   virtual absl::StatusOr<JobRecord> Create(const NewJob& job) = 0;
 
@@ -93,7 +94,7 @@ class Store {
   virtual absl::StatusOr<JobRecord> Get(absl::string_view id) = 0;
 
   virtual absl::StatusOr<std::optional<StoredRequest>> FindRequest(
-      absl::string_view request_id) = 0;
+      absl::string_view tenant, absl::string_view request_id) = 0;
 
   virtual absl::StatusOr<std::vector<JobRecord>> List(const JobQuery& query) = 0;
 
@@ -150,6 +151,7 @@ class Store {
 // The errors that implementations share.
 absl::Status JobNotFoundError(absl::string_view id);
 absl::Status ConcurrentTransitionError(absl::string_view id, int64_t expected_version);
+// `id` is that of a job that the caller may know of, else empty.
 absl::Status OutputInUseError(absl::string_view output_path, absl::string_view id,
                               v1::JobState state);
 absl::Status RequestIdTakenError(absl::string_view request_id);

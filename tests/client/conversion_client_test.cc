@@ -152,6 +152,23 @@ TEST_F(ClientTest, AWatchEndsWithAFinalError) {
   EXPECT_EQ(result.status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(ClientTest, AWatchOutlivesItsTokenWhereThereIsANextOne) {
+  google::rpc::Status details;
+  google::rpc::ErrorInfo info;
+  info.set_reason("TOKEN_EXPIRED");
+  details.add_details()->PackFrom(info);
+  const grpc::Status expired(grpc::StatusCode::UNAUTHENTICATED, "the token expired",
+                             details.SerializeAsString());
+  service_.AddWatch({{SnapshotOf(v1::JOB_STATE_RUNNING, 1)}, expired});
+  service_.AddWatch({{StateEvent(v1::JOB_STATE_SUCCEEDED, 2)}, grpc::Status::OK});
+  SilentView view;
+  EXPECT_TRUE(FollowJob(client_, clock_, "jobs/1", view, {}).ok());
+
+  service_.AddWatch({{SnapshotOf(v1::JOB_STATE_RUNNING, 1)}, expired});
+  service_.AddWatch({{}, expired});
+  EXPECT_EQ(ReasonOf(FollowJob(client_, clock_, "jobs/1", view, {}).status()), "TOKEN_EXPIRED");
+}
+
 TEST_F(ClientTest, InterruptionAndTimeoutEndTheWaitNotTheJob) {
   SilentView view;
   FollowOptions options;

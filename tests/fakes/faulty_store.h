@@ -37,8 +37,9 @@ class FaultyStore final : public Store {
   absl::StatusOr<JobRecord> Get(absl::string_view id) override {
     return Pass("Get", &Store::Get, id);
   }
-  absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view request_id) override {
-    return Pass("FindRequest", &Store::FindRequest, request_id);
+  absl::StatusOr<std::optional<StoredRequest>> FindRequest(absl::string_view tenant,
+                                                           absl::string_view request_id) override {
+    return Pass("FindRequest", &Store::FindRequest, tenant, request_id);
   }
   absl::StatusOr<std::vector<JobRecord>> List(const JobQuery& query) override {
     return Pass("List", &Store::List, query);
@@ -68,8 +69,14 @@ class FaultyStore final : public Store {
                                                       int limit) override {
     return Pass("Attempts", &Store::Attempts, id, after, limit);
   }
-  absl::Status Delete(absl::string_view id, int64_t expected_version) override {
-    return Pass("Delete", &Store::Delete, id, expected_version);
+  absl::Status Delete(const JobDeletion& deletion) override {
+    return Pass("Delete", &Store::Delete, deletion);
+  }
+  absl::StatusOr<std::vector<JobRecord>> ExpiredBy(absl::Time time, int limit) override {
+    return Pass("ExpiredBy", &Store::ExpiredBy, time, limit);
+  }
+  absl::Status PurgeTombstones(absl::Time time, int limit) override {
+    return Pass("PurgeTombstones", &Store::PurgeTombstones, time, limit);
   }
   absl::StatusOr<StoreStats> Stats() override { return Pass("Stats", &Store::Stats); }
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,

@@ -30,11 +30,11 @@ class AttemptsTest : public SchedulerFixture {
   absl::StatusOr<v1::GetAttemptResponse> Get(const std::string& name) {
     v1::GetAttemptRequest request;
     request.set_name(name);
-    return Attempts(*store_, PageTokenCodec("key")).Get(request);
+    return Attempts(*store_, PageTokenCodec("key")).Get(kCaller, request);
   }
 
   absl::StatusOr<v1::ListAttemptsResponse> List(const v1::ListAttemptsRequest& request) {
-    return Attempts(*store_, PageTokenCodec("key")).List(request);
+    return Attempts(*store_, PageTokenCodec("key")).List(kCaller, request);
   }
 };
 

@@ -215,7 +215,7 @@ TEST_F(JobsTest, EveryCallThatChangesAJobKnowsEtags) {
   const auto call = [&](const std::string& etag, auto request, auto method) {
     request.set_name(job);
     request.set_etag(etag);
-    return ((*jobs_).*method)(request).status();
+    return ((*all_jobs_).*method)(kCaller, request).status();
   };
   const auto all = [&](const std::string& etag) {
     return std::vector<absl::Status>{

@@ -62,6 +62,7 @@ TEST(MetricsTest, EveryFamilyIsThereBeforeTheFirstEvent) {
         "latentforge_jobs_finished_total{reason=\"WORKER_LOST\",result=\"failed\"} 0",
         "latentforge_job_duration_seconds_count{result=\"failed\"} 0",
         "latentforge_watch_closed_total{reason=\"finished\"} 0",
+        "latentforge_auth_failures_total{reason=\"ROLE_NOT_ALLOWED\"} 0",
         "latentforge_watch_events_sent_total{type=\"event\"} 0",
         "grpc_server_started_total{grpc_method=\"CreateJob\",grpc_service=\"latentforge.v1."
         "JobService\"} 0",

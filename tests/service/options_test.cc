@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -15,32 +16,79 @@ absl::StatusOr<CommandLine> Parse(std::vector<const char*> flags) {
   return ParseCommandLine(static_cast<int>(flags.size()), flags.data());
 }
 
+absl::StatusOr<CommandLine> ParseLocal(std::vector<const char*> flags) {
+  flags.push_back("--insecure");
+  return Parse(std::move(flags));
+}
+
+std::string ErrorOf(std::vector<const char*> flags) {
+  const absl::Status status = Parse(std::move(flags)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  return std::string(status.message());
+}
+
 TEST(OptionsTest, DefaultsListenOnThisMachineOnly) {
-  const auto line = Parse({});
+  const auto line = Parse({"--insecure"});
   ASSERT_TRUE(line.ok()) << line.status();
   ASSERT_FALSE(line->done);
   ASSERT_EQ(line->options.listen.size(), 1u);
   EXPECT_TRUE(line->options.listen[0].is_local());
   EXPECT_TRUE(line->options.allowed_roots.empty());
   EXPECT_EQ(line->options.drain_delay, absl::ZeroDuration());
-  EXPECT_EQ(Parse({"--drain-delay=3s"})->options.drain_delay, absl::Seconds(3));
+  EXPECT_EQ(ParseLocal({"--drain-delay=3s"})->options.drain_delay, absl::Seconds(3));
 }
 
-TEST(OptionsTest, ReachableAddressesNeedTheFlagThatNamesTheRisk) {
-  EXPECT_THAT(
-      std::string(Parse({"--listen=0.0.0.0:8470", "--allowed-root=/tmp"}).status().message()),
-      HasSubstr("--insecure-listen"));
-  EXPECT_THAT(std::string(Parse({"--listen=0.0.0.0:8470", "--insecure-listen"}).status().message()),
+TEST(OptionsTest, NoPortIsInTheClearUnasked) {
+  for (const char* address : {"127.0.0.1:8470", "localhost:0", "[::1]:8470"}) {
+    const std::string listen = absl::StrCat("--listen=", address);
+    EXPECT_THAT(ErrorOf({listen.c_str()}), HasSubstr("would be in the clear"));
+    EXPECT_TRUE(Parse({listen.c_str(), "--insecure"}).ok());
+  }
+  for (const char* address : {"0.0.0.0:8470", "[::]:8470", "example.org:1", "10.0.0.1:8470"}) {
+    const std::string listen = absl::StrCat("--listen=", address);
+    EXPECT_THAT(ErrorOf({listen.c_str(), "--insecure", "--allowed-root=/tmp"}),
+                HasSubstr("only an address of this machine can do without"));
+  }
+  EXPECT_TRUE(Parse({"--listen=unix:/tmp/s"}).ok());
+}
+
+TEST(OptionsTest, TlsNeedsItsFilesAndSomebodyToLetIn) {
+  EXPECT_THAT(ErrorOf({"--tls-cert=c"}), HasSubstr("need each other"));
+  EXPECT_THAT(ErrorOf({"--tls-key=k"}), HasSubstr("need each other"));
+  EXPECT_THAT(ErrorOf({"--tls-cert=c", "--tls-key=k"}), HasSubstr("would let nobody in"));
+  EXPECT_THAT(ErrorOf({"--insecure", "--tls-client-ca=a"}), HasSubstr("--tls-cert"));
+  EXPECT_THAT(ErrorOf({"--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"}),
+              HasSubstr("--token-file"));
+  EXPECT_THAT(ErrorOf({"--listen=0.0.0.0:8470", "--tls-cert=c", "--tls-key=k", "--token-file=t"}),
               HasSubstr("--allowed-root"));
-  const auto line =
-      Parse({"--listen=0.0.0.0:8470", "--insecure-listen", "--allowed-root=/tmp/../tmp"});
+  const auto line = Parse({"--listen=0.0.0.0:8470", "--tls-cert=c", "--tls-key=k", "--token-file=t",
+                           "--tls-client-ca=a", "--allowed-root=/tmp/../tmp"});
   ASSERT_TRUE(line.ok()) << line.status();
   EXPECT_EQ(line->options.drain_delay, absl::Seconds(2));
   EXPECT_EQ(line->options.allowed_roots.at(0), std::filesystem::canonical("/tmp"));
+  EXPECT_EQ(line->options.tls.client_ca, "a");
+}
+
+TEST(OptionsTest, AProviderIsDescribedInFull) {
+  EXPECT_EQ(ParseLocal({})->options.oidc.issuer, "");
+  const auto line =
+      ParseLocal({"--oidc-issuer=https://id.example.org", "--oidc-audience=latentforge",
+                  "--oidc-jwks=/etc/keys.json", "--oidc-role-claim=realm_access.roles"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->options.oidc.issuer, "https://id.example.org");
+  EXPECT_EQ(line->options.oidc.tenant_claim, "tenant");
+  EXPECT_EQ(line->options.oidc.role_claim, "realm_access.roles");
+  EXPECT_THAT(std::string(Parse({"--oidc-issuer=https://id.example.org"}).status().message()),
+              HasSubstr("need each other"));
+  EXPECT_THAT(std::string(Parse({"--oidc-issuer=i", "--oidc-audience=a",
+                                 "--oidc-jwks=http://id.example.org/keys"})
+                              .status()
+                              .message()),
+              HasSubstr("expected a file or an https: URL"));
 }
 
 TEST(OptionsTest, ValuesAreChecked) {
-  EXPECT_EQ(Parse({"--lease-duration=45s"})->options.lease_duration, absl::Seconds(45));
+  EXPECT_EQ(ParseLocal({"--lease-duration=45s"})->options.lease_duration, absl::Seconds(45));
   for (const char* flag : {"--lease-duration=fast", "--lease-duration=-1s", "--lease-duration=25h",
                            "--max-attempts=0", "--tombstone-ttl=100000h", "--no-such-flag"}) {
     const auto line = Parse({flag});
@@ -48,12 +96,12 @@ TEST(OptionsTest, ValuesAreChecked) {
     EXPECT_TRUE(line->done) << flag;
     EXPECT_EQ(line->exit_code, 2) << flag;
   }
-  EXPECT_EQ(Parse({})->options.default_ttl, absl::ZeroDuration());
-  EXPECT_EQ(Parse({})->options.tombstone_ttl, absl::Hours(24));
-  EXPECT_EQ(Parse({"--default-ttl=720h"})->options.default_ttl, absl::Hours(720));
-  EXPECT_EQ(Parse({"--priority-step=10m"})->options.priority_step, absl::Minutes(10));
-  EXPECT_FALSE(Parse({"--lease-duration=10ms"}).ok());
-  EXPECT_FALSE(Parse({"--allowed-root=/no/such/folder"}).ok());
+  EXPECT_EQ(ParseLocal({})->options.default_ttl, absl::ZeroDuration());
+  EXPECT_EQ(ParseLocal({})->options.tombstone_ttl, absl::Hours(24));
+  EXPECT_EQ(ParseLocal({"--default-ttl=720h"})->options.default_ttl, absl::Hours(720));
+  EXPECT_EQ(ParseLocal({"--priority-step=10m"})->options.priority_step, absl::Minutes(10));
+  EXPECT_FALSE(ParseLocal({"--lease-duration=10ms"}).ok());
+  EXPECT_FALSE(ParseLocal({"--allowed-root=/no/such/folder"}).ok());
   EXPECT_EQ(Parse({"--help"})->exit_code, 0);
 }
 

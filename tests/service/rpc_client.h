@@ -37,11 +37,13 @@ class Context : public grpc::ClientContext {
 
 // A client of both services.
 struct RpcClient {
-  explicit RpcClient(const std::string& address) {
+  explicit RpcClient(const std::string& address,
+                     const std::shared_ptr<grpc::ChannelCredentials>& credentials =
+                         grpc::InsecureChannelCredentials()) {
     grpc::ChannelArguments arguments;
     // Each client has connections of its own, also to an address of an earlier test.
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+    channel = grpc::CreateCustomChannel(address, credentials, arguments);
     jobs = v1::JobService::NewStub(channel);
     workers = v1::WorkerService::NewStub(channel);
   }

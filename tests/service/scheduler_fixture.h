@@ -61,6 +61,25 @@ class CountingObserver final : public Observer {
   std::map<std::string, int> counts_ ABSL_GUARDED_BY(mutex_);
 };
 
+// Jobs as one caller sees them.
+class JobsOf {
+ public:
+  JobsOf(Jobs& jobs, Identity caller) : jobs_(jobs), caller_(std::move(caller)) {}
+
+  auto Create(const v1::CreateJobRequest& request) { return jobs_.Create(caller_, request); }
+  auto Get(const v1::GetJobRequest& request) { return jobs_.Get(caller_, request); }
+  auto List(const v1::ListJobsRequest& request) { return jobs_.List(caller_, request); }
+  auto Cancel(const v1::CancelJobRequest& request) { return jobs_.Cancel(caller_, request); }
+  auto Pause(const v1::PauseJobRequest& request) { return jobs_.Pause(caller_, request); }
+  auto Resume(const v1::ResumeJobRequest& request) { return jobs_.Resume(caller_, request); }
+  auto Retry(const v1::RetryJobRequest& request) { return jobs_.Retry(caller_, request); }
+  auto Delete(const v1::DeleteJobRequest& request) { return jobs_.Delete(caller_, request); }
+
+ private:
+  Jobs& jobs_;
+  const Identity caller_;
+};
+
 class SchedulerFixture : public testing::Test {
  protected:
   SchedulerFixture() { Restart(); }
@@ -69,6 +88,7 @@ class SchedulerFixture : public testing::Test {
   void Restart() {
     scheduler_.reset();
     jobs_.reset();
+    all_jobs_.reset();
     engine_.reset();
     store_.reset();
     auto opened = SqliteStore::Open(dir_.path() / "jobs.db");
@@ -77,9 +97,10 @@ class SchedulerFixture : public testing::Test {
     faulty_.Use(*store_);
     engine_ =
         std::make_unique<JobEngine>(JobEngine::Parts{faulty_, hub_, observer_, clock_}, policy_);
-    jobs_ =
+    all_jobs_ =
         std::make_unique<Jobs>(*engine_, checker_, PageTokenCodec("key"),
                                JobsOptions{3, [this] { return absl::StrCat("j", ++last_id_); }});
+    jobs_ = std::make_unique<JobsOf>(*all_jobs_, kCaller);
     scheduler_ = std::make_unique<Scheduler>(
         *engine_, wakeup_, PageTokenCodec("key"),
         SchedulerOptions{.lease_duration = absl::Seconds(30), .version = "0.1.0"});
@@ -174,6 +195,7 @@ class SchedulerFixture : public testing::Test {
     return request;
   }
 
+  inline static const Identity kCaller = {"alice", kDefaultTenant, Role::kUser};
   TempDir dir_;
   FakeClock clock_;
   StatePolicy policy_;  // of the next Restart
@@ -185,7 +207,8 @@ class SchedulerFixture : public testing::Test {
   std::unique_ptr<SqliteStore> store_;
   FaultyStore faulty_;  // what the parts below see of it
   std::unique_ptr<JobEngine> engine_;
-  std::unique_ptr<Jobs> jobs_;
+  std::unique_ptr<Jobs> all_jobs_;
+  std::unique_ptr<JobsOf> jobs_;  // as kCaller
   std::unique_ptr<Scheduler> scheduler_;
 };
 

@@ -115,6 +115,15 @@ TEST_F(ServerProcessTest, ALostWorkersJobIsOfferedAgain) {
   EXPECT_TRUE(client.Succeed(next).ok());
 }
 
+TEST_F(ServerProcessTest, ItsSocketIsForItsUserAlone) {
+  ServerProcess server(dir_.path());
+  server.WaitReady();
+  using std::filesystem::perms;
+  EXPECT_EQ(std::filesystem::status(dir_.path() / "server.sock").permissions() &
+                (perms::group_all | perms::others_all),
+            perms::none);
+}
+
 TEST_F(ServerProcessTest, SigtermEndsItInTimeThoughAWatchIsOpen) {
   ServerProcess server(dir_.path());
   server.WaitReady();
@@ -242,7 +251,7 @@ TEST_F(ServerProcessTest, ATakenPortIsNamedWithoutTheLibrarysOwnWords) {
   ASSERT_EQ(listen(holder.get(), 1), 0);
   ASSERT_EQ(getsockname(holder.get(), reinterpret_cast<sockaddr*>(&name), &size), 0);
   const std::string address = absl::StrCat("127.0.0.1:", ntohs(name.sin_port));
-  ServerProcess server(dir_.path(), {"--listen", address});
+  ServerProcess server(dir_.path(), {"--listen", address, "--insecure"});
   const int status = server.Wait();
   EXPECT_EQ(WEXITSTATUS(status), 1);
   EXPECT_THAT(server.Log(), HasSubstr(address + " is in use: another process listens there"));

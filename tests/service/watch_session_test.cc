@@ -9,7 +9,8 @@ class WatchSessionTest : public SchedulerFixture {
  protected:
   std::unique_ptr<WatchSession> Watch(const std::string& name,
                                       std::optional<int64_t> from = std::nullopt) {
-    auto session = WatchSession::Start(*store_, hub_, Request(name, from), [this] { ++notified_; });
+    auto session =
+        WatchSession::Start(kCaller, *store_, hub_, Request(name, from), [this] { ++notified_; });
     EXPECT_TRUE(session.ok()) << session.status();
     return *std::move(session);
   }
@@ -100,10 +101,11 @@ TEST_F(WatchSessionTest, ResumesAfterAnySequence) {
     ExpectDense(messages, from + 1, 5);
     EXPECT_FALSE(session->finished());
   }
-  const absl::Status ahead = WatchSession::Start(*store_, hub_, Request(job, 6), [] {}).status();
+  const absl::Status ahead =
+      WatchSession::Start(kCaller, *store_, hub_, Request(job, 6), [] {}).status();
   EXPECT_EQ(ahead.code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(ReasonOf(ahead), "SEQUENCE_AHEAD");
-  EXPECT_EQ(WatchSession::Start(*store_, hub_, Request(job, -1), [] {}).status().code(),
+  EXPECT_EQ(WatchSession::Start(kCaller, *store_, hub_, Request(job, -1), [] {}).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 
@@ -165,8 +167,9 @@ TEST_F(WatchSessionTest, NobodyIsNotifiedAfterTheEnd) {
 }
 
 TEST_F(WatchSessionTest, AnUnknownJobIsNotFound) {
-  EXPECT_EQ(ReasonOf(WatchSession::Start(*store_, hub_, Request("jobs/x", {}), [] {}).status()),
-            kJobNotFound);
+  EXPECT_EQ(
+      ReasonOf(WatchSession::Start(kCaller, *store_, hub_, Request("jobs/x", {}), [] {}).status()),
+      kJobNotFound);
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ class WatchTailTest : public SchedulerFixture {
   std::unique_ptr<WatchSession> Watch(const std::string& name) {
     v1::WatchJobRequest request;
     request.set_name(name);
-    auto session = WatchSession::Start(faulty_, other_hub_, request, [this] { ++notified_; });
+    auto session =
+        WatchSession::Start(kCaller, faulty_, other_hub_, request, [this] { ++notified_; });
     EXPECT_TRUE(session.ok()) << session.status();
     return *std::move(session);
   }

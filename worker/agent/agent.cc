@@ -100,6 +100,8 @@ bool Agent::AwaitName(const absl::Status& status, absl::Duration taken_for, Slot
 bool Agent::AfterRefusal(const absl::Status& status, Slot& slot) {
   if (const auto taken_for = NameTakenFor(status); taken_for.has_value()) {
     if (AwaitName(status, *taken_for, slot)) return SleepUnlessDraining(absl::ZeroDuration());
+  } else if (absl::IsUnauthenticated(status) && !client_.EverReached()) {
+    // Nothing is being replaced: this worker never got in.
   } else if (IsTransient(status) || status.code() == absl::StatusCode::kAborted) {
     const absl::Duration pause = slot.backoff.Next();
     if (!SleepUnlessDraining(absl::ZeroDuration())) return false;  // we ended the call

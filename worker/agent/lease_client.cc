@@ -80,6 +80,7 @@ bool IsTransient(const absl::Status& status) {
     case absl::StatusCode::kInternal:  // a connection that broke within a call
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kUnauthenticated:  // token or certificate are being replaced
       return true;
     case absl::StatusCode::kAborted:
       return !IsLeaseLost(status);
@@ -88,7 +89,8 @@ bool IsTransient(const absl::Status& status) {
   }
 }
 
-std::shared_ptr<grpc::Channel> MakeServerChannel(const std::string& address) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeServerChannel(const std::string& address,
+                                                                 const ChannelSecurity& security) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
@@ -96,7 +98,8 @@ std::shared_ptr<grpc::Channel> MakeServerChannel(const std::string& address) {
   // Longer than any call is silent, so that a live server never sees a ping.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 40000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  LF_ASSIGN_OR_RETURN(const auto credentials, MakeChannelCredentials(address, security, arguments));
+  return grpc::CreateCustomChannel(address, credentials, arguments);
 }
 
 // A context that the client can cancel while the call runs.

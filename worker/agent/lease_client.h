@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "grpcpp/grpcpp.h"
 #include "latentforge/v1/worker_service.grpc.pb.h"
+#include "proto/channel_security.h"
 
 namespace latentforge::agent {
 
@@ -27,8 +28,10 @@ bool IsTransient(const absl::Status& status);
 std::optional<absl::Duration> NameTakenFor(const absl::Status& status);
 
 // A channel that finds a restarted server within two seconds and notices a dead
-// connection during a call. `address` is host:port or unix:/path.
-std::shared_ptr<grpc::Channel> MakeServerChannel(const std::string& address);
+// connection during a call. `address` is host:port or unix:/path. The errors of
+// MakeChannelCredentials.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeServerChannel(
+    const std::string& address, const ChannelSecurity& security = {});
 
 // Safe for concurrent use. Borrows nothing but the clock. Every call ends by its
 // deadline; a status keeps the server's code, and LEASE_LOST is recognised by

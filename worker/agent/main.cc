@@ -132,6 +132,11 @@ int Run(const WorkerFlags& flags) {
     Log(Severity::kError, absl::StrCat("scratch folder: ", scratch.status().message()));
     return 1;
   }
+  const auto channel = MakeServerChannel(flags.server, flags.security);
+  if (!channel.ok()) {
+    Log(Severity::kError, absl::StrCat("server ", flags.server, ": ", channel.status().message()));
+    return 1;
+  }
   // Before any thread starts, so that only Serve and Stop get them.
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -142,7 +147,7 @@ int Run(const WorkerFlags& flags) {
        {"server", flags.server},
        {"version", kVersion},
        {"scratch", (*scratch)->root().string()}});
-  LeaseClient client(MakeServerChannel(flags.server), kRpcTimeout, RealClock());
+  LeaseClient client(*channel, kRpcTimeout, RealClock());
   AttemptRunner runner(client, **scratch, RealClock(), ThreadSafeRandom, DescribeAttempts(flags));
   AgentOptions options;
   options.info = DescribeWorker(flags);

@@ -36,6 +36,22 @@ void AddDuration(CLI::App& app, const std::string& name, absl::Duration& value,
       ->check(CLI::Validator(std::function<std::string(std::string&)>(CheckDuration), "DURATION"));
 }
 
+void AddSecurity(CLI::App& app, ChannelSecurity& security) {
+  app.add_option("--tls-ca", security.ca,
+                 "Certificates (PEM) that vouch for the server (default: the system's; none of "
+                 "these flags: no TLS)")
+      ->envname("LATENTFORGE_TLS_CA");
+  app.add_option("--tls-cert", security.certificate, "This worker's certificate (PEM)")
+      ->envname("LATENTFORGE_TLS_CERT");
+  app.add_option("--tls-key", security.key, "Its key (PEM)")->envname("LATENTFORGE_TLS_KEY");
+  app.add_option("--tls-server-name", security.server_name,
+                 "Name in the server's certificate (default: that of --server)")
+      ->envname("LATENTFORGE_TLS_SERVER_NAME");
+  app.add_option("--token-file", security.token_file,
+                 "File that holds this worker's token alone; read again for each call")
+      ->envname("LATENTFORGE_TOKEN_FILE");
+}
+
 void FillDefaults(WorkerFlags& flags) {
   if (flags.name.empty()) flags.name = absl::StrCat(HostName(), "-", getpid());
   if (flags.scratch.empty()) flags.scratch = DefaultScratch().string();
@@ -56,6 +72,7 @@ int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
   app.set_version_flag("--version", std::string("latentforge-worker ") + kVersion);
   app.add_option("--server", flags.server, "Server: HOST:PORT or unix:/PATH")
       ->capture_default_str();
+  AddSecurity(app, flags.security);
   app.add_option("--name", flags.name, "Name, unique among workers (default: HOST-PID)");
   app.add_option("--slots", flags.slots, "Attempts that run at once")
       ->check(CLI::Range(1, 256))

@@ -7,11 +7,13 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/log.h"
+#include "proto/channel_security.h"
 
 namespace latentforge::agent {
 
 struct WorkerFlags {
   std::string server = "127.0.0.1:8470";
+  ChannelSecurity security;
   std::string name;
   int slots = 1;
   std::string scratch;

@@ -109,7 +109,7 @@ TEST(SqliteStoreTest, ADatabaseOfVersion1KeepsItsJobs) {
   EXPECT_EQ(store.Events("a", 0, 10)->size(), 1u);
   EXPECT_EQ(store.LeasesEndingBy(absl::InfiniteFuture())->size(), 1u);
   EXPECT_EQ(store.DeadlinesBy(absl::FromUnixSeconds(9))->size(), 1u);
-  EXPECT_EQ(store.FindRequest("r")->value().job_id, "a");
+  EXPECT_EQ(store.FindRequest(kDefaultTenant, "r")->value().job_id, "a");
   EXPECT_EQ(*store.GetOrPutSecret("page_token_key", "new"), "\x01\x02");
   const auto attempts = store.Attempts("a", 0, 10);
   ASSERT_TRUE(attempts.ok()) << attempts.status();
@@ -137,6 +137,28 @@ TEST(SqliteStoreTest, ANewerSchemaIsRefused) {
   const absl::Status status = SqliteStore::Open(dir.path() / "jobs.db").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("999"));
+}
+
+TEST(SqliteStoreTest, JobsFromBeforeTenantsBelongToTheDefaultOne) {
+  TempDir dir;
+  {
+    auto db = Database::Open(dir.path() / "jobs.db", Database::Mode::kReadWrite);
+    ASSERT_TRUE(db.ok()) << db.status();
+    ASSERT_TRUE(Migrate(*db, absl::Now(), 1).ok());
+    const absl::Status inserted = db->Execute(
+        "INSERT INTO jobs VALUES (7, 'old', 1, 1, x'', x'', x'', '', 0, 1, 0, NULL, NULL, 0, 0, 0, "
+        "0, 0, 0, 0, 0, 0, 0); INSERT INTO requests VALUES ('r1', 7, 'digest')");
+    ASSERT_TRUE(inserted.ok()) << inserted;
+  }
+  const auto store = SqliteStore::Open(dir.path() / "jobs.db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->Get("old")->tenant, kDefaultTenant);
+  EXPECT_EQ((*store)->Get("old")->job.tenant(), kDefaultTenant);
+  EXPECT_EQ((**(*store)->FindRequest(kDefaultTenant, "r1")).job_id, "old");
+  // Its tombstone is that tenant's too.
+  ASSERT_TRUE((*store)->Delete({"old", 1, absl::UnixEpoch()}).ok());
+  EXPECT_TRUE((*store)->FindRequest(kDefaultTenant, "r1")->value().deleted);
+  EXPECT_FALSE((*store)->FindRequest("search", "r1")->has_value());
 }
 
 TEST(SqliteStoreTest, AFileThatIsNoDatabaseIsDataLoss) {

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "service/auth/identity.h"
 #include "service/errors.h"
 #include "service/store/store.h"
 #include "service/time_util.h"
@@ -43,6 +44,8 @@ class StoreTestSuite : public testing::TestWithParam<StoreHarnessFactory> {
                     const std::string& request_id = "") {
     NewJob job;
     job.record.id = id;
+    job.record.tenant = kDefaultTenant;
+    job.record.job.set_tenant(kDefaultTenant);
     job.record.job.set_name("jobs/" + id);
     job.record.job.mutable_spec()->mutable_source()->set_uri("file:///models/" + id);
     job.record.job.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
@@ -165,8 +168,8 @@ TEST_P(StoreTestSuite, KeepsAnyTextFromOutside) {
   update.attempt = {.number = 1, .worker = "w\0"s};
   Commit(update);
   EXPECT_EQ(store_->Get("a")->output_path, path);
-  EXPECT_EQ((*store_->FindRequest("r\0\1"s))->job_id, "a");
-  EXPECT_FALSE(store_->FindRequest("r")->has_value());
+  EXPECT_EQ((*store_->FindRequest(kDefaultTenant, "r\0\1"s))->job_id, "a");
+  EXPECT_FALSE(store_->FindRequest(kDefaultTenant, "r")->has_value());
   EXPECT_THAT(ListIds({.labels = {{"k\0\""s, "v\0'"s}}}), testing::ElementsAre("a"));
   EXPECT_EQ(store_->Attempts("a", 0, 1)->front().worker, "w\0"s);
 }
@@ -232,13 +235,29 @@ TEST_P(StoreTestSuite, AnEventThatCannotBeStoredUndoesTheRow) {
 
 TEST_P(StoreTestSuite, RequestIdsAreFoundAndTaken) {
   Create(Job("a", "", "r1"));
-  const auto found = store_->FindRequest("r1");
+  const auto found = store_->FindRequest(kDefaultTenant, "r1");
   ASSERT_TRUE(found.ok() && found->has_value());
   EXPECT_EQ((*found)->job_id, "a");
   EXPECT_EQ((*found)->digest, "digest of r1");
-  EXPECT_FALSE(store_->FindRequest("r2")->has_value());
+  EXPECT_FALSE(store_->FindRequest(kDefaultTenant, "r2")->has_value());
   EXPECT_EQ(ReasonOf(store_->Create(Job("b", "", "r1")).status()), kRequestIdReused);
   EXPECT_EQ(ReasonOf(store_->Get("b").status()), kJobNotFound);
+}
+
+TEST_P(StoreTestSuite, TenantsHaveListsAndRequestIdsOfTheirOwn) {
+  NewJob other = Job("b", "", "r1");
+  other.record.tenant = "search";
+  Create(Job("a", "", "r1"));
+  Create(other);
+  EXPECT_EQ((*store_->FindRequest("search", "r1"))->job_id, "b");
+  EXPECT_EQ((*store_->FindRequest(kDefaultTenant, "r1"))->job_id, "a");
+  EXPECT_FALSE(store_->FindRequest("speech", "r1")->has_value());
+  EXPECT_EQ(ReasonOf(store_->Create(Job("c", "", "r1")).status()), kRequestIdReused);
+  EXPECT_EQ(store_->Get("b")->tenant, "search");
+  EXPECT_EQ(store_->Get("b")->job.tenant(), "search");
+  EXPECT_THAT(ListIds({}), testing::ElementsAre("b", "a"));
+  EXPECT_THAT(ListIds({.tenant = "search"}), testing::ElementsAre("b"));
+  EXPECT_THAT(ListIds({.tenant = "speech"}), testing::IsEmpty());
 }
 
 TEST_P(StoreTestSuite, OneActiveJobPerOutput) {
@@ -456,7 +475,7 @@ TEST_P(StoreTestSuite, DeleteTakesEverythingAlong) {
   (*job.record.job.mutable_labels())["k"] = "v";
   const JobRecord record = Create(job);
   EXPECT_EQ(ReasonOf(store_->Delete({"a", record.version + 1, kStart})), kConcurrentTransition);
-  EXPECT_FALSE(store_->FindRequest("r1")->value().deleted);
+  EXPECT_FALSE(store_->FindRequest(kDefaultTenant, "r1")->value().deleted);
   ASSERT_TRUE(store_->Delete({"a", record.version, kStart}).ok());
   EXPECT_EQ(ReasonOf(store_->Get("a").status()), kJobNotFound);
   const JobRecord again = Create(Job("a", "/out", "r2"));
@@ -473,18 +492,18 @@ TEST_P(StoreTestSuite, ATombstoneHoldsTheRequestIdUntilItIsPurged) {
   const JobRecord plain = Create(Job("plain"));  // without a request_id there is nothing to keep
   ASSERT_TRUE(store_->Delete({"plain", plain.version, kStart}).ok());
   store_ = &harness_->Reopen();
-  const auto buried = store_->FindRequest("rj1");
+  const auto buried = store_->FindRequest(kDefaultTenant, "rj1");
   ASSERT_TRUE(buried.ok() && buried->has_value()) << buried.status();
   EXPECT_TRUE((*buried)->deleted);
   EXPECT_EQ((*buried)->job_id, "j1");
   EXPECT_EQ((*buried)->digest, "digest of rj1");
   EXPECT_EQ(ReasonOf(store_->Create(Job("b", "", "rj1")).status()), kRequestIdReused);
   ASSERT_TRUE(store_->PurgeTombstones(kStart + absl::Seconds(1), 1).ok());
-  EXPECT_FALSE(store_->FindRequest("rj0")->has_value());
-  EXPECT_TRUE(store_->FindRequest("rj1")->has_value());
+  EXPECT_FALSE(store_->FindRequest(kDefaultTenant, "rj0")->has_value());
+  EXPECT_TRUE(store_->FindRequest(kDefaultTenant, "rj1")->has_value());
   ASSERT_TRUE(store_->PurgeTombstones(kStart + absl::Seconds(1), 10).ok());
-  EXPECT_FALSE(store_->FindRequest("rj1")->has_value());
-  EXPECT_TRUE(store_->FindRequest("rj2")->has_value());
+  EXPECT_FALSE(store_->FindRequest(kDefaultTenant, "rj1")->has_value());
+  EXPECT_TRUE(store_->FindRequest(kDefaultTenant, "rj2")->has_value());
   Create(Job("b", "", "rj1"));
 }
 

@@ -65,7 +65,7 @@ class AgentTest : public testing::Test {
   const fs::path folder_ = MakeFolder();
   const Random random_ = [] { return 0.5; };
   FakeWorkerServer server_{folder_.string()};
-  LeaseClient client_{MakeServerChannel(server_.address()), absl::Seconds(5), RealClock()};
+  LeaseClient client_{*MakeServerChannel(server_.address()), absl::Seconds(5), RealClock()};
   std::unique_ptr<Scratch> scratch_;
   AttemptOptions attempt_;
   AgentOptions options_;

@@ -83,7 +83,7 @@ class AttemptRunnerTest : public testing::Test {
 
   const fs::path folder_ = MakeFolder();
   FakeWorkerServer server_{folder_.string()};
-  LeaseClient client_{MakeServerChannel(server_.address()), absl::Seconds(5), RealClock()};
+  LeaseClient client_{*MakeServerChannel(server_.address()), absl::Seconds(5), RealClock()};
   std::unique_ptr<Scratch> scratch_;
   AttemptOptions options_;
   std::unique_ptr<AttemptControl> control_;

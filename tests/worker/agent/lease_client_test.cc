@@ -39,7 +39,7 @@ class LeaseClientTest : public testing::Test {
   const std::string folder_ = MakeFolder();
   FakeWorkerServer server_{folder_};
   v1::WorkerInfo worker_;
-  LeaseClient client_{MakeServerChannel(server_.address()), absl::Seconds(5), RealClock()};
+  LeaseClient client_{*MakeServerChannel(server_.address()), absl::Seconds(5), RealClock()};
 };
 
 TEST_F(LeaseClientTest, LeasesReportsAndCompletes) {
@@ -96,6 +96,8 @@ TEST_F(LeaseClientTest, RecognisesALostLease) {
 TEST_F(LeaseClientTest, TellsWhatMaySucceedLater) {
   EXPECT_TRUE(IsTransient(absl::UnavailableError("")));
   EXPECT_TRUE(IsTransient(absl::DeadlineExceededError("")));
+  EXPECT_TRUE(IsTransient(absl::UnauthenticatedError("")));
+  EXPECT_FALSE(IsTransient(absl::PermissionDeniedError("")));
   EXPECT_FALSE(IsTransient(absl::FailedPreconditionError("")));
   EXPECT_FALSE(IsTransient(absl::InvalidArgumentError("")));
   EXPECT_FALSE(IsTransient(absl::UnimplementedError("")));
