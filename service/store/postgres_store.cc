@@ -151,16 +151,16 @@ absl::StatusOr<JobRecord> PostgresStore::Commit(const JobUpdate& update) {
 absl::StatusOr<std::optional<JobRecord>> PostgresStore::Claim(const ClaimQuery& query,
                                                               const DecideClaim& decide) {
   // Other servers' candidates are theirs: nobody waits for anybody.
-  static const std::string* const next = new std::string(absl::StrCat(
+  const std::string next = absl::StrCat(
       postgres::SelectJobs(), "WHERE ", kIsQueued,
       " AND claimable_time <= $1 AND needs_cuda <= $2 ORDER BY rank_time, ordinal LIMIT 1 "
-      "FOR UPDATE OF job_states SKIP LOCKED"));
+      "FOR UPDATE OF job_states SKIP LOCKED");
   std::optional<JobRecord> claimed;
   LF_RETURN_IF_ERROR(InTransaction([&](PgConnection& connection) -> absl::Status {
     claimed.reset();
     LF_ASSIGN_OR_RETURN(
         PgRows rows,
-        connection.Run(*next, PgParams().Bind(query.now).Bind(int64_t{query.with_cuda})));
+        connection.Run(next, PgParams().Bind(query.now).Bind(int64_t{query.with_cuda})));
     LF_ASSIGN_OR_RETURN(const std::vector<JobRecord> found, ReadJobs(rows));
     if (found.empty()) return absl::OkStatus();
     LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(found.front()));

@@ -67,9 +67,18 @@ class Database::IdleStatements {
   std::map<std::string, Owned, std::less<>> statements_;
 };
 
-void Database::IdleDeleter::operator()(IdleStatements* idle) const { delete idle; }
+Database::Database(sqlite3* db) : db_(db), idle_(std::make_unique<IdleStatements>()) {}
 
-Database::Database(sqlite3* db) : db_(db), idle_(new IdleStatements) {}
+Database::Database(Database&& other) noexcept = default;
+
+// The statements go before their connection, which the default would not do.
+Database& Database::operator=(Database&& other) noexcept {
+  idle_ = std::move(other.idle_);
+  db_ = std::move(other.db_);
+  return *this;
+}
+
+Database::~Database() = default;
 
 void Database::Closer::operator()(sqlite3* db) const { sqlite3_close_v2(db); }
 

@@ -24,6 +24,10 @@ class Database {
  public:
   enum class Mode { kReadWrite, kReadOnly };
 
+  Database(Database&& other) noexcept;
+  Database& operator=(Database&& other) noexcept;
+  ~Database();
+
   // Opens, and in kReadWrite creates, the file. Errors name the path.
   static absl::StatusOr<Database> Open(const std::filesystem::path& path, Mode mode);
 
@@ -45,14 +49,11 @@ class Database {
   };
 
   class IdleStatements;
-  struct IdleDeleter {
-    void operator()(IdleStatements* idle) const;
-  };
 
   explicit Database(sqlite3* db);
 
   std::unique_ptr<sqlite3, Closer> db_;
-  std::unique_ptr<IdleStatements, IdleDeleter> idle_;  // goes before the connection
+  std::unique_ptr<IdleStatements> idle_;  // goes before the connection
 };
 
 // One prepared statement. Bind every parameter in order, Step until false, read
