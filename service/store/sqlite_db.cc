@@ -111,6 +111,8 @@ absl::StatusOr<Statement> Database::Prepare(absl::string_view sql) {
   return Statement(db_.get(), raw, idle_.get());
 }
 
+bool Database::in_transaction() const { return sqlite3_get_autocommit(db_.get()) == 0; }
+
 int64_t Database::changes() const { return sqlite3_changes64(db_.get()); }
 
 int64_t Database::last_insert_rowid() const { return sqlite3_last_insert_rowid(db_.get()); }

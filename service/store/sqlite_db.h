@@ -38,6 +38,8 @@ class Database {
   // and prepared once.
   absl::StatusOr<Statement> Prepare(absl::string_view sql);
 
+  bool in_transaction() const;
+
   // Of the last statement.
   int64_t changes() const;
   int64_t last_insert_rowid() const;

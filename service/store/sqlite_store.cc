@@ -102,6 +102,25 @@ absl::Status CheckFree(Database& db, const NewJob& job) {
   return CheckOutputFree(db, job.record);
 }
 
+// A new job, within a transaction; its ordinal.
+absl::StatusOr<int64_t> Insert(Database& db, const NewJob& job) {
+  LF_RETURN_IF_ERROR(CheckFree(db, job));
+  LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare(InsertJob()));
+  BindJob(job.record, insert);
+  LF_RETURN_IF_ERROR(insert.Run());
+  const int64_t ordinal = db.last_insert_rowid();
+  LF_RETURN_IF_ERROR(PutLabels(db, ordinal, job.record.job));
+  LF_RETURN_IF_ERROR(AppendEvents(db, ordinal, job.events));
+  if (job.request_id.empty()) return ordinal;
+  LF_ASSIGN_OR_RETURN(Statement request, db.Prepare("INSERT INTO requests VALUES (?, ?, ?, ?)"));
+  LF_RETURN_IF_ERROR(request.BindText(job.record.tenant)
+                         .BindText(job.request_id)
+                         .Bind(ordinal)
+                         .BindText(job.request_digest)
+                         .Run());
+  return ordinal;
+}
+
 // 0 rows changed: the job is gone, or has another version.
 absl::Status ExplainMiss(Database& db, absl::string_view id, int64_t expected_version) {
   LF_RETURN_IF_ERROR(OrdinalOf(db, id).status());
@@ -159,27 +178,12 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::filesy
 }
 
 absl::StatusOr<JobRecord> SqliteStore::Create(const NewJob& job) {
-  absl::MutexLock lock(&write_mutex_);
-  LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
-  LF_RETURN_IF_ERROR(CheckFree(writer_, job));
-  LF_ASSIGN_OR_RETURN(Statement insert, writer_.Prepare(InsertJob()));
-  BindJob(job.record, insert);
-  LF_RETURN_IF_ERROR(insert.Run());
   JobRecord created = job.record;
-  created.ordinal = writer_.last_insert_rowid();
   created.version = 1;
-  LF_RETURN_IF_ERROR(PutLabels(writer_, created.ordinal, created.job));
-  LF_RETURN_IF_ERROR(AppendEvents(writer_, created.ordinal, job.events));
-  if (!job.request_id.empty()) {
-    LF_ASSIGN_OR_RETURN(Statement request,
-                        writer_.Prepare("INSERT INTO requests VALUES (?, ?, ?, ?)"));
-    LF_RETURN_IF_ERROR(request.BindText(job.record.tenant)
-                           .BindText(job.request_id)
-                           .Bind(created.ordinal)
-                           .BindText(job.request_digest)
-                           .Run());
-  }
-  LF_RETURN_IF_ERROR(transaction.Commit());
+  LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(created.ordinal, Insert(db, job));
+    return absl::OkStatus();
+  }));
   return created;
 }
 
@@ -228,22 +232,24 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) 
 }
 
 absl::StatusOr<JobRecord> SqliteStore::Commit(const JobUpdate& update) {
-  absl::MutexLock lock(&write_mutex_);
-  LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
-  LF_ASSIGN_OR_RETURN(JobRecord committed, Write(writer_, update));
-  LF_RETURN_IF_ERROR(transaction.Commit());
+  JobRecord committed;
+  LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(committed, Write(db, update));
+    return absl::OkStatus();
+  }));
   return committed;
 }
 
 absl::StatusOr<std::optional<JobRecord>> SqliteStore::Claim(const ClaimQuery& query,
                                                             const DecideClaim& decide) {
-  absl::MutexLock lock(&write_mutex_);
-  LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
-  LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> candidate, NextClaimable(writer_, query));
-  if (!candidate.has_value()) return std::nullopt;
-  LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(*candidate));
-  LF_ASSIGN_OR_RETURN(JobRecord claimed, Write(writer_, update));
-  LF_RETURN_IF_ERROR(transaction.Commit());
+  std::optional<JobRecord> claimed;
+  LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> candidate, NextClaimable(db, query));
+    if (!candidate.has_value()) return absl::OkStatus();
+    LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(*candidate));
+    LF_ASSIGN_OR_RETURN(claimed, Write(db, update));
+    return absl::OkStatus();
+  }));
   return claimed;
 }
 
@@ -312,19 +318,18 @@ absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_vi
 }
 
 absl::Status SqliteStore::Delete(const JobDeletion& deletion) {
-  absl::MutexLock lock(&write_mutex_);
-  LF_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(writer_));
-  LF_ASSIGN_OR_RETURN(
-      Statement bury,
-      writer_.Prepare(
-          "INSERT INTO tombstones SELECT requests.tenant, request_id, jobs.id, digest, ? "
-          "FROM requests JOIN jobs USING (ordinal) WHERE jobs.id = ?"));
-  LF_RETURN_IF_ERROR(bury.Bind(deletion.delete_time).BindText(deletion.id).Run());
-  LF_ASSIGN_OR_RETURN(Statement remove,
-                      writer_.Prepare("DELETE FROM jobs WHERE id = ? AND version = ?"));
-  LF_RETURN_IF_ERROR(remove.BindText(deletion.id).Bind(deletion.expected_version).Run());
-  if (writer_.changes() != 1) return ExplainMiss(writer_, deletion.id, deletion.expected_version);
-  return transaction.Commit();
+  return writes_.Run([&](Database& db) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(
+        Statement bury,
+        db.Prepare("INSERT INTO tombstones SELECT requests.tenant, request_id, jobs.id, digest, ? "
+                   "FROM requests JOIN jobs USING (ordinal) WHERE jobs.id = ?"));
+    LF_RETURN_IF_ERROR(bury.Bind(deletion.delete_time).BindText(deletion.id).Run());
+    LF_ASSIGN_OR_RETURN(Statement remove,
+                        db.Prepare("DELETE FROM jobs WHERE id = ? AND version = ?"));
+    LF_RETURN_IF_ERROR(remove.BindText(deletion.id).Bind(deletion.expected_version).Run());
+    if (db.changes() == 1) return absl::OkStatus();
+    return ExplainMiss(db, deletion.id, deletion.expected_version);
+  });
 }
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::ExpiredBy(absl::Time time, int limit) {
@@ -337,13 +342,14 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::ExpiredBy(absl::Time time, i
 }
 
 absl::Status SqliteStore::PurgeTombstones(absl::Time time, int limit) {
-  absl::MutexLock lock(&write_mutex_);
-  LF_ASSIGN_OR_RETURN(
-      Statement purge,
-      writer_.Prepare("DELETE FROM tombstones WHERE (tenant, request_id) IN (SELECT tenant, "
-                      "request_id FROM tombstones WHERE delete_time <= ? "
-                      "ORDER BY delete_time LIMIT ?)"));
-  return purge.Bind(time).Bind(int64_t{limit}).Run();
+  return writes_.Run([&](Database& db) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(
+        Statement purge,
+        db.Prepare("DELETE FROM tombstones WHERE (tenant, request_id) IN (SELECT tenant, "
+                   "request_id FROM tombstones WHERE delete_time <= ? "
+                   "ORDER BY delete_time LIMIT ?)"));
+    return purge.Bind(time).Bind(int64_t{limit}).Run();
+  });
 }
 
 absl::StatusOr<StoreStats> SqliteStore::Stats() {
@@ -366,13 +372,16 @@ absl::StatusOr<StoreStats> SqliteStore::Stats() {
 
 absl::StatusOr<std::string> SqliteStore::GetOrPutSecret(absl::string_view name,
                                                         absl::string_view fresh) {
-  absl::MutexLock lock(&write_mutex_);
-  LF_ASSIGN_OR_RETURN(Statement put,
-                      writer_.Prepare("INSERT OR IGNORE INTO secrets VALUES (?, ?)"));
-  LF_RETURN_IF_ERROR(put.BindText(name).BindBlob(fresh).Run());
-  LF_ASSIGN_OR_RETURN(Statement get, writer_.Prepare("SELECT value FROM secrets WHERE name = ?"));
-  LF_RETURN_IF_ERROR(get.BindText(name).Step().status());
-  return get.Blob();
+  std::string kept;
+  LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(Statement put, db.Prepare("INSERT OR IGNORE INTO secrets VALUES (?, ?)"));
+    LF_RETURN_IF_ERROR(put.BindText(name).BindBlob(fresh).Run());
+    LF_ASSIGN_OR_RETURN(Statement get, db.Prepare("SELECT value FROM secrets WHERE name = ?"));
+    LF_RETURN_IF_ERROR(get.BindText(name).Step().status());
+    kept = get.Blob();
+    return absl::OkStatus();
+  }));
+  return kept;
 }
 
 }  // namespace latentforge::service

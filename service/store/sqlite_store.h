@@ -8,6 +8,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
 #include "service/store/file_lock.h"
+#include "service/store/group_commit.h"
 #include "service/store/sqlite_db.h"
 #include "service/store/store.h"
 
@@ -19,7 +20,7 @@ struct SqliteOptions {
 
 // Durability: WAL with synchronous=FULL. NORMAL would survive the death of the
 // process but may lose the last commits in a power cut, and an acknowledged job
-// must survive that too; the price is one fsync a commit.
+// must survive that too; the price is one fsync for all that is written at a time.
 // Safe for concurrent use: writes share one connection and reads another, so that
 // a read never waits for an fsync.
 class SqliteStore final : public Store {
@@ -61,13 +62,12 @@ class SqliteStore final : public Store {
   SqliteStore(const Clock& clock, FileLock lock, Database writer, Database reader)
       : clock_(clock),
         lock_(std::move(lock)),
-        writer_(std::move(writer)),
+        writes_(std::move(writer)),
         reader_(std::move(reader)) {}
 
   const Clock& clock_;
   const FileLock lock_;
-  absl::Mutex write_mutex_;
-  Database writer_ ABSL_GUARDED_BY(write_mutex_);
+  GroupCommit writes_;
   absl::Mutex read_mutex_;
   Database reader_ ABSL_GUARDED_BY(read_mutex_);
 };
