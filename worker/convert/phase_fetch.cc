@@ -193,17 +193,6 @@ absl::Status LoadWindows(Attempt& attempt, TextLoader& loader, Inputs& inputs,
   return absl::OkStatus();
 }
 
-finetune::TrainingOptions Training(const JobSpec& spec, const checkpoint::ModelConfig& config) {
-  const HealingSpec& healing = *spec.healing;
-  const bool pairs = healing.batch_sequences % 2 == 0 &&
-                     2 * healing.sequence_length <= config.max_position_embeddings;
-  return {.tokens = healing.tokens,
-          .length = healing.sequence_length,
-          .batch = healing.batch_sequences,
-          .joined = pairs ? 2 : 1,
-          .seed = spec.seed};
-}
-
 // The text of healing: its own, or the calibration's without what evaluation holds back.
 absl::Status LoadTraining(const JobSpec& spec, TextLoader& loader,
                           const std::vector<calibrate::TokenStream>& calibration, Inputs& inputs,
@@ -216,7 +205,10 @@ absl::Status LoadTraining(const JobSpec& spec, TextLoader& loader,
     absl::StrAppend(&text_digests, sha256, "\n");
   }
   absl::StatusOr<finetune::TrainingText> training = finetune::PrepareTraining(
-      own.empty() ? calibration : own, Training(spec, inputs.checkpoint.config()));
+      own.empty() ? calibration : own, {.tokens = spec.healing->tokens,
+                                        .length = spec.healing->sequence_length,
+                                        .batch = spec.healing->batch_sequences,
+                                        .seed = spec.seed});
   if (!training.ok()) {
     return WithReason(Annotate(training.status(), "healing (--heal-text)"), "TOO_FEW_TOKENS");
   }
@@ -230,8 +222,7 @@ void TellWholeSequences(Attempt& attempt, const finetune::TrainingText& training
   const int64_t tokens = training.Tokens(training.steps());
   if (tokens == asked) return;
   attempt.events.Info(absl::StrCat("healing trains on ", tokens, " tokens where ", asked,
-                                   " were asked for: whole sequences of ",
-                                   training.options().length));
+                                   " were asked for: whole sequences of ", training.length));
 }
 
 absl::Status LoadTexts(Attempt& attempt, Inputs& inputs, std::string& text_digests) {

@@ -89,7 +89,7 @@ exporter::ReportHealing MakeHealing(const JobSpec& spec, const Inputs& inputs,
                                  .steps_planned = healing.steps,
                                  .best_step = state.best_step(),
                                  .ended_early = state.ended_early,
-                                 .sequences_held_back = inputs.training.validation().sequences()};
+                                 .sequences_held_back = inputs.training.validation.sequences()};
   for (const finetune::HealingStep& step : state.steps) {
     report.history.push_back({step.step, step.loss, step.learning_rate, step.gradient_norm});
   }

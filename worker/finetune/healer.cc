@@ -111,16 +111,16 @@ HealingState StartHealing(const std::vector<TrainableWeights>& initial) {
 
 absl::StatusOr<Healer> Healer::Create(const checkpoint::Checkpoint& checkpoint,
                                       const TrainingText& text, HealingOptions options) {
-  if (text.validation().ids.empty() || text.steps() < 1 || options.evaluate_every < 1) {
+  if (text.validation.ids.empty() || text.steps() < 1 || options.evaluate_every < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("healing got ", text.steps(), " steps to train on, ",
-                     text.validation().ids.size(), " ids to measure on and a measurement each ",
+                     text.validation.ids.size(), " ids to measure on and a measurement each ",
                      options.evaluate_every, " steps; expected at least one of each"));
   }
   LF_ASSIGN_OR_RETURN(Distiller distiller,
                       Distiller::Create(checkpoint, {.device = options.device,
                                                      .dtype = options.dtype,
-                                                     .longest = text.validation().length,
+                                                     .longest = text.validation.length,
                                                      .attention_loss = options.attention_loss,
                                                      .stop = options.stop}));
   return Healer(text, std::move(options), std::move(distiller),
@@ -142,10 +142,10 @@ std::vector<TrainableWeights> Healer::Computed(const HealingState& state) const 
 
 absl::Status Healer::Measure(HealingState& state) {
   if (!teacher_states_.defined()) {
-    LF_ASSIGN_OR_RETURN(teacher_states_, distiller_.TeacherStates(text_.validation()));
+    LF_ASSIGN_OR_RETURN(teacher_states_, distiller_.TeacherStates(text_.validation));
   }
   LF_ASSIGN_OR_RETURN(const Distance distance,
-                      distiller_.Measure(text_.validation(), teacher_states_, Computed(state)));
+                      distiller_.Measure(text_.validation, teacher_states_, Computed(state)));
   state.measurements.push_back({.step = state.steps_done(),
                                 .divergence = distance.divergence,
                                 .perplexity = std::exp(distance.nll)});

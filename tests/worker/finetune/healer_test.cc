@@ -21,8 +21,7 @@ class HealerTest : public testing::Test {
     factors_ = TinyFactors(*model_, /*joint=*/true, 5);
     calibrate::TokenStream stream{.name = "text"};
     for (int i = 0; i < 1000; ++i) stream.tokens.push_back((i * i + 3 * i) % 61);
-    text_ = PrepareTraining({stream}, {.tokens = 80 * 16, .length = 16, .batch = 4, .joined = 2})
-                .value();
+    text_ = PrepareTraining({stream}, {.tokens = 80 * 16, .length = 16, .batch = 4}).value();
     options_ = {.dtype = at::kFloat, .learning_rate = 0.02, .warmup_steps = 2, .evaluate_every = 5};
   }
 

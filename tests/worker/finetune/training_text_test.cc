@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <iterator>
 #include <numeric>
 #include <set>
@@ -44,7 +43,7 @@ std::vector<int32_t> Firsts(const TokenBatch& batch, int64_t length) {
 std::vector<int32_t> Firsts(const TrainingText& text, int64_t begin, int64_t end) {
   std::vector<int32_t> all;
   for (int64_t i = begin; i < end; ++i) {
-    const std::vector<int32_t> step = Firsts(text.Step(i), text.options().length);
+    const std::vector<int32_t> step = Firsts(text.Step(i), text.length);
     all.insert(all.end(), step.begin(), step.end());
   }
   return all;
@@ -54,13 +53,13 @@ TEST(TrainingTextTest, StepsAreWholePiecesAndNoneIsHeldBackToo) {
   const auto text =
       PrepareTraining({Stream("a", 1, 0, 1003)}, {.tokens = 701, .length = 10, .batch = 3});
   ASSERT_TRUE(text.ok()) << text.status();
-  EXPECT_EQ(text->pieces(), 71);
+  EXPECT_EQ(text->sequences(), 71);
   EXPECT_EQ(text->steps(), 24);
   EXPECT_EQ(text->Tokens(2), 60);
   EXPECT_EQ(text->Tokens(24), 710);
   EXPECT_EQ(text->Step(23).sequences(), 2);
-  EXPECT_EQ(text->validation().sequences(), 8);
-  const std::vector<int32_t> held = Firsts(text->validation(), 10);
+  EXPECT_EQ(text->validation.sequences(), 8);
+  const std::vector<int32_t> held = Firsts(text->validation, 10);
   std::set<int32_t> used;
   for (const int32_t first : Firsts(*text, 0, 24)) {
     EXPECT_TRUE(used.insert(first).second) << "used twice";
@@ -69,50 +68,12 @@ TEST(TrainingTextTest, StepsAreWholePiecesAndNoneIsHeldBackToo) {
   EXPECT_EQ(used.size(), 71u);
 }
 
-TEST(TrainingTextTest, TheSecondHalfJoinsNeighbours) {
-  const auto text = PrepareTraining({Stream("a", 1, 0, 2000)},
-                                    {.tokens = 1640, .length = 10, .batch = 4, .joined = 2});
-  ASSERT_TRUE(text.ok()) << text.status();
-  ASSERT_EQ(text->steps(), 41);
-  EXPECT_EQ(text->validation().length, 20);
-  EXPECT_EQ(text->validation().sequences(), 4);
-  std::set<int32_t> used;
-  for (const int32_t first : Firsts(text->validation(), 20)) used.insert({first, first + 10});
-  int neighbours = 0;
-  for (int64_t i = 0; i < 41; ++i) {
-    const TokenBatch batch = text->Step(i);
-    EXPECT_EQ(batch.length, i < 21 ? 10 : 20) << i;
-    const std::vector<int32_t> firsts = Firsts(batch, i < 21 ? 10 : 20);
-    for (const int32_t first : firsts) {
-      EXPECT_TRUE(used.insert(first).second) << "used twice";
-      if (i < 21) continue;
-      EXPECT_TRUE(used.insert(first + 10).second) << "used twice";
-    }
-    for (size_t j = 1; i < 21 && j < firsts.size(); ++j) {
-      neighbours += std::abs(firsts[j] - firsts[j - 1]) == 10 ? 1 : 0;
-    }
-  }
-  // 63 pairs of 84 shuffled pieces: one or two are neighbours by chance, and half would be if
-  // sequences were cut but not shuffled.
-  EXPECT_LT(neighbours, 10);
-}
-
-TEST(TrainingTextTest, AnEndTooShortForAWholeSequenceIsCut) {
-  const auto text = PrepareTraining({Stream("a", 1, 0, 2000)},
-                                    {.tokens = 70, .length = 10, .batch = 2, .joined = 2});
-  ASSERT_TRUE(text.ok()) << text.status();
-  ASSERT_EQ(text->steps(), 4);
-  EXPECT_EQ(text->Step(2).length, 20);
-  EXPECT_EQ(text->Step(3).length, 10);
-  EXPECT_EQ(text->Step(3).sequences(), 1);
-}
-
 TEST(TrainingTextTest, AShortTextIsUsedAgainInAnotherOrder) {
   // 20 pieces, of which 2 are held back.
   const auto text = PrepareTraining({Stream("a", 1, 0, 200)}, {.tokens = 360, .length = 10});
   ASSERT_TRUE(text.ok()) << text.status();
   ASSERT_EQ(text->steps(), 36);
-  EXPECT_EQ(text->validation().sequences(), 2);
+  EXPECT_EQ(text->validation.sequences(), 2);
   const std::vector<int32_t> first = Firsts(*text, 0, 18);
   const std::vector<int32_t> second = Firsts(*text, 18, 36);
   EXPECT_NE(first, second);
@@ -120,19 +81,17 @@ TEST(TrainingTextTest, AShortTextIsUsedAgainInAnotherOrder) {
 }
 
 TEST(TrainingTextTest, CorporaTakeTurnsByWeight) {
-  for (const int64_t joined : {1, 2}) {
-    const auto text = PrepareTraining({Stream("a", 3, 0, 4000), Stream("b", 1, 100000, 4000)},
-                                      {.tokens = 800, .length = 10, .batch = 4, .joined = joined});
-    ASSERT_TRUE(text.ok()) << text.status();
-    const auto of_b = [&](int64_t begin, int64_t end) {
-      const std::vector<int32_t> firsts = Firsts(*text, begin, end);
-      return std::count_if(firsts.begin(), firsts.end(), [](int32_t id) { return id >= 100000; });
-    };
-    EXPECT_EQ(of_b(0, 20), 20);
-    // Also within any short stretch of the training.
-    EXPECT_EQ(of_b(2, 4), 2);
-    EXPECT_EQ(of_b(14, 16), 2);
-  }
+  const auto text = PrepareTraining({Stream("a", 3, 0, 4000), Stream("b", 1, 100000, 4000)},
+                                    {.tokens = 800, .length = 10, .batch = 4});
+  ASSERT_TRUE(text.ok()) << text.status();
+  const auto of_b = [&](int64_t begin, int64_t end) {
+    const std::vector<int32_t> firsts = Firsts(*text, begin, end);
+    return std::count_if(firsts.begin(), firsts.end(), [](int32_t id) { return id >= 100000; });
+  };
+  EXPECT_EQ(of_b(0, 20), 20);
+  // Also within any short stretch of the training.
+  EXPECT_EQ(of_b(2, 4), 2);
+  EXPECT_EQ(of_b(14, 16), 2);
 }
 
 TEST(TrainingTextTest, DependsOnTheSeedAlone) {
@@ -142,19 +101,19 @@ TEST(TrainingTextTest, DependsOnTheSeedAlone) {
   const auto c = PrepareTraining(corpora, {.tokens = 300, .length = 10, .seed = 2});
   ASSERT_TRUE(a.ok() && b.ok() && c.ok());
   EXPECT_EQ(Firsts(*a, 0, 30), Firsts(*b, 0, 30));
-  EXPECT_EQ(a->validation().ids, b->validation().ids);
+  EXPECT_EQ(a->validation.ids, b->validation.ids);
   EXPECT_NE(Firsts(*a, 0, 30), Firsts(*c, 0, 30));
 }
 
 TEST(TrainingTextTest, NamesATextThatIsTooShort) {
   const std::vector<TokenStream> corpora = {Stream("long", 1, 0, 500),
-                                            Stream("short.txt", 1, 0, 39)};
-  TrainingOptions options{.tokens = 300, .length = 10, .batch = 2, .joined = 2};
+                                            Stream("short.txt", 1, 0, 19)};
+  TrainingOptions options{.tokens = 300, .length = 10};
   EXPECT_THAT(PrepareTraining(corpora, options).status().message(),
-              AllOf(HasSubstr("short.txt has 39 tokens"), HasSubstr("at least 40")));
+              AllOf(HasSubstr("short.txt has 19 tokens"), HasSubstr("at least 20")));
   EXPECT_FALSE(PrepareTraining({}, options).ok());
-  options.batch = 3;
-  EXPECT_THAT(PrepareTraining(corpora, options).status().message(), HasSubstr("a multiple"));
+  options.batch = 0;
+  EXPECT_THAT(PrepareTraining(corpora, options).status().message(), HasSubstr("0 a step"));
 }
 
 }  // namespace
