@@ -11,22 +11,23 @@ absl::Status GroupCommit::Run(const Body& body) {
   {
     absl::MutexLock lock(&mutex_);
     waiting_.push_back(&request);
-    const auto served = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return request.done || !leading_;
-    };
-    mutex_.Await(absl::Condition(&served));
-    if (request.done) return request.status;
+    if (leading_) {
+      mutex_.AwaitWithTimeout(absl::Condition(&request.woken), absl::InfiniteDuration());
+      if (request.done) return request.status;
+    }
     leading_ = true;
   }
   // What came while the last leader waited for the disk, this request among it.
   const std::vector<Request*> requests = TakeWaiting();
   const absl::Status committed = RunAll(requests);
   absl::MutexLock lock(&mutex_);
-  leading_ = false;
   for (Request* const served : requests) {
     if (served->status.ok()) served->status = committed;
-    served->done = true;
+    served->done = served->woken = true;
   }
+  // The next one leads.
+  leading_ = !waiting_.empty();
+  if (leading_) waiting_.front()->woken = true;
   return request.status;
 }
 

@@ -29,6 +29,7 @@ class GroupCommit {
     const Body* body;
     absl::Status status;
     bool done = false;
+    bool woken = false;  // done, or to lead
   };
 
   // The requests that wait, in the order in which they came.
