@@ -26,6 +26,8 @@ class PgParams {
   PgParams& BindText(absl::string_view value);
   PgParams& BindTexts(const std::vector<std::string>& values);  // a text[]
   PgParams& BindBlob(absl::string_view value);
+  // Of which nothing is known, not even that it is UTF-8.
+  PgParams& BindOutsideText(absl::string_view value) { return BindBlob(value); }
   PgParams& BindNull();
 
   int size() const { return static_cast<int>(values_.size()); }

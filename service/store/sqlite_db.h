@@ -66,6 +66,8 @@ class Statement {
   Statement& Bind(double value);
   Statement& BindText(absl::string_view value);
   Statement& BindBlob(absl::string_view value);
+  // Of which nothing is known, not even that it is UTF-8.
+  Statement& BindOutsideText(absl::string_view value) { return BindText(value); }
   Statement& Bind(absl::Time value);  // microseconds since the epoch
   Statement& BindNull();
 
