@@ -8,6 +8,12 @@
 
 namespace latentforge::service {
 
+// Short, for tables of transitions.
+inline constexpr v1::JobState Q = v1::JOB_STATE_QUEUED, R = v1::JOB_STATE_RUNNING,
+                              C = v1::JOB_STATE_CANCELLING, S = v1::JOB_STATE_SUCCEEDED,
+                              F = v1::JOB_STATE_FAILED, X = v1::JOB_STATE_CANCELLED,
+                              P = v1::JOB_STATE_PAUSING, H = v1::JOB_STATE_PAUSED;
+
 inline const absl::Time kNow = absl::FromUnixSeconds(1'700'000'000);
 inline constexpr LeaseRef kLease = {1, 1};
 inline constexpr LeaseRef kStale = {1, 0};
