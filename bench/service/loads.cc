@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -63,6 +64,22 @@ class Dispatches {
   int64_t complete_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
+// Jobs of earlier loads would be dispatched first.
+void DrainQueue(Target& target, int workers) {
+  const IdleWorkers idle(target, workers, [](const v1::Lease&) { return true; });
+  v1::ListJobsRequest request;
+  request.set_page_size(1);
+  request.mutable_filter()->add_states(v1::JOB_STATE_QUEUED);
+  const absl::Time end = absl::Now() + kPatience;
+  while (absl::Now() < end) {
+    grpc::ClientContext context;
+    v1::ListJobsResponse response;
+    if (target.jobs(0).ListJobs(&context, request, &response).ok() && response.jobs().empty())
+      return;
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+}
+
 }  // namespace
 
 Json SubmitLoad(Target& target, int64_t jobs, int concurrency) {
@@ -76,6 +93,7 @@ Json SubmitLoad(Target& target, int64_t jobs, int concurrency) {
 Json DispatchLoad(Target& target, int64_t jobs, int workers, absl::Duration interval) {
   Dispatches dispatches;
   Latencies submits, latencies;
+  DrainQueue(target, workers);
   {
     const IdleWorkers idle(target, workers, [&](const v1::Lease& lease) {
       dispatches.Leased(lease.job());
