@@ -1,5 +1,7 @@
 #include "service/retention.h"
 
+#include <iterator>
+
 #include "base/status_macros.h"
 #include "service/errors.h"
 
@@ -9,10 +11,14 @@ namespace {
 // Few enough that workers which wait for jobs notice nothing.
 constexpr int kJobs = 50;
 constexpr int kTombstones = 500;
+constexpr absl::Duration kInterval = absl::Seconds(1);
 
 }  // namespace
 
 absl::Status Retention::Sweep() {
+  const absl::Time now = engine_.Now();
+  if (now < next_) return absl::OkStatus();
+  next_ = now + kInterval;
   absl::Status status = DeleteExpired();
   status.Update(engine_.store().PurgeTombstones(engine_.Now() - tombstone_ttl_, kTombstones));
   return status;
@@ -20,6 +26,7 @@ absl::Status Retention::Sweep() {
 
 absl::Status Retention::DeleteExpired() {
   LF_ASSIGN_OR_RETURN(const auto expired, engine_.store().ExpiredBy(engine_.Now(), kJobs));
+  if (std::ssize(expired) == kJobs) next_ = absl::InfinitePast();
   for (const JobRecord& record : expired) {
     const absl::Status deleted = engine_.Delete(record);
     // Retried or deleted by a user meanwhile.

@@ -15,7 +15,8 @@ class Retention {
   Retention(JobEngine& engine, absl::Duration tombstone_ttl)
       : engine_(engine), tombstone_ttl_(tombstone_ttl) {}
 
-  // One bounded batch of each; what is left over comes with the next call.
+  // One bounded batch of each. Does nothing within a second of the last one, unless that left jobs
+  // over: it is called whenever a job is queued.
   absl::Status Sweep();
 
  private:
@@ -23,6 +24,7 @@ class Retention {
 
   JobEngine& engine_;
   const absl::Duration tombstone_ttl_;
+  absl::Time next_ = absl::InfinitePast();
 };
 
 }  // namespace latentforge::service

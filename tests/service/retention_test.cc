@@ -105,6 +105,23 @@ TEST_F(RetentionTest, AUsersDeletionLeavesATombstoneToo) {
   EXPECT_EQ(ReasonOf(jobs_->Create(CreateRequest("r1")).status()), "JOB_DELETED");
 }
 
+TEST_F(RetentionTest, SweepsOnceASecondUnlessThereIsMore) {
+  Retention retention(*engine_, absl::Hours(24));
+  const auto asked = [&] {
+    EXPECT_TRUE(retention.Sweep().ok());
+    return faulty_.TakeCalls("ExpiredBy");
+  };
+  EXPECT_EQ(asked(), 1);
+  EXPECT_EQ(asked(), 0);
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(asked(), 1);
+  for (int i = 0; i < 60; ++i) Cancel(CreateJob(WithTtl(1)));
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(asked(), 1);
+  EXPECT_EQ(asked(), 1) << "ten are left";
+  EXPECT_EQ(asked(), 0);
+}
+
 TEST_F(RetentionTest, ManyJobsGoInBatches) {
   for (int i = 0; i < 120; ++i) Cancel(CreateJob(WithTtl(1)));
   clock_.Advance(absl::Seconds(1));
