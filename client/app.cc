@@ -30,7 +30,7 @@
 namespace latentforge::client {
 namespace {
 
-constexpr char kHelp[] = R"(Example:
+constexpr char kProgramHelp[] = R"(Example:
   latentforge convert ./model --kv-budget 0.5 --calibration text.txt --out ./converted
 
 Converts pretrained transformer checkpoints into ones that cache and compute less.)";
@@ -99,7 +99,7 @@ class HelpFormatter : public CLI::Formatter {
 }  // namespace
 
 int RunApp(int argc, const char* const* argv, const CommandContext& context) {
-  CLI::App app(kHelp, "latentforge");
+  CLI::App app(kProgramHelp, "latentforge");
   app.set_version_flag("--version", absl::StrCat("latentforge ", kVersion));
   app.require_subcommand(1);
   app.formatter(std::make_shared<HelpFormatter>());

@@ -235,11 +235,14 @@ stage_libtorch() {
 }
 
 # build [TARGET...]: configures and compiles build/release; two at once wait for each other.
+# Sources of a target share what their headers cost, four at a time: half the time from cold.
+# (The sanitized build of scripts/check compiles each alone, and so finds a missing include.)
 build() {
   mkdir -p "$release"
   (
     flock 9
-    cmake -S "$root" -B "$release" -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
+    cmake -S "$root" -B "$release" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+      -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=4 >/dev/null
     ninja -C "$release" -j "$jobs" "$@"
   ) 9>"$release/.lock" >&2
 }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 
+#include "CLI/App.hpp"
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "client/spec_flags.h"
@@ -28,5 +30,15 @@ using Command = std::function<absl::Status()>;
 struct Selection {
   Command command;
 };
+
+// Makes the parser choose `run` with `options`, which the callback keeps alive.
+template <typename Options>
+void Choose(CLI::App* command, const std::shared_ptr<Options>& options,
+            absl::Status (*run)(const Options&, const CommandContext&),
+            const CommandContext& context, Selection* selection) {
+  command->callback([options, run, &context, selection] {
+    selection->command = [options, run, &context] { return run(*options, context); };
+  });
+}
 
 }  // namespace latentforge::client

@@ -8,7 +8,7 @@
 namespace latentforge::client {
 namespace {
 
-constexpr char kHelp[] =
+constexpr char kConvertHelp[] =
     R"(Example:
   latentforge convert ./SmolLM2-135M-Instruct --kv-budget 0.5 \
     --calibration train.txt --evaluate test.txt --out ./SmolLM2-latent
@@ -22,7 +22,7 @@ a kill the same command continues behind the last finished layer.)";
 
 void AddConvertCommand(CLI::App* app, const CommandContext& context, Selection* selection) {
   auto options = std::make_shared<ConvertOptions>();
-  CLI::App* command = app->add_subcommand("convert", kHelp);
+  CLI::App* command = app->add_subcommand("convert", kConvertHelp);
   AddSpecOptions(command, &options->spec);
   command->add_option("-o,--output", options->output,
                       "table, json (report.json), jsonl or name (folder of the artifact) (default: "

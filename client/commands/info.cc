@@ -16,15 +16,6 @@ namespace {
 
 constexpr char kFormats[] = "table, json or jsonl (default: table)";
 
-template <typename Options>
-void Choose(CLI::App* command, const std::shared_ptr<Options>& options,
-            absl::Status (*run)(const Options&, const CommandContext&),
-            const CommandContext& context, Selection* selection) {
-  command->callback([options, run, &context, selection] {
-    selection->command = [options, run, &context] { return run(*options, context); };
-  });
-}
-
 void AddInspect(CLI::App* app, const CommandContext& context, Selection* selection) {
   CLI::App* model = app->add_subcommand("model", R"(Example:
   latentforge model inspect ./SmolLM2-135M-Instruct

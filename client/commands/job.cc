@@ -15,16 +15,6 @@ namespace {
 
 constexpr char kOneJobFormats[] = "table, json, jsonl or name (default: table)";
 
-// Makes the parser choose `run` with `options`, which the callback keeps alive.
-template <typename Options>
-void Choose(CLI::App* command, const std::shared_ptr<Options>& options,
-            absl::Status (*run)(const Options&, const CommandContext&),
-            const CommandContext& context, Selection* selection) {
-  command->callback([options, run, &context, selection] {
-    selection->command = [options, run, &context] { return run(*options, context); };
-  });
-}
-
 void AddTimeout(CLI::App* command, WaitOptions* options) {
   command
       ->add_option(

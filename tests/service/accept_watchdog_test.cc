@@ -18,7 +18,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr absl::Duration kSoon = absl::Milliseconds(200);
+constexpr absl::Duration kProbeTimeout = absl::Milliseconds(200);
 
 ListenSocket Open(const std::string& text) {
   return ListenSocket::Open(ParseListenAddress(text).value()).value();
@@ -39,11 +39,12 @@ TEST(ProbeListenerTest, AnyAnswerWillDo) {
 TEST(ProbeListenerTest, NobodyAccepts) {
   const TempDir folder;
   const ListenSocket tcp = Open("127.0.0.1:0");
-  const absl::Status silent = ProbeListener(tcp.text(), kSoon);
+  const absl::Status silent = ProbeListener(tcp.text(), kProbeTimeout);
   EXPECT_EQ(silent.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(silent.message(), HasSubstr(tcp.text() + " got no answer in 200ms"));
   const ListenSocket unix_socket = Open("unix:" + (folder.path() / "s.sock").string());
-  EXPECT_EQ(ProbeListener(unix_socket.text(), kSoon).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ProbeListener(unix_socket.text(), kProbeTimeout).code(),
+            absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST(ProbeListenerTest, NobodyListens) {
@@ -52,7 +53,7 @@ TEST(ProbeListenerTest, NobodyListens) {
     const ListenSocket gone = Open("127.0.0.1:0");
     text = gone.text();
   }
-  EXPECT_EQ(ProbeListener(text, kSoon).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ProbeListener(text, kProbeTimeout).code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST(AcceptWatchdogTest, GivesUpAfterFailuresInARow) {

@@ -18,12 +18,12 @@ namespace {
 
 using testing::HasSubstr;
 
-absl::StatusOr<ListenSocket> Open(const std::string& text) {
+absl::StatusOr<ListenSocket> TryOpen(const std::string& text) {
   return ListenSocket::Open(ParseListenAddress(text).value());
 }
 
 TEST(ListenSocketTest, ANameGetsOnePortOnAllItsAddresses) {
-  const auto socket = Open("localhost:0");
+  const auto socket = TryOpen("localhost:0");
   ASSERT_TRUE(socket.ok()) << socket.status();
   std::set<int> ports;
   for (const UniqueFd& fd : socket->descriptors()) {
@@ -38,16 +38,16 @@ TEST(ListenSocketTest, ANameGetsOnePortOnAllItsAddresses) {
 }
 
 TEST(ListenSocketTest, ATakenAddressIsAnError) {
-  const auto first = Open("127.0.0.1:0");
+  const auto first = TryOpen("127.0.0.1:0");
   ASSERT_TRUE(first.ok()) << first.status();
-  const absl::Status taken = Open(first->text()).status();
+  const absl::Status taken = TryOpen(first->text()).status();
   EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(taken.message(), HasSubstr(first->text()));
 }
 
 TEST(ListenSocketTest, AnAddressOfAnotherMachineIsAnError) {
   // 192.0.2.0/24 is for documentation (RFC 5737).
-  const absl::Status status = Open("192.0.2.1:0").status();
+  const absl::Status status = TryOpen("192.0.2.1:0").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(status.message(), HasSubstr("cannot listen on 192.0.2.1:0: Cannot assign"));
 }
@@ -56,10 +56,10 @@ TEST(ListenSocketTest, AUnixSocketsFileComesAndGoes) {
   const TempDir folder;
   const std::string path = (folder.path() / "s.sock").string();
   {
-    auto socket = Open("unix:" + path);
+    auto socket = TryOpen("unix:" + path);
     ASSERT_TRUE(socket.ok()) << socket.status();
     EXPECT_EQ(socket->text(), "unix:" + path);
-    EXPECT_EQ(Open("unix:" + path).status().code(), absl::StatusCode::kAlreadyExists);
+    EXPECT_EQ(TryOpen("unix:" + path).status().code(), absl::StatusCode::kAlreadyExists);
     const ListenSocket moved = *std::move(socket);
     EXPECT_TRUE(std::filesystem::exists(path));
   }
@@ -70,13 +70,13 @@ TEST(ListenSocketTest, TheFileOfAKilledServerIsReplaced) {
   const TempDir folder;
   const std::string text = "unix:" + (folder.path() / "s.sock").string();
   {
-    auto socket = Open(text);
+    auto socket = TryOpen(text);
     ASSERT_TRUE(socket.ok());
     // What kill -9 leaves: a file that nobody listens on.
     std::filesystem::create_hard_link(folder.path() / "s.sock", folder.path() / "kept.sock");
   }
   std::filesystem::rename(folder.path() / "kept.sock", folder.path() / "s.sock");
-  EXPECT_TRUE(Open(text).ok());
+  EXPECT_TRUE(TryOpen(text).ok());
 }
 
 }  // namespace

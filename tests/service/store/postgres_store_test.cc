@@ -12,8 +12,8 @@ namespace {
 
 using testing::HasSubstr;
 
-std::unique_ptr<PostgresStore> OpenStore(const std::string& uri,
-                                         const PostgresOptions& options = {}) {
+std::unique_ptr<PostgresStore> OpenTestStore(const std::string& uri,
+                                             const PostgresOptions& options = {}) {
   auto opened = PostgresStore::Open(uri, options);
   EXPECT_TRUE(opened.ok()) << opened.status();
   return *std::move(opened);
@@ -23,7 +23,7 @@ class PostgresHarness : public StoreHarness {
  public:
   Store& Reopen() override {
     store_.reset();
-    store_ = OpenStore(uri_);
+    store_ = OpenTestStore(uri_);
     return *store_;
   }
 
@@ -59,13 +59,13 @@ class PostgresStoreTest : public testing::Test {
 
 TEST_F(PostgresStoreTest, ServersThatStartTogetherMigrateOnce) {
   std::vector<std::thread> servers;
-  for (int i = 0; i < 6; ++i) servers.emplace_back([this] { OpenStore(uri_); });
+  for (int i = 0; i < 6; ++i) servers.emplace_back([this] { OpenTestStore(uri_); });
   for (std::thread& server : servers) server.join();
   EXPECT_EQ(AskSql(uri_, "SELECT count(*) FROM schema_migrations"), CurrentPostgresSchemaVersion());
 }
 
 TEST_F(PostgresStoreTest, ANewerSchemaIsRefused) {
-  OpenStore(uri_);
+  OpenTestStore(uri_);
   RunSql(uri_, "INSERT INTO schema_migrations VALUES (999, now())");
   const absl::Status status = PostgresStore::Open(uri_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
@@ -73,20 +73,20 @@ TEST_F(PostgresStoreTest, ANewerSchemaIsRefused) {
 }
 
 TEST_F(PostgresStoreTest, ARoleThatOwnsNothingNeedsTheDocumentedGrants) {
-  OpenStore(uri_);
+  OpenTestStore(uri_);
   const std::string uri = PostgresServer::WithRole(uri_, "server");
   RunSql(uri_, "CREATE ROLE server LOGIN");
   const absl::Status refused = PostgresStore::Open(uri).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kPermissionDenied) << refused;
   RunSql(uri_, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO server");
-  EXPECT_TRUE(OpenStore(uri)->Create(QueuedJob("a")).ok());
+  EXPECT_TRUE(OpenTestStore(uri)->Create(QueuedJob("a")).ok());
   RunSql(uri_, "DROP OWNED BY server; DROP ROLE server");
 }
 
 // Every job is claimed once, whichever server asks and however many at once.
 TEST_F(PostgresStoreTest, AClaimIsGivenOnceByTwoServers) {
   constexpr int kJobs = 40;
-  const std::unique_ptr<PostgresStore> stores[] = {OpenStore(uri_), OpenStore(uri_)};
+  const std::unique_ptr<PostgresStore> stores[] = {OpenTestStore(uri_), OpenTestStore(uri_)};
   for (int i = 0; i < kJobs; ++i)
     ASSERT_TRUE(stores[0]->Create(QueuedJob(absl::StrCat("j", i))).ok());
   std::vector<std::vector<std::string>> claimed(8);
@@ -116,7 +116,7 @@ TEST_F(PostgresStoreTest, AClaimIsGivenOnceByTwoServers) {
 }
 
 TEST_F(PostgresStoreTest, OneOfManyEqualRequestsOnTwoServersMakesTheJob) {
-  const std::unique_ptr<PostgresStore> stores[] = {OpenStore(uri_), OpenStore(uri_)};
+  const std::unique_ptr<PostgresStore> stores[] = {OpenTestStore(uri_), OpenTestStore(uri_)};
   std::vector<absl::Status> answers(10);
   std::vector<std::thread> threads;
   for (size_t i = 0; i < answers.size(); ++i)
@@ -134,7 +134,7 @@ TEST_F(PostgresStoreTest, OneOfManyEqualRequestsOnTwoServersMakesTheJob) {
 }
 
 TEST_F(PostgresStoreTest, AFullDiskIsResourceExhausted) {
-  const auto store = OpenStore(uri_);
+  const auto store = OpenTestStore(uri_);
   OnInsert(uri_, "jobs", "RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full';");
   const absl::Status status = store->Create(QueuedJob("a")).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
@@ -142,7 +142,7 @@ TEST_F(PostgresStoreTest, AFullDiskIsResourceExhausted) {
 }
 
 TEST_F(PostgresStoreTest, ATransactionThatLostADeadlockIsRepeated) {
-  const auto store = OpenStore(uri_);
+  const auto store = OpenTestStore(uri_);
   // A rollback does not take back a sequence: two failures, then success.
   RunSql(uri_, "CREATE SEQUENCE tries");
   OnInsert(uri_, "jobs",
@@ -157,7 +157,7 @@ TEST_F(PostgresStoreTest, ATransactionThatLostADeadlockIsRepeated) {
 }
 
 TEST_F(PostgresStoreTest, WhatTakesTooLongIsUnavailable) {
-  const auto store = OpenStore(
+  const auto store = OpenTestStore(
       uri_, {.timeouts = {.statement = absl::Milliseconds(300), .lock = absl::Milliseconds(50)}});
   const auto created = store->Create(QueuedJob("a"));
   ASSERT_TRUE(created.ok()) << created.status();
@@ -175,7 +175,7 @@ TEST_F(PostgresStoreTest, WhatTakesTooLongIsUnavailable) {
 }
 
 TEST_F(PostgresStoreTest, ACommitWithoutAnAnswerMayBeRepeatedWithItsRequestId) {
-  const auto store = OpenStore(uri_);
+  const auto store = OpenTestStore(uri_);
   // The database drops the connection within COMMIT, once.
   RunSql(uri_,
          "CREATE SEQUENCE tries; CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ "
@@ -191,7 +191,7 @@ TEST_F(PostgresStoreTest, ACommitWithoutAnAnswerMayBeRepeatedWithItsRequestId) {
 }
 
 TEST_F(PostgresStoreTest, AHeartbeatTouchesNoIndex) {
-  const auto store = OpenStore(uri_);
+  const auto store = OpenTestStore(uri_);
   JobRecord record = *store->Create(QueuedJob("a"));
   record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
   record = *store->Commit({.expected_version = 1, .record = record});
