@@ -46,6 +46,8 @@ class Grid:
 
     def conversion(self, calibration, method, budget):
         """The cells of one conversion, a text each."""
+        if METHODS[method].get("preconditioner") == "identity":
+            calibration = next(iter(self.texts))  # no text changes it
         tokens = f"{self.args.sequences}x{self.args.sequence_length}"
         return [self.cell(text, method=method, budget=budget, calibration=calibration,
                           tokens=tokens, seed=self.args.seed) for text in self.texts]
@@ -63,7 +65,8 @@ class Grid:
                    if cell not in self.results]
         if not missing:
             return
-        common.note(f"{method}, {budget}, calibrated on {calibration}")
+        common.note(f"{method}, {budget}, calibrated on {missing[0].calibration}")
+        calibration = missing[0].calibration
         names = list(self.texts) if calibration == ALL else [calibration]
         with tempfile.TemporaryDirectory(prefix="lf-bench-") as folder:
             out = pathlib.Path(folder, "out")
