@@ -9,11 +9,15 @@
 #include <iterator>
 #include <string>
 #include <system_error>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/command_line.h"
 #include "base/file.h"
+#include "base/file_confinement.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "base/version.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/evaluate_command.h"
@@ -32,6 +36,7 @@ struct Flags {
   std::string spec;
   std::string work_dir;
   std::string statistics;
+  std::vector<std::string> allowed_roots;
   EvaluateRequest evaluate;
   bool events = false;
 };
@@ -41,8 +46,30 @@ absl::StatusOr<std::string> ReadSpec(const std::string& path) {
   return std::string(std::istreambuf_iterator<char>(std::cin), {});
 }
 
+// Before any other thread starts. Where the kernel cannot do it, what the server checked has to do.
+absl::Status HoldToRoots(const Flags& flags) {
+  if (flags.allowed_roots.empty()) return absl::OkStatus();
+  FileRoots roots = ProgramRoots();
+  roots.read.push_back(flags.spec);
+  for (const std::string& own : {flags.work_dir, flags.statistics}) {
+    if (own.empty()) continue;
+    LF_RETURN_IF_ERROR(CreateDirectories(own));
+    roots.write.push_back(own);
+  }
+  roots.write.insert(roots.write.end(), flags.allowed_roots.begin(), flags.allowed_roots.end());
+  const absl::Status held = ConfineFiles(roots);
+  if (!absl::IsUnimplemented(held)) return held;
+  Log(Severity::kWarning, absl::StrCat("not held to --allowed-root: ", held.message()));
+  return absl::OkStatus();
+}
+
 int Convert(const Flags& flags) {
   EventWriter events(STDOUT_FILENO, RealClock());
+  if (const absl::Status held = HoldToRoots(flags); !held.ok()) {
+    Log(Severity::kError, std::string(held.message()));
+    ReportEarlyError(held, events);
+    return ExitCode(held);
+  }
   const absl::StatusOr<std::string> text = ReadSpec(flags.spec);
   absl::StatusOr<JobSpec> spec = text.ok() ? ParseJobSpec(*text) : text.status();
   if (!spec.ok()) {
@@ -103,6 +130,10 @@ int Main(int argc, char** argv) {
   app.add_option("--work-dir", flags.work_dir, "Scratch folder of the job");
   app.add_option("--statistics", flags.statistics,
                  "Folder of calibration statistics that later jobs use again (default: none)");
+  app.add_option("--allowed-root", flags.allowed_roots,
+                 "Folder beneath which the job's files lie; no link leads elsewhere. Repeatable "
+                 "(default: any file)")
+      ->allow_extra_args(false);
   CLI::App* evaluate = app.add_subcommand("evaluate", "Measures perplexity");
   EvaluateRequest& request = flags.evaluate;
   evaluate->add_option("model", request.model, "Checkpoint or artifact folder")->required();

@@ -122,6 +122,27 @@ TEST(ProcessTest, ExitCodesSayWhoHasToAct) {
   EXPECT_EQ(event["sequence"], "1");
 }
 
+TEST(ProcessTest, NoLinkLeadsOutOfTheAllowedRoots) {
+  const TinyJob whole("roots_whole");
+  std::vector<std::string> arguments = Arguments(whole);
+  arguments.insert(arguments.end(), {"--allowed-root", whole.root.string()});
+  EXPECT_EQ(RunConvert(arguments).exit_code, 0);
+
+  const TinyJob linked("roots_linked"), elsewhere("roots_elsewhere");
+  std::filesystem::remove(linked.root / "text.txt");
+  std::filesystem::create_symlink(elsewhere.root / "text.txt", linked.root / "text.txt");
+  arguments = Arguments(linked);
+  EXPECT_EQ(RunConvert(arguments).exit_code, 0) << "nothing holds it";
+  std::filesystem::remove_all(linked.out());
+  arguments.insert(arguments.end(), {"--allowed-root", linked.root.string()});
+  const Ended refused = RunConvert(arguments);
+  EXPECT_EQ(refused.exit_code, 1);
+  const Json error = ParseJson(refused.lines.back()).value()["error"];
+  EXPECT_EQ(error["reason"], "CORPUS_NOT_READABLE");
+  EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("text.txt"));
+  EXPECT_THAT(linked.Outputs(), testing::IsEmpty());
+}
+
 TEST(ProcessTest, EvaluatePrintsOneObject) {
   const TinyJob job("evaluate");
   const std::vector<std::string> arguments = {"evaluate",        (job.root / "model").string(),
