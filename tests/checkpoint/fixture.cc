@@ -4,11 +4,15 @@
 
 #include <bit>
 #include <random>
+#include <system_error>
 #include <utility>
+#include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "checkpoint/tensor_catalogue.h"
@@ -155,11 +159,28 @@ std::string SafetensorsBytes(absl::string_view header, absl::string_view data) {
   return bytes;
 }
 
+namespace {
+
+// Removes the folders of a test program at its end; children that end by _exit leave them alone.
+struct TestDirectories {
+  ~TestDirectories() {
+    std::error_code error;
+    for (const std::filesystem::path& path : paths) std::filesystem::remove_all(path, error);
+  }
+  absl::Mutex mutex;
+  std::vector<std::filesystem::path> paths ABSL_GUARDED_BY(mutex);
+};
+
+}  // namespace
+
 std::filesystem::path NewTestDirectory(absl::string_view name) {
   std::string pattern =
       (std::filesystem::temp_directory_path() / absl::StrCat("latentforge-", name, "-XXXXXX"))
           .string();
   if (mkdtemp(pattern.data()) == nullptr) return {};
+  static TestDirectories made;
+  absl::MutexLock lock(&made.mutex);
+  made.paths.push_back(pattern);
   return pattern;
 }
 

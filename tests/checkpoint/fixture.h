@@ -58,7 +58,8 @@ std::string SafetensorsBytes(const std::vector<RawTensor>& tensors);
 // 8 bytes of length, `header`, `data`: valid or not.
 std::string SafetensorsBytes(absl::string_view header, absl::string_view data);
 
-// A new empty folder beneath the test's temporary folder.
+// A new empty folder beneath the system's temporary folder, removed when the program ends.
+// Thread-safe.
 std::filesystem::path NewTestDirectory(absl::string_view name);
 
 }  // namespace latentforge::checkpoint
