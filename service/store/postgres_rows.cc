@@ -17,7 +17,7 @@ std::string Parameters(int first, int count) {
 
 std::string SelectJobs() {
   return absl::StrCat(
-      "SELECT ordinal, version, id, tenant, job, estimate, output_path, needs_cuda, ",
+      "SELECT ordinal, version, id, jobs.tenant, job, estimate, output_path, needs, ",
       kMutableColumns, " FROM jobs JOIN job_states USING (ordinal) ");
 }
 
@@ -26,9 +26,9 @@ std::string InsertJob() {
 }
 
 std::string InsertState() {
-  return absl::StrCat("INSERT INTO job_states (version, ordinal, output_path, needs_cuda, ",
+  return absl::StrCat("INSERT INTO job_states (version, ordinal, output_path, tenant, needs, ",
                       kMutableColumns, ") VALUES (1, ",
-                      Parameters(1, 3 + CountColumns(kMutableColumns)), ")");
+                      Parameters(1, 4 + CountColumns(kMutableColumns)), ")");
 }
 
 std::string UpdateState() {
@@ -48,7 +48,7 @@ PgParams BindJob(const JobRecord& record) {
 
 PgParams BindState(int64_t ordinal, const JobRecord& record) {
   PgParams params;
-  params.Bind(ordinal).BindBlob(record.output_path).Bind(int64_t{record.needs_cuda});
+  params.Bind(ordinal).BindBlob(record.output_path).BindText(record.tenant).BindText(record.needs);
   BindMutableColumns(record, params);
   return params;
 }
