@@ -91,33 +91,34 @@ absl::Status WriteCharge(PgConnection& connection, const std::string& tenant,
 ClaimSql ClaimStatements() {
   // From one kind to the next by the index: however many jobs it has.
   const std::string next_kind =
-      absl::StrCat("SELECT tenant, needs FROM job_states WHERE ", kIsQueued);
+      absl::StrCat("SELECT share_tenant AS tenant, needs FROM job_states WHERE ", kIsQueued);
   const std::string first = absl::StrCat(kIsQueued, " AND claimable_time <= ");
-  return {.kinds = absl::StrCat(
-              "WITH RECURSIVE kinds AS ((", next_kind,
-              " ORDER BY tenant, needs LIMIT 1) UNION ALL "
-              "SELECT next.tenant, next.needs FROM kinds CROSS JOIN LATERAL (",
-              next_kind,
-              " AND (tenant, needs) > (kinds.tenant, kinds.needs) "
-              "ORDER BY tenant, needs LIMIT 1) AS next) "
-              "SELECT kinds.tenant, kinds.needs, first.rank_time, first.ordinal, "
-              "coalesce(tenant_shares.virtual_time, 0), "
-              "(SELECT virtual_time FROM tenant_shares WHERE tenant = '') "
-              "FROM kinds CROSS JOIN LATERAL (SELECT rank_time, ordinal FROM job_states "
-              "WHERE tenant = kinds.tenant AND needs = kinds.needs AND ",
-              first,
-              "$1 ORDER BY rank_time, ordinal LIMIT 1) AS first "
-              "LEFT JOIN tenant_shares ON tenant_shares.tenant = kinds.tenant"),
-          .first_of_kind =
-              absl::StrCat(SelectJobs(), "WHERE job_states.tenant = $1 AND needs = $2 AND ", first,
-                           "$3 ORDER BY rank_time, ordinal LIMIT 1 "
-                           "FOR UPDATE OF job_states SKIP LOCKED"),
-          .running =
-              absl::StrCat("SELECT count(*), coalesce(sum(gpus), 0)::bigint FROM job_states WHERE ",
-                           kHoldsLease, " AND tenant = $1"),
-          .waiting = absl::StrCat("SELECT (SELECT count(*) FROM job_states WHERE ", kIsQueued,
-                                  " AND tenant = $1), (SELECT count(*) FROM job_states WHERE ",
-                                  kIsPaused, " AND tenant = $1)")};
+  return {
+      .kinds =
+          absl::StrCat("WITH RECURSIVE kinds AS ((", next_kind,
+                       " ORDER BY share_tenant, needs LIMIT 1) UNION ALL "
+                       "SELECT next.tenant, next.needs FROM kinds CROSS JOIN LATERAL (",
+                       next_kind,
+                       " AND (share_tenant, needs) > (kinds.tenant, kinds.needs) "
+                       "ORDER BY share_tenant, needs LIMIT 1) AS next) "
+                       "SELECT kinds.tenant, kinds.needs, first.rank_time, first.ordinal, "
+                       "coalesce(tenant_shares.virtual_time, 0), "
+                       "(SELECT virtual_time FROM tenant_shares WHERE tenant = '') "
+                       "FROM kinds CROSS JOIN LATERAL (SELECT rank_time, ordinal FROM job_states "
+                       "WHERE share_tenant = kinds.tenant AND needs = kinds.needs AND ",
+                       first,
+                       "$1 ORDER BY rank_time, ordinal LIMIT 1) AS first "
+                       "LEFT JOIN tenant_shares ON tenant_shares.tenant = kinds.tenant"),
+      .first_of_kind =
+          absl::StrCat(SelectJobs(), "WHERE share_tenant = $1 AND needs = $2 AND ", first,
+                       "$3 ORDER BY rank_time, ordinal LIMIT 1 "
+                       "FOR UPDATE OF job_states SKIP LOCKED"),
+      .running =
+          absl::StrCat("SELECT count(*), coalesce(sum(gpus), 0)::bigint FROM job_states WHERE ",
+                       kHoldsLease, " AND share_tenant = $1"),
+      .waiting = absl::StrCat("SELECT (SELECT count(*) FROM job_states WHERE ", kIsQueued,
+                              " AND share_tenant = $1), (SELECT count(*) FROM job_states WHERE ",
+                              kIsPaused, " AND share_tenant = $1)")};
 }
 
 absl::StatusOr<TenantUse> ReadUse(PgConnection& connection, absl::string_view tenant) {

@@ -113,23 +113,31 @@ CREATE TABLE secrets (
 );
 )sql",
     // Queued jobs are found by tenant and by what they need of a worker: of earlier ones
-    // only whether that is CUDA is known. Tenants have shares; '' is their clock.
+    // only whether that is CUDA is known. Tenants have shares; '' is their clock. A server of
+    // the version before, which goes on meanwhile, sees no column that it does not know; what
+    // its new jobs lack the trigger fills in.
     R"sql(
-ALTER TABLE job_states ADD COLUMN tenant text COLLATE "C",
-  ADD COLUMN needs text COLLATE "C" NOT NULL DEFAULT '',
-  ADD COLUMN gpus integer NOT NULL DEFAULT 0;
-UPDATE job_states SET tenant = jobs.tenant,
+ALTER TABLE job_states ADD COLUMN share_tenant text COLLATE "C",
+  ADD COLUMN needs text COLLATE "C", ADD COLUMN gpus integer NOT NULL DEFAULT 0;
+UPDATE job_states SET share_tenant = jobs.tenant,
   needs = CASE needs_cuda WHEN 1 THEN 'cuda' ELSE '' END,
   gpus = CASE WHEN needs_cuda = 1 AND state IN (2, 3, 7) THEN 1 ELSE 0 END
   FROM jobs WHERE jobs.ordinal = job_states.ordinal;
+ALTER TABLE job_states ALTER COLUMN share_tenant SET NOT NULL, ALTER COLUMN needs SET NOT NULL;
+CREATE FUNCTION job_states_of_version_1() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.share_tenant := (SELECT tenant FROM jobs WHERE ordinal = NEW.ordinal);
+  NEW.needs := CASE NEW.needs_cuda WHEN 1 THEN 'cuda' ELSE '' END;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER job_states_of_version_1 BEFORE INSERT ON job_states FOR EACH ROW
+  WHEN (NEW.share_tenant IS NULL) EXECUTE FUNCTION job_states_of_version_1();
 DROP INDEX job_states_claimable;
 DROP INDEX job_states_leased;
-ALTER TABLE job_states ALTER COLUMN tenant SET NOT NULL, ALTER COLUMN needs DROP DEFAULT,
-  ALTER COLUMN gpus DROP DEFAULT, DROP COLUMN needs_cuda;
-CREATE INDEX job_states_by_kind ON job_states (tenant, needs, rank_time, ordinal)
+CREATE INDEX job_states_by_kind ON job_states (share_tenant, needs, rank_time, ordinal)
   WHERE state = 1;
-CREATE INDEX job_states_leased ON job_states (tenant) WHERE state IN (2, 3, 7);
-CREATE INDEX job_states_paused ON job_states (tenant) WHERE state = 8;
+CREATE INDEX job_states_leased ON job_states (share_tenant) WHERE state IN (2, 3, 7);
+CREATE INDEX job_states_paused ON job_states (share_tenant) WHERE state = 8;
 CREATE TABLE tenant_shares (
   tenant text COLLATE "C" PRIMARY KEY,
   virtual_time double precision NOT NULL

@@ -123,7 +123,7 @@ absl::StatusOr<std::vector<JobRecord>> PostgresStore::List(const JobQuery& query
     absl::StrAppend(&condition, " AND state IN (", StateList(query.states), ")");
   if (!query.tenant.empty()) {
     params.BindText(query.tenant);
-    absl::StrAppend(&condition, " AND jobs.tenant = $", params.size());
+    absl::StrAppend(&condition, " AND tenant = $", params.size());
   }
   for (const auto& [key, value] : query.labels) {
     params.BindBlob(key).BindBlob(value);

@@ -66,7 +66,7 @@ absl::Status CheckOutputFree(PgConnection& connection, const JobRecord& record) 
   LF_ASSIGN_OR_RETURN(
       PgRows holder,
       connection.Run(
-          absl::StrCat("SELECT id, state, jobs.tenant FROM jobs JOIN job_states USING (ordinal) "
+          absl::StrCat("SELECT id, state, tenant FROM jobs JOIN job_states USING (ordinal) "
                        "WHERE sha256(output_path) = sha256($1) "
                        "AND output_path <> '' AND id <> $2 AND ",
                        kGoesOn),

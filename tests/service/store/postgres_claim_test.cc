@@ -18,7 +18,7 @@ std::string InsertJobs(int first, int last, const std::string& tenant, v1::JobSt
   const std::string numbers = absl::StrCat("generate_series(", first, ", ", last, ") AS n");
   return absl::StrCat(
       "INSERT INTO jobs (id, tenant, job, estimate) SELECT 'j' || n, '", tenant, "', '', '' FROM ",
-      numbers, ";", "INSERT INTO job_states SELECT n, 1, '', ", int{state},
+      numbers, ";", "INSERT INTO job_states SELECT n, 1, '', 0, ", int{state},
       ", '', '', 1, 0, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, n, 0, 0, '", tenant,
       "', CASE n % 3 WHEN 0 THEN '' WHEN 1 THEN '1024' ELSE 'cuda 4096' END, 0 FROM ", numbers,
       ";");
@@ -26,12 +26,17 @@ std::string InsertJobs(int first, int last, const std::string& tenant, v1::JobSt
 
 class PostgresClaimTest : public testing::Test {
  protected:
-  void SetUp() override {
+  // Once: it takes seconds.
+  static void SetUpTestSuite() {
+    uri_ = PostgresServer::Shared().NewDatabase();
     ASSERT_TRUE(PostgresStore::Open(uri_).ok());
     RunSql(uri_, InsertJobs(1, 100'000, "busy", v1::JOB_STATE_SUCCEEDED) +
                      InsertJobs(100'001, 110'000, "busy", v1::JOB_STATE_QUEUED) +
                      InsertJobs(110'001, 110'001, "calm", v1::JOB_STATE_QUEUED) +
                      InsertJobs(110'002, 110'100, "calm", v1::JOB_STATE_RUNNING) + "ANALYZE");
+  }
+
+  void SetUp() override {
     auto connection = PgConnection::Connect(uri_, {});
     ASSERT_TRUE(connection.ok()) << connection.status();
     connection_.emplace(*std::move(connection));
@@ -45,7 +50,7 @@ class PostgresClaimTest : public testing::Test {
     return plan;
   }
 
-  const std::string uri_ = PostgresServer::Shared().NewDatabase();
+  inline static std::string uri_;
   std::optional<PgConnection> connection_;
 };
 

@@ -56,6 +56,19 @@ NewJob QueuedJob(const std::string& id, const std::string& request_id = "") {
 
 class PostgresStoreTest : public testing::Test {
  protected:
+  // As a server of version 1 of the schema does.
+  void AddByVersion1(const std::string& id, v1::JobState state, int needs_cuda) {
+    RunSql(uri_, absl::StrCat("INSERT INTO jobs (id, tenant, job, estimate) VALUES ('", id,
+                              "', 'search', '', ''); INSERT INTO job_states (ordinal, version, "
+                              "output_path, needs_cuda, state, etag, status, last_sequence, "
+                              "update_time, lease_epoch, completed_epoch, counted_attempts, "
+                              "attempt_sequence, attempt_start_time, lease_expire_time, "
+                              "queue_time, claimable_time, rank_time, progress_event_time, "
+                              "progress_event_percent) SELECT max(ordinal), 1, '', ",
+                              needs_cuda, ", ", int{state},
+                              ", '', '', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM jobs"));
+  }
+
   const std::string uri_ = PostgresServer::Shared().NewDatabase();
 };
 
@@ -74,20 +87,31 @@ TEST_F(PostgresStoreTest, ANewerSchemaIsRefused) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("999"));
 }
 
+TEST_F(PostgresStoreTest, AServerOfTheVersionBeforeGoesOnMeanwhile) {
+  const auto store = OpenTestStore(uri_);
+  AddByVersion1("gpu", v1::JOB_STATE_QUEUED, 1);
+  AddByVersion1("cpu", v1::JOB_STATE_QUEUED, 0);
+  EXPECT_EQ(store->Get("gpu")->needs, "cuda");
+  EXPECT_EQ(store->Use("search")->queued, 2);
+  // How it finds the new server's jobs.
+  NewJob job = QueuedJob("new");
+  job.record.needs = "cuda:1 4096";
+  ASSERT_TRUE(store->Create(job).ok());
+  EXPECT_EQ(AskSql(uri_,
+                   "SELECT count(tenant) FROM jobs JOIN job_states USING (ordinal) WHERE "
+                   "tenant = 'default' AND needs_cuda = 1 AND state = 1 AND output_path = ''"),
+            1);
+}
+
 TEST_F(PostgresStoreTest, JobsFromBeforeSharesAreClaimedAsBefore) {
   {
     auto connection = PgConnection::Connect(uri_, {});
     ASSERT_TRUE(connection.ok()) << connection.status();
     ASSERT_TRUE(MigratePostgres(*connection, 1).ok());
   }
-  for (const std::string job : {"(1, 'gpu', 1, 1)", "(2, 'cpu', 1, 0)", "(3, 'on-gpu', 2, 1)"}) {
-    RunSql(uri_, absl::StrCat("WITH new(n, id, state, cuda) AS (VALUES ", job,
-                              "), inserted AS (INSERT INTO jobs (id, tenant, job, estimate) "
-                              "SELECT id, 'search', '', '' FROM new RETURNING ordinal) "
-                              "INSERT INTO job_states SELECT ordinal, 1, '', cuda, state, '', '', "
-                              "1, 0, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 "
-                              "FROM new, inserted"));
-  }
+  AddByVersion1("gpu", v1::JOB_STATE_QUEUED, 1);
+  AddByVersion1("cpu", v1::JOB_STATE_QUEUED, 0);
+  AddByVersion1("on-gpu", v1::JOB_STATE_RUNNING, 1);
   const auto store = OpenTestStore(uri_);
   EXPECT_EQ(store->Get("gpu")->needs, "cuda");
   EXPECT_EQ(store->Get("cpu")->needs, "");
