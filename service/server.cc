@@ -33,6 +33,7 @@
 #include "service/store/open_store.h"
 #include "service/store_clock.h"
 #include "service/store_follower.h"
+#include "service/tenant_gauges.h"
 #include "service/tenant_table.h"
 #include "service/thread_pool.h"
 #include "service/validation.h"
@@ -222,6 +223,7 @@ absl::Status Server::Parts::ServeMetrics() {
     Metrics::Gauges gauges;
     LF_ASSIGN_OR_RETURN(gauges.stats, store->Stats());
     LF_ASSIGN_OR_RETURN(gauges.presence, scheduler.CountPresence());
+    LF_ASSIGN_OR_RETURN(gauges.tenants, ReadTenantGauges(*store, *tenants(), gauges.stats));
     gauges.open_watches = watches.size();
     return gauges;
   };
