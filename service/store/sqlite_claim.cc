@@ -40,18 +40,32 @@ absl::Status WriteShare(Database& db, absl::string_view tenant, double virtual_t
   return put.BindText(tenant).Bind(virtual_time).Run();
 }
 
+// The kind that `query` finds; nullopt when there is none.
+absl::StatusOr<std::optional<JobKind>> ReadKind(Statement& query) {
+  LF_ASSIGN_OR_RETURN(const bool row, query.Step());
+  if (!row) return std::nullopt;
+  JobKind kind;
+  kind.tenant = query.Text();
+  kind.needs = query.Text();
+  return kind;
+}
+
+// From one to the next by the index, however many jobs each has.
 absl::StatusOr<std::vector<JobKind>> ReadKinds(Database& db) {
-  LF_ASSIGN_OR_RETURN(Statement next, db.Prepare(ClaimStatements().next_kind));
+  LF_ASSIGN_OR_RETURN(Statement next_needs, db.Prepare(ClaimStatements().next_needs));
+  LF_ASSIGN_OR_RETURN(Statement next_tenant, db.Prepare(ClaimStatements().next_tenant));
   std::vector<JobKind> kinds;
-  JobKind last;
-  while (true) {
-    next.Reset();
-    LF_ASSIGN_OR_RETURN(const bool row, next.BindText(last.tenant).BindText(last.needs).Step());
-    if (!row) return kinds;
-    last.tenant = next.Text();
-    last.needs = next.Text();
-    kinds.push_back(last);
+  LF_ASSIGN_OR_RETURN(std::optional<JobKind> kind, ReadKind(next_tenant.BindText("")));
+  while (kind.has_value()) {
+    kinds.push_back(*kind);
+    next_needs.Reset();
+    next_needs.BindText(kinds.back().tenant).BindText(kinds.back().needs);
+    LF_ASSIGN_OR_RETURN(kind, ReadKind(next_needs));
+    if (kind.has_value()) continue;
+    next_tenant.Reset();
+    LF_ASSIGN_OR_RETURN(kind, ReadKind(next_tenant.BindText(kinds.back().tenant)));
   }
+  return kinds;
 }
 
 // What one claim knows of a tenant.
@@ -103,9 +117,11 @@ absl::StatusOr<JobRecord> ReadByOrdinal(Database& db, int64_t ordinal) {
 
 // Left to itself SQLite may take an index by state or tenant and sort what it finds.
 ClaimSql ClaimStatements() {
-  return {.next_kind = absl::StrCat("SELECT tenant, needs FROM jobs INDEXED BY jobs_by_kind WHERE ",
-                                    kIsQueued,
-                                    " AND (tenant, needs) > (?, ?) ORDER BY tenant, needs LIMIT 1"),
+  const std::string next_kind = absl::StrCat(
+      "SELECT tenant, needs FROM jobs INDEXED BY jobs_by_kind WHERE ", kIsQueued, " AND ");
+  // Not (tenant, needs) > (?, ?): SQLite looks for >= then, and passes by every job of the kind.
+  return {.next_needs = next_kind + "tenant = ? AND needs > ? ORDER BY needs LIMIT 1",
+          .next_tenant = next_kind + "tenant > ? ORDER BY tenant, needs LIMIT 1",
           .first_of_kind = absl::StrCat(
               "SELECT rank_time, ordinal FROM jobs INDEXED BY jobs_by_kind WHERE ", kIsQueued,
               " AND tenant = ? AND needs = ? AND claimable_time <= ? "

@@ -19,7 +19,8 @@ absl::StatusOr<TenantUse> ReadUse(Database& db, absl::string_view tenant);
 
 // Its statements, for tests of what they read.
 struct ClaimSql {
-  std::string next_kind;      // after (tenant, needs)
+  std::string next_needs;     // of a tenant, after some
+  std::string next_tenant;    // with its first needs, after one
   std::string first_of_kind;  // of (tenant, needs), claimable at a time
   std::string running;        // of a tenant
   std::string waiting;        // of a tenant
