@@ -46,6 +46,14 @@ std::string Binding(const v1::JobFilter& filter, const std::string& tenant) {
   return absl::StrCat("jobs:", tenant, ":", Canonical(sorted));
 }
 
+// The job as clients see it.
+v1::Job View(JobRecord record, const std::vector<v1::WorkerInfo>& workers) {
+  v1::Job job = std::move(record.job);
+  if (job.status().state() == v1::JOB_STATE_QUEUED)
+    job.mutable_status()->set_queue_reason(QueueReason(ParseNeedsKey(record.needs), workers));
+  return job;
+}
+
 }  // namespace
 
 absl::StatusOr<v1::CreateJobResponse> Jobs::Create(const Identity& caller,
@@ -128,19 +136,11 @@ absl::StatusOr<JobRecord> Jobs::Find(const Identity& caller, absl::string_view n
   return record;
 }
 
-v1::Job Jobs::View(JobRecord record) const {
-  v1::Job job = std::move(record.job);
-  if (job.status().state() == v1::JOB_STATE_QUEUED)
-    job.mutable_status()->set_queue_reason(
-        QueueReason(ParseNeedsKey(record.needs), options_.workers()));
-  return job;
-}
-
 absl::StatusOr<v1::GetJobResponse> Jobs::Get(const Identity& caller,
                                              const v1::GetJobRequest& request) {
   LF_ASSIGN_OR_RETURN(JobRecord record, Find(caller, request.name()));
   v1::GetJobResponse response;
-  *response.mutable_job() = View(std::move(record));
+  *response.mutable_job() = View(std::move(record), options_.workers());
   return response;
 }
 
@@ -164,8 +164,9 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const Identity& caller,
   if (!wanted.empty() && !caller.Sees(wanted)) return v1::ListJobsResponse();
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> records, engine_.store().List(query));
   v1::ListJobsResponse response;
+  const std::vector<v1::WorkerInfo> workers = options_.workers();
   const size_t shown = std::min<size_t>(records.size(), page_size);
-  for (size_t i = 0; i < shown; ++i) *response.add_jobs() = View(std::move(records[i]));
+  for (size_t i = 0; i < shown; ++i) *response.add_jobs() = View(std::move(records[i]), workers);
   if (records.size() > shown)
     response.set_next_page_token(tokens_.Encode(absl::StrCat(records[shown - 1].ordinal), binding));
   return response;

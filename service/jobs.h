@@ -56,8 +56,6 @@ class Jobs {
                                                   const v1::CreateJobRequest& request);
   absl::StatusOr<std::optional<v1::CreateJobResponse>> FindRepeated(
       const Identity& caller, const v1::CreateJobRequest& request, const std::string& digest);
-  // The job as clients see it.
-  v1::Job View(JobRecord record) const;
   absl::StatusOr<JobRecord> Find(const Identity& caller, absl::string_view name);
   // A response that holds the job after the command.
   template <typename Response>

@@ -31,9 +31,11 @@ Workers Those(const Workers& workers, Test test) {
 
 std::string QueueReason(const Needs& needs, const Workers& workers) {
   if (workers.empty()) return "no worker is connected";
-  // A worker that went on with its attempt while the server was started anew.
-  const auto unknown = [](const v1::WorkerInfo& worker) { return worker.slots() == 0; };
-  if (std::any_of(workers.begin(), workers.end(), unknown)) return "";
+  // No slots: a worker that went on with its attempt while the server was started anew.
+  const auto may_take = [&](const v1::WorkerInfo& worker) {
+    return worker.slots() == 0 || Meets(worker, needs);
+  };
+  if (std::any_of(workers.begin(), workers.end(), may_take)) return "";
   const Workers with_device =
       Those(workers, [&](const v1::WorkerInfo& worker) { return HasDevice(worker, needs); });
   if (with_device.empty())
@@ -45,8 +47,6 @@ std::string QueueReason(const Needs& needs, const Workers& workers) {
     return absl::StrCat("needs a worker with ",
                         absl::StrJoin(needs.labels, ", ", absl::PairFormatter("=")),
                         ", which none of ", Count(with_device), " is");
-  const auto fits = [&](const v1::WorkerInfo& worker) { return HasMemory(worker, needs); };
-  if (std::any_of(with_labels.begin(), with_labels.end(), fits)) return "";
   const auto largest = std::max_element(with_labels.begin(), with_labels.end(),
                                         [](const v1::WorkerInfo& a, const v1::WorkerInfo& b) {
                                           return a.memory_bytes() < b.memory_bytes();
