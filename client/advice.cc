@@ -68,7 +68,11 @@ constexpr Row kAdvice[] = {
     {"QUEUE_DEADLINE", "start more workers, or raise --queue-deadline"},
     {"QUALITY_GATE_FAILED",
      "read the report, then raise --kv-budget or --quality-gate, or add --heal"},
+    {"QUOTA_QUEUED_JOBS",
+     "wait until jobs of your tenant have started, or cancel some: latentforge job list --state "
+     "queued"},
     {"RANK_OUT_OF_RANGE", "latentforge model inspect MODEL shows widths and budgets"},
+    {"RATE_LIMITED", "wait for the time that the message names, and repeat the command"},
     {"REPORT_REFUSED", "look into the logs of server and worker"},
     {"REQUEST_ID_REUSED", "use another --request-id for another job"},
     {"ROLE_NOT_ALLOWED", "use a token of a role that may do this: user, worker or admin"},

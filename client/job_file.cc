@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "client/field_text.h"
@@ -47,6 +48,14 @@ absl::StatusOr<YAML::Node> ParseYaml(absl::string_view text, absl::string_view n
   }
 }
 
+// In a map of texts the last one with a key counts.
+void SetPair(const FieldDescriptor& field, const std::string& key, const std::string& value,
+             Message* message) {
+  Message* const pair = message->GetReflection()->AddMessage(message, &field);
+  pair->GetReflection()->SetString(pair, field.message_type()->map_key(), key);
+  pair->GetReflection()->SetString(pair, field.message_type()->map_value(), value);
+}
+
 // Walks YAML and a message side by side; the message decides what is allowed.
 class Merger {
  public:
@@ -85,6 +94,7 @@ class Merger {
 
   absl::Status Field(const FieldDescriptor& field, const YAML::Node& node, Message* message) const {
     if (node.IsNull()) return absl::OkStatus();
+    if (field.is_map()) return TextMap(field, node, message);
     if (!field.is_repeated()) return Single(field, node, message);
     if (!node.IsSequence()) {
       return At(node.Mark(), name_, absl::StrCat(field.json_name(), " is not a list"));
@@ -96,6 +106,23 @@ class Merger {
   }
 
  private:
+  // Replaces what was there, as a list does.
+  absl::Status TextMap(const FieldDescriptor& field, const YAML::Node& node,
+                       Message* message) const {
+    LF_RETURN_IF_ERROR(CheckMapping(node, field.json_name()));
+    const google::protobuf::Reflection& reflection = *message->GetReflection();
+    reflection.ClearField(message, &field);
+    for (const auto& entry : node) {
+      if (!entry.second.IsScalar()) {
+        return At(entry.second.Mark(), name_,
+                  absl::StrCat(field.json_name(), ": the value of ", entry.first.Scalar(),
+                               " is not a text"));
+      }
+      SetPair(field, entry.first.Scalar(), entry.second.Scalar(), message);
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status CheckMapping(const YAML::Node& node, absl::string_view what) const {
     if (!node.IsMap()) {
       return At(node.Mark(), name_, absl::StrCat(what, " is not a mapping (KEY: VALUE)"));
@@ -152,6 +179,13 @@ absl::Status ApplyValue(const std::vector<std::string>& path, const std::string&
       if (!is_message && !field->is_repeated()) return SetScalar(*field, value, message);
       LF_ASSIGN_OR_RETURN(const YAML::Node node, ParseYaml(value, path[i]));
       return Merger(path[i]).Field(*field, node, message);
+    }
+    if (field->is_map()) {
+      // Keys may hold dots.
+      SetPair(*field,
+              absl::StrJoin(path.begin() + static_cast<std::ptrdiff_t>(i) + 1, path.end(), "."),
+              value, message);
+      return absl::OkStatus();
     }
     if (!is_message) {
       return absl::InvalidArgumentError(

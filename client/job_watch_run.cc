@@ -71,15 +71,11 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
   }
   LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
   ConversionClient client(server.channel, server.address, context.clock);
-  QueueHint hint(server.address, context.clock, [&client] {
-    v1::ListWorkersRequest request;
-    request.set_page_size(1000);
-    return client.ListWorkers(request);
-  });
+  const std::string name = JobName(options.job);
+  QueueHint hint(server.address, context.clock, [&] { return client.GetJob(name); });
   follow.notice = [&hint](const v1::Job& job) { return hint.Next(job); };
   const std::unique_ptr<ProgressView> view =
       events ? std::make_unique<SilentView>() : MakeProgressView(context.terminal, context.clock);
-  const std::string name = JobName(options.job);
   const absl::StatusOr<FollowResult> result = FollowJob(client, context.clock, name, *view, follow);
   view->Finish();
   LF_RETURN_IF_ERROR(printed);

@@ -66,6 +66,7 @@ std::string JobTable(const v1::Job& job) {
       {"created (UTC)", FormatTime(job.create_time())},
       {"ended (UTC)", FormatTime(job.end_time())},
       {"deadline (UTC)", FormatTime(job.deadline_time())}};
+  if (!status.queue_reason().empty()) rows.push_back({"waits", Printable(status.queue_reason())});
   if (job.has_queue_deadline_time()) {
     rows.push_back({"queue deadline (UTC)", FormatTime(job.queue_deadline_time())});
   }

@@ -55,7 +55,8 @@ std::vector<std::string> WorkerCommand(const PrivateServiceOptions& options,
   return {options.worker, "--server", address, "--scratch", options.folder / "scratch",
           // Outlives this run: another budget needs no calibration.
           "--statistics", options.folder.parent_path() / "statistics", "--convert", options.convert,
-          "--ready-file", ReadyFile(options.folder, kWorker)};
+          // There is no other machine for what seems too large: let it try.
+          "--memory", "0", "--ready-file", ReadyFile(options.folder, kWorker)};
 }
 
 }  // namespace

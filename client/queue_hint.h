@@ -1,4 +1,4 @@
-// Says why a job stays queued when nobody is there to take it.
+// Says why a job stays queued when no worker can take it.
 #pragma once
 
 #include <functional>
@@ -9,17 +9,16 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "latentforge/v1/job.pb.h"
-#include "latentforge/v1/worker_service.pb.h"
 
 namespace latentforge::client {
 
 // Not safe for concurrent use. Borrows the clock.
 class QueueHint {
  public:
-  using ListWorkers = std::function<absl::StatusOr<v1::ListWorkersResponse>()>;
+  using GetJob = std::function<absl::StatusOr<v1::Job>()>;
 
   // `address` is the server's, as a worker would name it.
-  QueueHint(std::string address, const Clock& clock, ListWorkers workers);
+  QueueHint(std::string address, const Clock& clock, GetJob get);
 
   // A line with the command to type, once for each time that the job has been queued
   // for ten seconds and no worker of the server can take it. Cheap: asks the server once
@@ -29,7 +28,7 @@ class QueueHint {
  private:
   const std::string address_;
   const Clock& clock_;
-  const ListWorkers workers_;
+  const GetJob get_;
   std::optional<absl::Duration> next_look_;  // none: the job is not queued
   bool said_ = false;
 };

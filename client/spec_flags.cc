@@ -162,6 +162,18 @@ absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
   return absl::OkStatus();
 }
 
+// Splits KEY=VALUE.
+absl::StatusOr<std::pair<std::string, std::string>> ParsePair(absl::string_view flag,
+                                                              const std::string& text,
+                                                              absl::string_view example) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, " is \"", text, "\", expected KEY=VALUE, such as ", example));
+  }
+  return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
+}
+
 absl::Status ApplyScheduling(const SpecFlags& flags, v1::JobSpec* spec) {
   if (flags.deadline) {
     LF_RETURN_IF_ERROR(ParseDuration("--deadline", *flags.deadline, spec->mutable_deadline()));
@@ -178,6 +190,10 @@ absl::Status ApplyScheduling(const SpecFlags& flags, v1::JobSpec* spec) {
         ParseDuration("--run-deadline", *flags.run_deadline, spec->mutable_run_deadline()));
   }
   if (flags.ttl) LF_RETURN_IF_ERROR(ParseDuration("--ttl", *flags.ttl, spec->mutable_ttl()));
+  for (const std::string& label : flags.worker_labels) {
+    LF_ASSIGN_OR_RETURN(auto pair, ParsePair("--worker-label", label, "zone=a"));
+    (*spec->mutable_worker_selector())[pair.first] = std::move(pair.second);
+  }
   return absl::OkStatus();
 }
 
@@ -205,12 +221,8 @@ absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::Job
 
 absl::Status ApplyLabels(const SpecFlags& flags, JobDraft* draft) {
   for (const std::string& label : flags.labels) {
-    const size_t equals = label.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--label is \"", label, "\", expected KEY=VALUE, such as team=search"));
-    }
-    draft->labels[label.substr(0, equals)] = label.substr(equals + 1);
+    LF_ASSIGN_OR_RETURN(auto pair, ParsePair("--label", label, "team=search"));
+    draft->labels[pair.first] = std::move(pair.second);
   }
   return absl::OkStatus();
 }

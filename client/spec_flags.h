@@ -56,6 +56,7 @@ struct SpecFlags {
   std::optional<std::string> queue_deadline;
   std::optional<std::string> run_deadline;
   std::optional<std::string> ttl;
+  std::vector<std::string> worker_labels;
   std::optional<std::string> job_file;
   std::vector<std::string> settings;
   std::vector<std::string> labels;

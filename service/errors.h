@@ -23,6 +23,8 @@ inline constexpr char kConcurrentTransition[] = "CONCURRENT_TRANSITION";
 inline constexpr char kDraining[] = "DRAINING";
 inline constexpr char kOutputInUse[] = "OUTPUT_IN_USE";
 inline constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
+inline constexpr char kQuotaQueuedJobs[] = "QUOTA_QUEUED_JOBS";
+inline constexpr char kRateLimited[] = "RATE_LIMITED";
 inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";
 inline constexpr char kStoreBusy[] = "STORE_BUSY";
 inline constexpr char kStoreDown[] = "STORE_DOWN";
@@ -47,6 +49,10 @@ absl::Status MakeFieldError(absl::string_view reason, const std::vector<FieldVio
 
 // Adds google.rpc.RetryInfo.
 absl::Status WithRetryDelay(absl::Status status, absl::Duration delay);
+
+// Adds google.rpc.QuotaFailure with one violation.
+absl::Status WithQuotaFailure(absl::Status status, absl::string_view subject,
+                              absl::string_view description);
 
 // The reason of the ErrorInfo, or a generic one of the code ("NOT_FOUND").
 std::string ReasonOf(const absl::Status& status);

@@ -4,6 +4,7 @@
 
 #include "base/status_macros.h"
 #include "service/errors.h"
+#include "service/needs.h"
 
 namespace latentforge::service {
 namespace {
@@ -35,22 +36,30 @@ absl::StatusOr<JobRecord> JobEngine::ApplyOnce(absl::string_view id, const Comma
   LF_ASSIGN_OR_RETURN(const JobRecord before, parts_.store.Get(id));
   LF_ASSIGN_OR_RETURN(const Transition transition, Decide(before, command, Now(), policy_));
   if (!transition.changed) return before;
-  LF_ASSIGN_OR_RETURN(JobRecord after, parts_.store.Commit(UpdateOf(before, transition)));
+  JobUpdate update = UpdateOf(before, transition);
+  // What its user queues anew is as good as new. Paused jobs count as waiting already, and an
+  // attempt that was lost must not be refused.
+  if (std::holds_alternative<command::Retry>(command))
+    update.max_waiting = LimitsOf(before.tenant).max_queued_jobs;
+  LF_ASSIGN_OR_RETURN(JobRecord after, parts_.store.Commit(update));
   parts_.observer.Transitioned(before, transition);
   Tell(after, transition.events);
   return after;
 }
 
-absl::StatusOr<std::optional<JobRecord>> JobEngine::Claim(const command::Claim& claim,
-                                                          bool with_cuda) {
+absl::StatusOr<std::optional<JobRecord>> JobEngine::Claim(const v1::WorkerInfo& worker,
+                                                          absl::Duration lease_duration) {
   const absl::Time now = Now();
   JobRecord before;
   Transition transition;
   LF_ASSIGN_OR_RETURN(
       std::optional<JobRecord> after,
-      parts_.store.Claim({now, with_cuda},
+      parts_.store.Claim({now, worker, parts_.tenants()},
                          [&](const JobRecord& candidate) -> absl::StatusOr<JobUpdate> {
                            before = candidate;
+                           const command::Claim claim{
+                               worker.name(), lease_duration,
+                               GpusTaken(worker, ParseNeedsKey(candidate.needs))};
                            LF_ASSIGN_OR_RETURN(transition, Decide(before, claim, now, policy_));
                            return UpdateOf(before, transition);
                          }));
@@ -68,10 +77,18 @@ absl::StatusOr<JobRecord> JobEngine::Create(JobRecord job, const std::string& re
   created.events = std::move(transition.events);
   created.request_id = request_id;
   created.request_digest = request_digest;
+  created.max_waiting = LimitsOf(created.record.tenant).max_queued_jobs;
   LF_ASSIGN_OR_RETURN(JobRecord stored, parts_.store.Create(created));
   parts_.observer.JobSubmitted();
   Tell(stored, created.events);
   return stored;
+}
+
+absl::Status JobEngine::CheckQuota(const std::string& tenant) {
+  const int64_t max_waiting = LimitsOf(tenant).max_queued_jobs;
+  if (max_waiting == 0) return absl::OkStatus();
+  LF_ASSIGN_OR_RETURN(const TenantUse use, parts_.store.Use(tenant));
+  return CheckQueueQuota(tenant, use, max_waiting);
 }
 
 absl::Status JobEngine::Delete(const JobRecord& record) {

@@ -11,6 +11,7 @@
 #include "service/job_state.h"
 #include "service/observer.h"
 #include "service/store/store.h"
+#include "service/tenant_table.h"
 #include "service/watch_hub.h"
 
 namespace latentforge::service {
@@ -24,6 +25,7 @@ class JobEngine {
     WatchHub& hub;
     Observer& observer;
     const Clock& clock;
+    TenantSource tenants = NoTenantLimits();
   };
 
   JobEngine(const Parts& parts, const StatePolicy& policy) : parts_(parts), policy_(policy) {}
@@ -35,13 +37,17 @@ class JobEngine {
   // it. Errors of Store::Get, Decide and Store::Commit.
   absl::StatusOr<JobRecord> Apply(absl::string_view id, const Command& command);
 
-  // Leases the job whose turn it is to a worker; nullopt when there is none. Errors of
-  // Store::Claim.
-  absl::StatusOr<std::optional<JobRecord>> Claim(const command::Claim& claim, bool with_cuda);
+  // Leases the job whose turn it is, of those that the worker can run, to it; nullopt when
+  // there is none. Errors of Store::Claim.
+  absl::StatusOr<std::optional<JobRecord>> Claim(const v1::WorkerInfo& worker,
+                                                 absl::Duration lease_duration);
 
-  // Stores a new job. Errors of Store::Create.
+  // Stores a new job, within its tenant's limits. Errors of Store::Create.
   absl::StatusOr<JobRecord> Create(JobRecord job, const std::string& request_id,
                                    const std::string& request_digest);
+
+  // Whether Create would keep the tenant's limits now; its error when not.
+  absl::Status CheckQuota(const std::string& tenant);
 
   // Removes a job as it was read. Errors of Store::Delete.
   absl::Status Delete(const JobRecord& record);
@@ -49,6 +55,7 @@ class JobEngine {
   Store& store() { return parts_.store; }
   Observer& observer() { return parts_.observer; }
   absl::Time Now() const { return parts_.clock.Now(); }
+  TenantLimits LimitsOf(const std::string& tenant) const { return parts_.tenants()->Of(tenant); }
 
  private:
   absl::StatusOr<JobRecord> ApplyOnce(absl::string_view id, const Command& command);

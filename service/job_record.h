@@ -20,7 +20,7 @@ struct JobRecord {
   v1::Job job;          // what clients see
   v1::Estimate estimate;
   std::string output_path;  // resolved; one active job at most may have it
-  bool needs_cuda = false;
+  std::string needs;        // NeedsKey of what it needs of a worker
 
   int64_t lease_epoch = 0;       // of the running or last lease
   int64_t completed_epoch = 0;   // of the last lease that its worker ended
@@ -33,6 +33,7 @@ struct JobRecord {
   absl::Time rank_time = absl::UnixEpoch();            // the earliest is claimed first
   absl::Time progress_event_time = absl::UnixEpoch();  // of the last Progress event kept
   double progress_event_percent = 0;
+  int32_t gpus = 0;  // that the running or last attempt occupies
 };
 
 // How one attempt ended.

@@ -25,6 +25,7 @@ namespace command {
 struct Claim {
   std::string worker;
   absl::Duration lease_duration;
+  int32_t gpus = 0;  // that the attempt occupies
 };
 // A worker is alive. Of a job that is PAUSING the lease is extended only when the
 // worker is stopping for that.

@@ -12,7 +12,9 @@
 #include "proto/enum_text.h"
 #include "service/errors.h"
 #include "service/job_name.h"
+#include "service/needs.h"
 #include "service/paging.h"
+#include "service/queue_reason.h"
 #include "service/request_checks.h"
 
 namespace latentforge::service {
@@ -44,6 +46,14 @@ std::string Binding(const v1::JobFilter& filter, const std::string& tenant) {
   return absl::StrCat("jobs:", tenant, ":", Canonical(sorted));
 }
 
+// The job as clients see it.
+v1::Job View(JobRecord record, const std::vector<v1::WorkerInfo>& workers) {
+  v1::Job job = std::move(record.job);
+  if (job.status().state() == v1::JOB_STATE_QUEUED)
+    job.mutable_status()->set_queue_reason(QueueReason(ParseNeedsKey(record.needs), workers));
+  return job;
+}
+
 }  // namespace
 
 absl::StatusOr<v1::CreateJobResponse> Jobs::Create(const Identity& caller,
@@ -63,6 +73,8 @@ absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const Identity& caller,
   const std::string digest = BodyDigest(request);
   LF_ASSIGN_OR_RETURN(auto repeated, FindRepeated(caller, request, digest));
   if (repeated.has_value()) return *std::move(repeated);
+  LF_RETURN_IF_ERROR(rates_.Take(
+      caller.tenant, engine_.LimitsOf(caller.tenant).max_submits_per_minute, engine_.Now()));
   LF_ASSIGN_OR_RETURN(CheckedSpec checked, checker_.Check(request.spec()));
   JobRecord record;
   record.tenant = caller.tenant;
@@ -72,10 +84,11 @@ absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const Identity& caller,
   record.job.mutable_status()->set_max_attempts(options_.max_attempts);
   record.estimate = checked.estimate;
   record.output_path = checked.output_path;
-  record.needs_cuda = checked.needs_cuda;
+  record.needs = NeedsKey(NeedsOf(record.job.spec(), checked.estimate));
   v1::CreateJobResponse response;
   *response.mutable_estimate() = checked.estimate;
   if (request.validate_only()) {
+    LF_RETURN_IF_ERROR(engine_.CheckQuota(caller.tenant));
     *response.mutable_job() = record.job;
     return response;
   }
@@ -127,7 +140,7 @@ absl::StatusOr<v1::GetJobResponse> Jobs::Get(const Identity& caller,
                                              const v1::GetJobRequest& request) {
   LF_ASSIGN_OR_RETURN(JobRecord record, Find(caller, request.name()));
   v1::GetJobResponse response;
-  *response.mutable_job() = std::move(record.job);
+  *response.mutable_job() = View(std::move(record), options_.workers());
   return response;
 }
 
@@ -151,8 +164,9 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const Identity& caller,
   if (!wanted.empty() && !caller.Sees(wanted)) return v1::ListJobsResponse();
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> records, engine_.store().List(query));
   v1::ListJobsResponse response;
+  const std::vector<v1::WorkerInfo> workers = options_.workers();
   const size_t shown = std::min<size_t>(records.size(), page_size);
-  for (size_t i = 0; i < shown; ++i) *response.add_jobs() = std::move(records[i].job);
+  for (size_t i = 0; i < shown; ++i) *response.add_jobs() = View(std::move(records[i]), workers);
   if (records.size() > shown)
     response.set_next_page_token(tokens_.Encode(absl::StrCat(records[shown - 1].ordinal), binding));
   return response;

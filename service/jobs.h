@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "latentforge/v1/job_service.pb.h"
@@ -10,12 +11,17 @@
 #include "service/job_engine.h"
 #include "service/page_token.h"
 #include "service/spec_checker.h"
+#include "service/submit_rates.h"
 
 namespace latentforge::service {
 
 struct JobsOptions {
   int32_t max_attempts = 3;
   std::function<std::string()> new_id;
+  // What is known of the workers that were seen lately.
+  std::function<std::vector<v1::WorkerInfo>()> workers = [] {
+    return std::vector<v1::WorkerInfo>();
+  };
 };
 
 // JobService's unary methods; their contracts are in job_service.proto. A job of a
@@ -60,6 +66,7 @@ class Jobs {
   const SpecChecker& checker_;
   const PageTokenCodec tokens_;
   const JobsOptions options_;
+  SubmitRates rates_;
 };
 
 }  // namespace latentforge::service

@@ -71,6 +71,9 @@ struct MetricFamilies {
                                           .Add({});
   prometheus::Family<prometheus::Counter>& rejected =
       counter("latentforge_submits_rejected_total", "CreateJob calls refused");
+  prometheus::Counter& rate_limited =
+      counter("latentforge_rate_limited_total", "Calls refused because there were too many")
+          .Add({{"limit", "submits_per_minute"}});
   prometheus::Family<prometheus::Counter>& jobs_finished =
       counter("latentforge_jobs_finished_total", "Jobs that ended");
   prometheus::Family<prometheus::Counter>& attempts_finished =

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/version.h"
+#include "service/errors.h"
 #include "service/metric_families.h"
 #include "service/process_metrics.h"
 #include "service/time_util.h"
@@ -33,7 +34,9 @@ class Metrics::GaugeCollector final : public prometheus::Collectable {
     std::vector<prometheus::MetricFamily> families;
     Add(families, "latentforge_up_to_date", "1 when the store could be read for this scrape",
         {{{}, gauges.ok() ? 1.0 : 0.0}});
-    if (gauges.ok()) AddJobs(*gauges, families);
+    if (!gauges.ok()) return families;
+    AddJobs(*gauges, families);
+    AddTenants(gauges->tenants, families);
     return families;
   }
 
@@ -77,6 +80,27 @@ class Metrics::GaugeCollector final : public prometheus::Collectable {
     Add(families, "latentforge_leases_active", "Leases held", {{{}, busy}});
     Add(families, "latentforge_watch_streams", "Open watches",
         {{{}, static_cast<double>(gauges.open_watches)}});
+  }
+
+  static void AddTenants(const std::vector<TenantGauge>& tenants,
+                         std::vector<prometheus::MetricFamily>& families) {
+    std::vector<std::pair<Labels, double>> limits;
+    std::vector<std::pair<Labels, double>> used;
+    std::vector<std::pair<Labels, double>> shares;
+    for (const TenantGauge& gauge : tenants) {
+      const auto add = [&](const char* quota, int64_t limit, int64_t use) {
+        const Labels labels = {{"tenant", gauge.tenant}, {"quota", quota}};
+        if (limit > 0) limits.emplace_back(labels, static_cast<double>(limit));
+        used.emplace_back(labels, static_cast<double>(use));
+      };
+      add("queued_jobs", gauge.limits.max_queued_jobs, gauge.use.waiting());
+      add("running_jobs", gauge.limits.max_running_jobs, gauge.use.running);
+      add("running_gpus", gauge.limits.max_running_gpus, gauge.use.gpus);
+      shares.push_back({{{"tenant", gauge.tenant}}, gauge.share});
+    }
+    Add(families, "latentforge_quota_limit", "Most that the tenant may have", limits);
+    Add(families, "latentforge_quota_used", "What the tenant has of it", used);
+    Add(families, "latentforge_tenant_share_ratio", "Share of the running jobs", shares);
   }
 
   const Clock& clock_;
@@ -123,6 +147,7 @@ void Metrics::SubmitDeduplicated() { families_->deduplicated.Increment(); }
 
 void Metrics::SubmitRejected(absl::string_view reason) {
   families_->rejected.Add({{"reason", families_->reasons.Of(reason)}}).Increment();
+  if (reason == kRateLimited) families_->rate_limited.Increment();
 }
 
 void Metrics::Transitioned(const JobRecord& before, const Transition& transition) {

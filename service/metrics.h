@@ -5,11 +5,13 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "service/observer.h"
 #include "service/scheduler.h"
 #include "service/store/store.h"
+#include "service/tenant_gauges.h"
 
 namespace latentforge::service {
 
@@ -25,6 +27,7 @@ class Metrics final : public Observer {
     StoreStats stats;
     Scheduler::Presence presence;
     int open_watches = 0;
+    std::vector<TenantGauge> tenants;
   };
   using Reader = std::function<absl::StatusOr<Gauges>()>;
 

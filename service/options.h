@@ -21,6 +21,7 @@ struct ServerOptions {
   std::vector<std::filesystem::path> allowed_roots;  // empty: any path
   std::string metrics_address;                       // "host:port"; empty: no metrics
   std::filesystem::path token_file;                  // empty: none
+  std::filesystem::path tenants_file;                // empty: none
   OidcOptions oidc;
   TlsFiles tls;
   bool enable_reflection = false;

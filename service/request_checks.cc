@@ -7,6 +7,7 @@
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
+#include "service/needs.h"
 
 namespace latentforge::service {
 namespace {
@@ -80,6 +81,14 @@ absl::Status CheckAcquireRequest(const v1::AcquireLeaseRequest& request,
     violations.push_back(
         {"worker.devices",
          absl::StrCat("has ", worker.devices_size(), " entries, expected at most ", kMaxDevices)});
+  if (worker.labels_size() > kMaxLabels)
+    violations.push_back(
+        {"worker.labels",
+         absl::StrCat("has ", worker.labels_size(), " entries, expected at most ", kMaxLabels)});
+  for (const auto& [key, value] : worker.labels()) {
+    if (const std::string problem = LabelProblem(key, value); !problem.empty())
+      violations.push_back({"worker.labels", problem});
+  }
   if (request.wait().seconds() < 0 || request.wait().nanos() < 0)
     violations.push_back(
         {"wait", absl::StrCat("is ", request.wait().seconds(), " s, expected 0 or more")});

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/job_name.h"
+#include "service/needs.h"
 #include "service/paging.h"
 #include "service/request_checks.h"
 #include "service/time_util.h"
@@ -37,11 +38,6 @@ v1::AttemptCommand WantedOf(const JobRecord& record) {
     default:
       return v1::ATTEMPT_COMMAND_CONTINUE;
   }
-}
-
-bool HasCuda(const v1::WorkerInfo& worker) {
-  return std::any_of(worker.devices().begin(), worker.devices().end(),
-                     [](const std::string& device) { return absl::StartsWith(device, "cuda"); });
 }
 
 absl::Status DrainingError() {
@@ -149,9 +145,8 @@ v1::AcquireLeaseResponse Scheduler::GrantOf(const JobRecord& record) const {
 }
 
 absl::Status Scheduler::ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served) {
-  LF_ASSIGN_OR_RETURN(
-      const std::optional<JobRecord> claimed,
-      engine_.Claim(command::Claim{worker.name(), options_.lease_duration}, HasCuda(worker)));
+  LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> claimed,
+                      engine_.Claim(worker, options_.lease_duration));
   served = claimed.has_value();
   if (!served) return absl::OkStatus();
   if (std::optional<Waiter> waiter = TakeWaiter(ticket); waiter.has_value()) {
@@ -171,14 +166,13 @@ absl::Status Scheduler::ServeWaiters() {
     for (const Waiter& waiter : waiters_) waiting.emplace_back(waiter.ticket, waiter.worker);
   }
   absl::Status first_error;
-  bool none_without_cuda = false;  // no job for workers without CUDA: do not ask again
-  bool none_at_all = false;
+  std::set<std::string> in_vain;  // no job for workers like these: do not ask again
   for (const auto& [ticket, worker] : waiting) {
-    if (none_at_all) break;
-    if (none_without_cuda && !HasCuda(worker)) continue;
+    const std::string offer = OfferKey(worker);
+    if (in_vain.count(offer) > 0) continue;
     bool served = false;
     first_error.Update(ServeWaiter(ticket, worker, served));
-    if (!served) (HasCuda(worker) ? none_at_all : none_without_cuda) = true;
+    if (!served) in_vain.insert(offer);
   }
   EndWaits();
   return first_error;
@@ -323,6 +317,13 @@ void Scheduler::Drain() {
     refused.swap(waiters_);
   }
   for (Waiter& waiter : refused) waiter.done(DrainingError());
+}
+
+std::vector<v1::WorkerInfo> Scheduler::Workers() {
+  std::vector<v1::WorkerInfo> workers;
+  for (const WorkerRegistry::Presence& present : workers_.List(engine_.Now()))
+    workers.push_back(present.info);
+  return workers;
 }
 
 absl::StatusOr<Scheduler::Presence> Scheduler::CountPresence() {

@@ -63,6 +63,10 @@ class Scheduler {
   // Refuses every waiting and later Acquire with UNAVAILABLE DRAINING.
   void Drain();
 
+  // What the workers that were seen lately said of themselves; those that only went on with
+  // an attempt since the server started have no slots yet.
+  std::vector<v1::WorkerInfo> Workers();
+
   struct Presence {
     int64_t workers = 0;
     int64_t slots = 0;

@@ -19,6 +19,7 @@
 #include "service/attempts.h"
 #include "service/auth/gatekeeper.h"
 #include "service/connection_acceptor.h"
+#include "service/followed_file.h"
 #include "service/job_engine.h"
 #include "service/job_name.h"
 #include "service/jobs.h"
@@ -32,6 +33,8 @@
 #include "service/store/open_store.h"
 #include "service/store_clock.h"
 #include "service/store_follower.h"
+#include "service/tenant_gauges.h"
+#include "service/tenant_table.h"
 #include "service/thread_pool.h"
 #include "service/validation.h"
 #include "service/watch_registry.h"
@@ -77,6 +80,14 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
   }
 };
 
+// What tenants may use, as the file says at each moment.
+absl::StatusOr<TenantSource> OpenTenants(const std::filesystem::path& path, const Clock& clock) {
+  if (path.empty()) return NoTenantLimits();
+  LF_ASSIGN_OR_RETURN(std::shared_ptr<FollowedFile<TenantTable>> file,
+                      FollowedFile<TenantTable>::Open(path, clock));
+  return TenantSource([file] { return file->Current(); });
+}
+
 // gRPC's part of one listener.
 using Handler = std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor>;
 
@@ -93,17 +104,19 @@ void EndProcess(const absl::Status& reason) {
 struct Server::Parts {
   Parts(const ServerOptions& server_options, std::unique_ptr<Store> opened,
         std::unique_ptr<StoreClock> store_clock, std::unique_ptr<Gatekeeper> opened_gatekeeper,
-        const std::string& page_token_key)
+        TenantSource opened_tenants, const std::string& page_token_key)
       : options(server_options),
         store(std::move(opened)),
         clock(std::move(store_clock)),
         tail(*store, hub),
-        engine({*store, hub, metrics, *clock}, {.retry_backoff = options.retry_backoff,
-                                                .one_machine = options.one_machine,
-                                                .priority_step = options.priority_step,
-                                                .default_ttl = options.default_ttl}),
+        tenants(std::move(opened_tenants)),
+        engine({*store, hub, metrics, *clock, tenants}, {.retry_backoff = options.retry_backoff,
+                                                         .one_machine = options.one_machine,
+                                                         .priority_step = options.priority_step,
+                                                         .default_ttl = options.default_ttl}),
         checker(options.allowed_roots),
-        jobs(engine, checker, PageTokenCodec(page_token_key), {options.max_attempts, RandomJobId}),
+        jobs(engine, checker, PageTokenCodec(page_token_key),
+             {options.max_attempts, RandomJobId, [this] { return scheduler.Workers(); }}),
         attempts(*store, PageTokenCodec(page_token_key)),
         scheduler(engine, wakeup, PageTokenCodec(page_token_key),
                   {.lease_duration = options.lease_duration, .version = kVersion}),
@@ -124,6 +137,7 @@ struct Server::Parts {
   WatchHub hub;
   WatchTail tail;
   Metrics metrics;
+  const TenantSource tenants;
   JobEngine engine;
   FileSpecChecker checker;
   Wakeup wakeup;
@@ -209,6 +223,7 @@ absl::Status Server::Parts::ServeMetrics() {
     Metrics::Gauges gauges;
     LF_ASSIGN_OR_RETURN(gauges.stats, store->Stats());
     LF_ASSIGN_OR_RETURN(gauges.presence, scheduler.CountPresence());
+    LF_ASSIGN_OR_RETURN(gauges.tenants, ReadTenantGauges(*store, *tenants(), gauges.stats));
     gauges.open_watches = watches.size();
     return gauges;
   };
@@ -242,8 +257,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   LF_ASSIGN_OR_RETURN(const std::string key, store->GetOrPutSecret("page_token_key", RandomKey()));
   LF_ASSIGN_OR_RETURN(std::unique_ptr<Gatekeeper> gatekeeper,
                       Gatekeeper::Open(options.token_file, options.oidc, clock));
+  LF_ASSIGN_OR_RETURN(TenantSource tenants, OpenTenants(options.tenants_file, clock));
   auto parts = std::make_unique<Parts>(options, std::move(store), std::move(store_clock),
-                                       std::move(gatekeeper), key);
+                                       std::move(gatekeeper), std::move(tenants), key);
   LF_RETURN_IF_ERROR(parts->scheduler.RenewLeases());
   LF_RETURN_IF_ERROR(parts->ServeMetrics());
   LF_RETURN_IF_ERROR(parts->Listen());

@@ -13,7 +13,6 @@ struct CheckedSpec {
   v1::JobSpec spec;  // defaults filled in
   v1::Estimate estimate;
   std::string output_path;  // resolved
-  bool needs_cuda = false;
 };
 
 // Implementations are safe for concurrent use.

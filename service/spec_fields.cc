@@ -9,6 +9,7 @@
 #include "absl/strings/strip.h"
 #include "base/conversion_defaults.h"
 #include "proto/enum_text.h"
+#include "service/needs.h"
 #include "service/time_util.h"
 
 namespace latentforge::service {
@@ -172,6 +173,19 @@ bool DeviceIsKnown(absl::string_view device) {
          absl::SimpleAtoi(device, &index) && index >= 0;
 }
 
+void CheckSelector(const v1::JobSpec& spec, Findings& findings) {
+  constexpr int kMaxSelectors = 16;
+  constexpr char kField[] = "spec.worker_selector";
+  if (spec.worker_selector_size() > kMaxSelectors)
+    findings.Add(kInvalidField, kField,
+                 absl::StrCat("has ", spec.worker_selector_size(), " entries, expected at most ",
+                              kMaxSelectors));
+  for (const auto& [key, value] : spec.worker_selector()) {
+    if (const std::string problem = LabelProblem(key, value); !problem.empty())
+      findings.Add(kInvalidField, kField, problem);
+  }
+}
+
 void CheckTtl(const v1::JobSpec& spec, Findings& findings) {
   const absl::Duration ttl = FromProto(spec.ttl());
   if (spec.has_ttl() && (ttl < absl::Seconds(1) || ttl > kMaxTtl))
@@ -259,6 +273,7 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
     findings.Add(kInvalidField, "spec.device",
                  absl::StrCat("is \"", spec.device().substr(0, 40),
                               "\", expected auto, cpu, cuda or cuda:N"));
+  CheckSelector(spec, findings);
   CheckEnum(findings, "spec.priority", spec.priority(), v1::Priority_IsValid(spec.priority()));
   CheckRange(findings, "spec.threads", spec.threads(), 0, kMaxThreads);
   CheckDeadline(spec.has_deadline(), spec.deadline(), "spec.deadline", findings);

@@ -6,7 +6,6 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/file.h"
@@ -348,7 +347,6 @@ absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) cons
   }
   checked.estimate = *std::move(estimate);
   AddWarnings(checked.spec, *config, checked.estimate);
-  checked.needs_cuda = absl::StartsWith(checked.spec.device(), "cuda");
   return checked;
 }
 

@@ -54,6 +54,7 @@ absl::Status Decider::operator()(const command::Claim& claim) {
   record().job.clear_queue_deadline_time();
   record().lease_epoch += 1;
   record().counted_attempts += 1;
+  record().gpus = claim.gpus;
   record().attempt_sequence = 0;
   record().attempt_start_time = now_;
   record().progress_event_time = absl::UnixEpoch();

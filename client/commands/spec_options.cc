@@ -230,6 +230,12 @@ void AddSchedulingOptions(CLI::App* app, SpecFlags* flags) {
                   "(default: as the server does)")
       ->group(group)
       ->type_name("TIME");
+  app->add_option("--worker-label", flags->worker_labels,
+                  "Label that a worker must have to take the job; repeatable (default: any worker "
+                  "that has the device and the memory)")
+      ->group(group)
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
 }
 
 }  // namespace latentforge::client

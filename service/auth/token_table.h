@@ -13,6 +13,8 @@ namespace latentforge::service {
 // Immutable, so safe for concurrent use.
 class TokenTable {
  public:
+  static constexpr char kFileName[] = "token file";
+
   // One line for each credential, with four fields between blanks:
   //   CREDENTIAL SUBJECT TENANT ROLE
   // CREDENTIAL is sha256:HEX (of a token), uri:URI (a subject alternative name of a client

@@ -1,5 +1,6 @@
 #include "service/store/postgres_rows.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "service/store/record_columns.h"
 
@@ -16,9 +17,8 @@ std::string Parameters(int first, int count) {
 }  // namespace
 
 std::string SelectJobs() {
-  return absl::StrCat(
-      "SELECT ordinal, version, id, tenant, job, estimate, output_path, needs_cuda, ",
-      kMutableColumns, " FROM jobs JOIN job_states USING (ordinal) ");
+  return absl::StrCat("SELECT ordinal, version, id, tenant, job, estimate, output_path, needs, ",
+                      kMutableColumns, " FROM jobs JOIN job_states USING (ordinal) ");
 }
 
 std::string InsertJob() {
@@ -26,9 +26,9 @@ std::string InsertJob() {
 }
 
 std::string InsertState() {
-  return absl::StrCat("INSERT INTO job_states (version, ordinal, output_path, needs_cuda, ",
-                      kMutableColumns, ") VALUES (1, ",
-                      Parameters(1, 3 + CountColumns(kMutableColumns)), ")");
+  return absl::StrCat(
+      "INSERT INTO job_states (version, ordinal, output_path, needs_cuda, share_tenant, needs, ",
+      kMutableColumns, ") VALUES (1, ", Parameters(1, 5 + CountColumns(kMutableColumns)), ")");
 }
 
 std::string UpdateState() {
@@ -48,7 +48,12 @@ PgParams BindJob(const JobRecord& record) {
 
 PgParams BindState(int64_t ordinal, const JobRecord& record) {
   PgParams params;
-  params.Bind(ordinal).BindBlob(record.output_path).Bind(int64_t{record.needs_cuda});
+  params.Bind(ordinal)
+      .BindBlob(record.output_path)
+      // Servers of the version before go by it.
+      .Bind(int64_t{absl::StartsWith(record.needs, "cuda")})
+      .BindText(record.tenant)
+      .BindText(record.needs);
   BindMutableColumns(record, params);
   return params;
 }

@@ -112,6 +112,38 @@ CREATE TABLE secrets (
   value bytea NOT NULL
 );
 )sql",
+    // Queued jobs are found by tenant and by what they need of a worker: of earlier ones
+    // only whether that is CUDA is known. Tenants have shares; '' is their clock. A server of
+    // the version before, which goes on meanwhile, sees no column that it does not know; what
+    // its new jobs lack the trigger fills in.
+    R"sql(
+ALTER TABLE job_states ADD COLUMN share_tenant text COLLATE "C",
+  ADD COLUMN needs text COLLATE "C", ADD COLUMN gpus integer NOT NULL DEFAULT 0;
+UPDATE job_states SET share_tenant = jobs.tenant,
+  needs = CASE needs_cuda WHEN 1 THEN 'cuda' ELSE '' END,
+  gpus = CASE WHEN needs_cuda = 1 AND state IN (2, 3, 7) THEN 1 ELSE 0 END
+  FROM jobs WHERE jobs.ordinal = job_states.ordinal;
+ALTER TABLE job_states ALTER COLUMN share_tenant SET NOT NULL, ALTER COLUMN needs SET NOT NULL;
+CREATE FUNCTION job_states_of_version_1() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.share_tenant := (SELECT tenant FROM jobs WHERE ordinal = NEW.ordinal);
+  NEW.needs := CASE NEW.needs_cuda WHEN 1 THEN 'cuda' ELSE '' END;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER job_states_of_version_1 BEFORE INSERT ON job_states FOR EACH ROW
+  WHEN (NEW.share_tenant IS NULL) EXECUTE FUNCTION job_states_of_version_1();
+DROP INDEX job_states_claimable;
+DROP INDEX job_states_leased;
+CREATE INDEX job_states_by_kind ON job_states (share_tenant, needs, rank_time, ordinal)
+  WHERE state = 1;
+CREATE INDEX job_states_leased ON job_states (share_tenant) WHERE state IN (2, 3, 7);
+CREATE INDEX job_states_paused ON job_states (share_tenant) WHERE state = 8;
+CREATE TABLE tenant_shares (
+  tenant text COLLATE "C" PRIMARY KEY,
+  virtual_time double precision NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO tenant_shares VALUES ('', 0);
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(PgConnection& connection) {
@@ -140,7 +172,7 @@ PgConnection::Timeouts MigrationTimeouts() {
   return {.statement = absl::Minutes(10), .lock = absl::Minutes(10)};
 }
 
-absl::Status MigratePostgres(PgConnection& connection) {
+absl::Status MigratePostgres(PgConnection& connection, int version) {
   LF_ASSIGN_OR_RETURN(int found, ReadVersion(connection));
   if (found == CurrentPostgresSchemaVersion()) return absl::OkStatus();
   LF_RETURN_IF_ERROR(CheckKnown(found));
@@ -154,12 +186,12 @@ absl::Status MigratePostgres(PgConnection& connection) {
   LF_RETURN_IF_ERROR(
       connection.Execute("CREATE TABLE IF NOT EXISTS schema_migrations ("
                          "version integer PRIMARY KEY, applied_time timestamptz NOT NULL)"));
-  for (int version = found + 1; version <= CurrentPostgresSchemaVersion(); ++version) {
-    LF_RETURN_IF_ERROR(connection.Execute(kMigrations[version - 1]));
-    LF_RETURN_IF_ERROR(connection
-                           .Run("INSERT INTO schema_migrations VALUES ($1, now())",
-                                PgParams().Bind(int64_t{version}))
-                           .status());
+  for (int step = found + 1; step <= version; ++step) {
+    LF_RETURN_IF_ERROR(connection.Execute(kMigrations[step - 1]));
+    LF_RETURN_IF_ERROR(
+        connection
+            .Run("INSERT INTO schema_migrations VALUES ($1, now())", PgParams().Bind(int64_t{step}))
+            .status());
   }
   return transaction.Commit();
 }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
+#include "service/store/postgres_claim.h"
 #include "service/store/postgres_rows.h"
 #include "service/store/postgres_schema.h"
 #include "service/store/postgres_uri.h"
@@ -150,23 +151,9 @@ absl::StatusOr<JobRecord> PostgresStore::Commit(const JobUpdate& update) {
 
 absl::StatusOr<std::optional<JobRecord>> PostgresStore::Claim(const ClaimQuery& query,
                                                               const DecideClaim& decide) {
-  // Other servers' candidates are theirs: nobody waits for anybody.
-  const std::string next = absl::StrCat(
-      postgres::SelectJobs(), "WHERE ", kIsQueued,
-      " AND claimable_time <= $1 AND needs_cuda <= $2 ORDER BY rank_time, ordinal LIMIT 1 "
-      "FOR UPDATE OF job_states SKIP LOCKED");
   std::optional<JobRecord> claimed;
   LF_RETURN_IF_ERROR(InTransaction([&](PgConnection& connection) -> absl::Status {
-    claimed.reset();
-    LF_ASSIGN_OR_RETURN(
-        PgRows rows,
-        connection.Run(next, PgParams().Bind(query.now).Bind(int64_t{query.with_cuda})));
-    LF_ASSIGN_OR_RETURN(const std::vector<JobRecord> found, ReadJobs(rows));
-    if (found.empty()) return absl::OkStatus();
-    LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(found.front()));
-    LF_RETURN_IF_ERROR(postgres::WriteUpdate(connection, update));
-    claimed = update.record;
-    claimed->version = update.expected_version + 1;
+    LF_ASSIGN_OR_RETURN(claimed, postgres::ClaimNext(connection, query, decide));
     return absl::OkStatus();
   }));
   return claimed;
@@ -257,6 +244,11 @@ absl::StatusOr<StoreStats> PostgresStore::Stats() {
     if (!rows.NextIsNull()) stats.oldest_queue_time = rows.Time();
   }
   return stats;
+}
+
+absl::StatusOr<TenantUse> PostgresStore::Use(absl::string_view tenant) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::ReadUse(*connection, tenant);
 }
 
 absl::StatusOr<std::string> PostgresStore::GetOrPutSecret(absl::string_view name,

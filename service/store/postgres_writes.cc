@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
+#include "service/store/postgres_claim.h"
 #include "service/store/postgres_rows.h"
 #include "service/store/state_sets.h"
 
@@ -83,6 +84,17 @@ absl::Status ExplainOutput(PgConnection& connection, const JobRecord& record) {
   return MakeError(absl::StatusCode::kAborted, kStoreBusy, "the output has just become free");
 }
 
+// Until the transaction ends no other one adds to what the tenant has waiting.
+absl::Status CheckQuota(PgConnection& connection, const std::string& tenant, int64_t max_waiting) {
+  if (max_waiting == 0) return absl::OkStatus();
+  LF_RETURN_IF_ERROR(
+      connection
+          .Run("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", PgParams().BindText(tenant))
+          .status());
+  LF_ASSIGN_OR_RETURN(const TenantUse use, ReadUse(connection, tenant));
+  return CheckQueueQuota(tenant, use, max_waiting);
+}
+
 // 0 rows changed: the job is gone, or has another version.
 absl::Status ExplainMiss(PgConnection& connection, absl::string_view id, int64_t expected_version) {
   LF_RETURN_IF_ERROR(OrdinalOf(connection, id).status());
@@ -104,6 +116,7 @@ absl::StatusOr<int64_t> WriteJob(PgConnection& connection, const NewJob& job) {
   const int64_t ordinal = inserted.Int();
   LF_ASSIGN_OR_RETURN(const bool first, PutRequest(connection, ordinal, job));
   if (!first) return RequestIdTakenError(job.request_id);
+  LF_RETURN_IF_ERROR(CheckQuota(connection, job.record.tenant, job.max_waiting));
   LF_ASSIGN_OR_RETURN(const PgRows state, connection.Run(InsertState() + " ON CONFLICT DO NOTHING",
                                                          BindState(ordinal, job.record)));
   // The ordinal is new, so only the output can be taken.
@@ -118,6 +131,7 @@ absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update) {
   // A job enters the active states by the queue alone.
   if (record.job.status().state() == v1::JOB_STATE_QUEUED)
     LF_RETURN_IF_ERROR(CheckOutputFree(connection, record));
+  LF_RETURN_IF_ERROR(CheckQuota(connection, record.tenant, update.max_waiting));
   const absl::StatusOr<PgRows> changed = connection.Run(
       UpdateState(), BindMutable(record).Bind(update.expected_version).Bind(record.ordinal));
   // The only thing that an update can collide with.

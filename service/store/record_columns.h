@@ -20,7 +20,7 @@ inline constexpr char kMutableColumns[] =
     "state, etag, status, last_sequence, update_time, end_time, due_time, queue_deadline_time, "
     "expire_time, lease_epoch, completed_epoch, counted_attempts, attempt_sequence, "
     "attempt_start_time, lease_expire_time, queue_time, claimable_time, rank_time, "
-    "progress_event_time, progress_event_percent";
+    "progress_event_time, progress_event_percent, gpus";
 
 // Of an attempt, but for its job's ordinal.
 inline constexpr char kAttemptColumns[] =
@@ -73,7 +73,8 @@ void BindMutableColumns(const JobRecord& record, Binder& binder) {
       .Bind(record.claimable_time)
       .Bind(record.rank_time)
       .Bind(record.progress_event_time)
-      .Bind(record.progress_event_percent);
+      .Bind(record.progress_event_percent)
+      .Bind(int64_t{record.gpus});
 }
 
 // Calls `field` for the place to write only when there is a time.
@@ -84,7 +85,7 @@ void ReadOptional(Row& row, Field field) {
   if (present) *field() = ToProto(time);
 }
 
-// From "ordinal, version, id, tenant, job, estimate, output_path, needs_cuda" and kMutableColumns.
+// From "ordinal, version, id, tenant, job, estimate, output_path, needs" and kMutableColumns.
 // DataLoss when a stored message does not parse.
 template <typename Row>
 absl::StatusOr<JobRecord> ReadJobColumns(Row& row) {
@@ -98,7 +99,7 @@ absl::StatusOr<JobRecord> ReadJobColumns(Row& row) {
   job.set_tenant(record.tenant);
   parsed = record.estimate.ParseFromString(row.Blob()) && parsed;
   record.output_path = row.Blob();
-  record.needs_cuda = row.Int() != 0;
+  record.needs = row.Text();
   row.Int();  // the state is there for the indexes
   job.set_etag(row.Text());
   parsed = job.mutable_status()->ParseFromString(row.Blob()) && parsed;
@@ -119,6 +120,7 @@ absl::StatusOr<JobRecord> ReadJobColumns(Row& row) {
   record.rank_time = row.Time();
   record.progress_event_time = row.Time();
   record.progress_event_percent = row.Double();
+  record.gpus = static_cast<int32_t>(row.Int());
   if (!parsed) return CorruptJobError(record.id);
   return record;
 }

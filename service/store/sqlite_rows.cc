@@ -4,13 +4,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/status_macros.h"
 #include "service/store/record_columns.h"
 
 namespace latentforge::service {
 namespace {
 
 // Written once, at creation.
-constexpr char kFixed[] = "id, tenant, job, estimate, output_path, needs_cuda";
+constexpr char kFixed[] = "id, tenant, job, estimate, output_path, needs";
 
 // "?, ?" for "a, b".
 std::string ParametersOf(absl::string_view columns) {
@@ -40,7 +41,7 @@ void BindJob(const JobRecord& record, Statement& statement) {
       .BindBlob(FixedPart(record.job))
       .BindBlob(record.estimate.SerializeAsString())
       .BindText(record.output_path)
-      .Bind(int64_t{record.needs_cuda});
+      .BindText(record.needs);
   BindMutable(record, statement);
 }
 
@@ -49,6 +50,15 @@ void BindMutable(const JobRecord& record, Statement& statement) {
 }
 
 absl::StatusOr<JobRecord> ReadJob(Statement& row) { return ReadJobColumns(row); }
+
+absl::StatusOr<std::vector<JobRecord>> ReadJobs(Statement& query) {
+  std::vector<JobRecord> records;
+  while (true) {
+    LF_ASSIGN_OR_RETURN(const bool row, query.Step());
+    if (!row) return records;
+    LF_ASSIGN_OR_RETURN(records.emplace_back(), ReadJob(query));
+  }
+}
 
 std::string SelectAttempts() { return absl::StrCat("SELECT ", kAttemptColumns, " FROM attempts "); }
 

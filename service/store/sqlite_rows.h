@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "service/job_record.h"
@@ -24,6 +25,9 @@ void BindMutable(const JobRecord& record, Statement& statement);
 
 // DataLoss when a stored message does not parse.
 absl::StatusOr<JobRecord> ReadJob(Statement& row);
+
+// What is left of the query.
+absl::StatusOr<std::vector<JobRecord>> ReadJobs(Statement& query);
 
 // "SELECT all columns FROM attempts " for ReadAttempt; append a WHERE.
 std::string SelectAttempts();

@@ -131,6 +131,24 @@ INSERT INTO requests SELECT 'default', request_id, ordinal, digest FROM requests
 DROP TABLE requests_of_all;
 CREATE INDEX requests_by_job ON requests (ordinal);
 )sql",
+    // Queued jobs are found by tenant and by what they need of a worker: of earlier ones
+    // only whether that is CUDA is known. Tenants have shares; '' is their clock. An index
+    // covers a query only with the column of its own condition.
+    R"sql(
+DROP INDEX jobs_claimable;
+ALTER TABLE jobs ADD COLUMN needs TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN gpus INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET needs = 'cuda', gpus = state IN (2, 3, 7) WHERE needs_cuda = 1;
+ALTER TABLE jobs DROP COLUMN needs_cuda;
+CREATE INDEX jobs_by_kind ON jobs (tenant, needs, rank_time, ordinal, claimable_time, state)
+  WHERE state = 1;
+CREATE INDEX jobs_running ON jobs (tenant, gpus, state) WHERE state IN (2, 3, 7);
+CREATE INDEX jobs_paused ON jobs (tenant, state) WHERE state = 8;
+CREATE TABLE tenant_shares (
+  tenant TEXT PRIMARY KEY,
+  virtual_time REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(Database& db) {

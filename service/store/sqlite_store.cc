@@ -5,8 +5,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "service/store/sqlite_claim.h"
 #include "service/store/sqlite_rows.h"
 #include "service/store/sqlite_schema.h"
+#include "service/store/sqlite_writes.h"
 #include "service/store/state_sets.h"
 
 namespace latentforge::service {
@@ -25,135 +27,10 @@ absl::Status Configure(Database& db, const SqliteOptions& options) {
                                  std::max<int64_t>(1, options.max_bytes / kPageBytes)));
 }
 
-absl::StatusOr<std::vector<JobRecord>> ReadJobs(Statement& query) {
-  std::vector<JobRecord> records;
-  while (true) {
-    LF_ASSIGN_OR_RETURN(const bool row, query.Step());
-    if (!row) return records;
-    LF_ASSIGN_OR_RETURN(records.emplace_back(), ReadJob(query));
-  }
-}
-
 absl::StatusOr<JobRecord> ReadById(Database& db, absl::string_view id) {
   LF_ASSIGN_OR_RETURN(Statement query, db.Prepare(SelectJobs() + "WHERE id = ?"));
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, ReadJobs(query.BindText(id)));
   if (found.empty()) return JobNotFoundError(id);
-  return std::move(found.front());
-}
-
-// NotFound when there is no such job.
-absl::StatusOr<int64_t> OrdinalOf(Database& db, absl::string_view id) {
-  LF_ASSIGN_OR_RETURN(Statement query, db.Prepare("SELECT ordinal FROM jobs WHERE id = ?"));
-  LF_ASSIGN_OR_RETURN(const bool found, query.BindText(id).Step());
-  if (!found) return JobNotFoundError(id);
-  return query.Int();
-}
-
-absl::Status AppendEvents(Database& db, int64_t ordinal, const std::vector<v1::JobEvent>& events) {
-  if (events.empty()) return absl::OkStatus();
-  LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare("INSERT INTO events VALUES (?, ?, ?)"));
-  for (const v1::JobEvent& event : events) {
-    insert.Reset();
-    LF_RETURN_IF_ERROR(
-        insert.Bind(ordinal).Bind(event.sequence()).BindBlob(event.SerializeAsString()).Run());
-  }
-  return absl::OkStatus();
-}
-
-absl::Status PutAttempt(Database& db, int64_t ordinal, const AttemptRecord& attempt) {
-  LF_ASSIGN_OR_RETURN(Statement put, db.Prepare(PutAttemptSql()));
-  put.Bind(ordinal);
-  BindAttempt(attempt, put);
-  return put.Run();
-}
-
-absl::Status PutLabels(Database& db, int64_t ordinal, const v1::Job& job) {
-  for (const auto& [key, value] : job.labels()) {
-    LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare("INSERT INTO job_labels VALUES (?, ?, ?)"));
-    LF_RETURN_IF_ERROR(insert.Bind(ordinal).BindText(key).BindText(value).Run());
-  }
-  return absl::OkStatus();
-}
-
-// No active job but this one has its output; another tenant's is not named.
-absl::Status CheckOutputFree(Database& db, const JobRecord& record) {
-  LF_ASSIGN_OR_RETURN(Statement writers,
-                      db.Prepare(absl::StrCat("SELECT id, state, tenant FROM jobs "
-                                              "WHERE output_path = ? AND output_path <> '' "
-                                              "AND id <> ? AND ",
-                                              kGoesOn)));
-  LF_ASSIGN_OR_RETURN(const bool taken,
-                      writers.BindText(record.output_path).BindText(record.id).Step());
-  if (!taken) return absl::OkStatus();
-  const std::string id = writers.Text();
-  const auto state = static_cast<v1::JobState>(writers.Int());
-  const bool own = writers.Text() == record.tenant;
-  return OutputInUseError(record.output_path, own ? id : "", state);
-}
-
-absl::Status CheckFree(Database& db, const NewJob& job) {
-  LF_ASSIGN_OR_RETURN(
-      Statement requests,
-      db.Prepare("SELECT 1 FROM requests WHERE tenant = ?1 AND request_id = ?2 UNION ALL "
-                 "SELECT 1 FROM tombstones WHERE tenant = ?1 AND request_id = ?2"));
-  LF_ASSIGN_OR_RETURN(const bool known,
-                      requests.BindText(job.record.tenant).BindText(job.request_id).Step());
-  if (known) return RequestIdTakenError(job.request_id);
-  return CheckOutputFree(db, job.record);
-}
-
-// A new job, within a transaction; its ordinal.
-absl::StatusOr<int64_t> Insert(Database& db, const NewJob& job) {
-  LF_RETURN_IF_ERROR(CheckFree(db, job));
-  LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare(InsertJob()));
-  BindJob(job.record, insert);
-  LF_RETURN_IF_ERROR(insert.Run());
-  const int64_t ordinal = db.last_insert_rowid();
-  LF_RETURN_IF_ERROR(PutLabels(db, ordinal, job.record.job));
-  LF_RETURN_IF_ERROR(AppendEvents(db, ordinal, job.events));
-  if (job.request_id.empty()) return ordinal;
-  LF_ASSIGN_OR_RETURN(Statement request, db.Prepare("INSERT INTO requests VALUES (?, ?, ?, ?)"));
-  LF_RETURN_IF_ERROR(request.BindText(job.record.tenant)
-                         .BindText(job.request_id)
-                         .Bind(ordinal)
-                         .BindText(job.request_digest)
-                         .Run());
-  return ordinal;
-}
-
-// 0 rows changed: the job is gone, or has another version.
-absl::Status ExplainMiss(Database& db, absl::string_view id, int64_t expected_version) {
-  LF_RETURN_IF_ERROR(OrdinalOf(db, id).status());
-  return ConcurrentTransitionError(id, expected_version);
-}
-
-// The change of one job, within a transaction.
-absl::StatusOr<JobRecord> Write(Database& db, const JobUpdate& update) {
-  // A job enters the active states by the queue alone.
-  if (update.record.job.status().state() == v1::JOB_STATE_QUEUED)
-    LF_RETURN_IF_ERROR(CheckOutputFree(db, update.record));
-  LF_ASSIGN_OR_RETURN(Statement change, db.Prepare(UpdateJob()));
-  BindMutable(update.record, change);
-  LF_RETURN_IF_ERROR(change.Bind(update.expected_version).BindText(update.record.id).Run());
-  if (db.changes() != 1) return ExplainMiss(db, update.record.id, update.expected_version);
-  LF_RETURN_IF_ERROR(AppendEvents(db, update.record.ordinal, update.events));
-  if (update.attempt.has_value())
-    LF_RETURN_IF_ERROR(PutAttempt(db, update.record.ordinal, *update.attempt));
-  JobRecord written = update.record;
-  written.version = update.expected_version + 1;
-  return written;
-}
-
-absl::StatusOr<std::optional<JobRecord>> NextClaimable(Database& db, const ClaimQuery& query) {
-  // Left to itself SQLite takes the index by state and sorts the whole queue.
-  LF_ASSIGN_OR_RETURN(
-      Statement select,
-      db.Prepare(absl::StrCat(SelectJobs(), "INDEXED BY jobs_claimable WHERE ", kIsQueued,
-                              " AND claimable_time <= ? AND needs_cuda <= ? "
-                              "ORDER BY rank_time, ordinal LIMIT 1")));
-  select.Bind(query.now).Bind(int64_t{query.with_cuda});
-  LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, ReadJobs(select));
-  if (found.empty()) return std::nullopt;
   return std::move(found.front());
 }
 
@@ -181,7 +58,7 @@ absl::StatusOr<JobRecord> SqliteStore::Create(const NewJob& job) {
   JobRecord created = job.record;
   created.version = 1;
   LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
-    LF_ASSIGN_OR_RETURN(created.ordinal, Insert(db, job));
+    LF_ASSIGN_OR_RETURN(created.ordinal, sqlite::WriteJob(db, job));
     return absl::OkStatus();
   }));
   return created;
@@ -234,7 +111,7 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) 
 absl::StatusOr<JobRecord> SqliteStore::Commit(const JobUpdate& update) {
   JobRecord committed;
   LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
-    LF_ASSIGN_OR_RETURN(committed, Write(db, update));
+    LF_ASSIGN_OR_RETURN(committed, sqlite::WriteUpdate(db, update));
     return absl::OkStatus();
   }));
   return committed;
@@ -244,10 +121,7 @@ absl::StatusOr<std::optional<JobRecord>> SqliteStore::Claim(const ClaimQuery& qu
                                                             const DecideClaim& decide) {
   std::optional<JobRecord> claimed;
   LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
-    LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> candidate, NextClaimable(db, query));
-    if (!candidate.has_value()) return absl::OkStatus();
-    LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(*candidate));
-    LF_ASSIGN_OR_RETURN(claimed, Write(db, update));
+    LF_ASSIGN_OR_RETURN(claimed, sqlite::ClaimNext(db, query, decide));
     return absl::OkStatus();
   }));
   return claimed;
@@ -273,7 +147,7 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::DeadlinesBy(absl::Time time)
 absl::StatusOr<std::vector<v1::JobEvent>> SqliteStore::Events(absl::string_view id, int64_t after,
                                                               int limit) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(reader_, id));
+  LF_ASSIGN_OR_RETURN(const int64_t ordinal, sqlite::OrdinalOf(reader_, id));
   LF_ASSIGN_OR_RETURN(Statement query,
                       reader_.Prepare("SELECT event FROM events WHERE ordinal = ? AND sequence > ? "
                                       "ORDER BY sequence LIMIT ?"));
@@ -304,7 +178,7 @@ absl::StatusOr<std::map<std::string, int64_t>> SqliteStore::LastSequences(
 absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_view id,
                                                                  int32_t after, int limit) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(reader_, id));
+  LF_ASSIGN_OR_RETURN(const int64_t ordinal, sqlite::OrdinalOf(reader_, id));
   LF_ASSIGN_OR_RETURN(Statement query,
                       reader_.Prepare(SelectAttempts() + "WHERE ordinal = ? AND number > ? "
                                                          "ORDER BY number LIMIT ?"));
@@ -318,18 +192,7 @@ absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_vi
 }
 
 absl::Status SqliteStore::Delete(const JobDeletion& deletion) {
-  return writes_.Run([&](Database& db) -> absl::Status {
-    LF_ASSIGN_OR_RETURN(
-        Statement bury,
-        db.Prepare("INSERT INTO tombstones SELECT requests.tenant, request_id, jobs.id, digest, ? "
-                   "FROM requests JOIN jobs USING (ordinal) WHERE jobs.id = ?"));
-    LF_RETURN_IF_ERROR(bury.Bind(deletion.delete_time).BindText(deletion.id).Run());
-    LF_ASSIGN_OR_RETURN(Statement remove,
-                        db.Prepare("DELETE FROM jobs WHERE id = ? AND version = ?"));
-    LF_RETURN_IF_ERROR(remove.BindText(deletion.id).Bind(deletion.expected_version).Run());
-    if (db.changes() == 1) return absl::OkStatus();
-    return ExplainMiss(db, deletion.id, deletion.expected_version);
-  });
+  return writes_.Run([&](Database& db) { return sqlite::WriteDeletion(db, deletion); });
 }
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::ExpiredBy(absl::Time time, int limit) {
@@ -368,6 +231,11 @@ absl::StatusOr<StoreStats> SqliteStore::Stats() {
   LF_RETURN_IF_ERROR(oldest.Step().status());
   if (!oldest.NextIsNull()) stats.oldest_queue_time = oldest.Time();
   return stats;
+}
+
+absl::StatusOr<TenantUse> SqliteStore::Use(absl::string_view tenant) {
+  absl::MutexLock lock(&read_mutex_);
+  return sqlite::ReadUse(reader_, tenant);
 }
 
 absl::StatusOr<std::string> SqliteStore::GetOrPutSecret(absl::string_view name,

@@ -42,4 +42,16 @@ absl::Status RequestIdTakenError(absl::string_view request_id) {
                    {{"request_id", std::string(request_id)}});
 }
 
+absl::Status CheckQueueQuota(absl::string_view tenant, const TenantUse& use, int64_t max_waiting) {
+  if (max_waiting == 0 || use.waiting() < max_waiting) return absl::OkStatus();
+  const std::string message =
+      absl::StrCat("tenant ", tenant, " has ", use.queued, " queued and ", use.paused,
+                   " paused jobs, expected at most ", max_waiting, " together");
+  return WithQuotaFailure(MakeError(absl::StatusCode::kResourceExhausted, kQuotaQueuedJobs, message,
+                                    {{"tenant", std::string(tenant)},
+                                     {"limit", absl::StrCat(max_waiting)},
+                                     {"used", absl::StrCat(use.waiting())}}),
+                          absl::StrCat("tenants/", tenant), message);
+}
+
 }  // namespace latentforge::service

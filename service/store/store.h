@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,7 +16,9 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "latentforge/v1/job.pb.h"
+#include "latentforge/v1/worker_service.pb.h"
 #include "service/job_record.h"
+#include "service/tenant_table.h"
 
 namespace latentforge::service {
 
@@ -25,6 +28,7 @@ struct NewJob {
   std::vector<v1::JobEvent> events;
   std::string request_id;
   std::string request_digest;  // of the request's body
+  int64_t max_waiting = 0;     // jobs of the tenant, with this one; 0: no limit
 };
 
 // Which job a request_id made.
@@ -47,6 +51,7 @@ struct JobUpdate {
   JobRecord record;  // its version is set by the store
   std::vector<v1::JobEvent> events;
   std::optional<AttemptRecord> attempt;  // inserted, or replaced by number
+  int64_t max_waiting = 0;               // as in NewJob
 };
 
 // A page of jobs, newest first. Every set condition must hold.
@@ -58,12 +63,23 @@ struct JobQuery {
   int limit = 50;
 };
 
-// Which queued jobs may be claimed: those with claimable_time at or before `now`, and
-// those that need CUDA only `with_cuda`. The one with the earliest rank_time is first,
-// the older of two.
+// Which queued jobs may be claimed: those with claimable_time at or before `now` which the
+// worker can run, of tenants that are below their limits. Whose turn it is says
+// fair_share.h; of one tenant it is the job with the earliest rank_time, the older of two.
 struct ClaimQuery {
   absl::Time now;
-  bool with_cuda = false;
+  v1::WorkerInfo worker;
+  std::shared_ptr<const TenantTable> tenants = std::make_shared<const TenantTable>();
+};
+
+// Jobs of one tenant, and GPUs that they occupy.
+struct TenantUse {
+  int64_t queued = 0;
+  int64_t paused = 0;
+  int64_t running = 0;  // that hold a lease
+  int64_t gpus = 0;
+
+  int64_t waiting() const { return queued + paused; }
 };
 
 struct StoreStats {
@@ -86,8 +102,9 @@ class Store {
   virtual absl::StatusOr<absl::Time> Now() = 0;
 
   // AlreadyExists with reason OUTPUT_IN_USE when an active job has the same
-  // output_path, REQUEST_ID_REUSED when the tenant's request_id is taken. Returns the
-  // record with ordinal and version.
+  // output_path, REQUEST_ID_REUSED when the tenant's request_id is taken; ResourceExhausted
+  // with reason QUOTA_QUEUED_JOBS when max_waiting would be passed, however many callers
+  // there are at once. Returns the record with ordinal and version.
   virtual absl::StatusOr<JobRecord> Create(const NewJob& job) = 0;
 
   // NotFound with reason JOB_NOT_FOUND.
@@ -101,12 +118,13 @@ class Store {
   // Writes row, events and attempt in one transaction. Aborted with reason
   // CONCURRENT_TRANSITION when the version is another one; NotFound when the job
   // is gone; AlreadyExists with reason OUTPUT_IN_USE when the job becomes active
-  // again and another one has its output_path. Returns the record with its new
-  // version.
+  // again and another one has its output_path; ResourceExhausted as in Create. Returns the
+  // record with its new version.
   virtual absl::StatusOr<JobRecord> Commit(const JobUpdate& update) = 0;
 
-  // Finds the job whose turn it is, asks `decide` for its change and writes that, all
-  // in one transaction, so that no two callers get one job. Returns the record with
+  // Finds the job whose turn it is, asks `decide` for its change, writes that and charges
+  // the tenant, all in one transaction, so that no two callers get one job and no limit is
+  // passed. Returns the record with
   // its new version; nullopt when no job may be claimed. An error of `decide`, which
   // must not call the store, is returned and nothing is written.
   using DecideClaim = std::function<absl::StatusOr<JobUpdate>(const JobRecord&)>;
@@ -143,6 +161,9 @@ class Store {
 
   virtual absl::StatusOr<StoreStats> Stats() = 0;
 
+  // Counted from the jobs themselves.
+  virtual absl::StatusOr<TenantUse> Use(absl::string_view tenant) = 0;
+
   // The value kept under `name`; `fresh` is stored when there is none.
   virtual absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
                                                      absl::string_view fresh) = 0;
@@ -155,5 +176,8 @@ absl::Status ConcurrentTransitionError(absl::string_view id, int64_t expected_ve
 absl::Status OutputInUseError(absl::string_view output_path, absl::string_view id,
                               v1::JobState state);
 absl::Status RequestIdTakenError(absl::string_view request_id);
+
+// OK while the tenant's use leaves room for one more job that waits.
+absl::Status CheckQueueQuota(absl::string_view tenant, const TenantUse& use, int64_t max_waiting);
 
 }  // namespace latentforge::service

@@ -47,6 +47,28 @@ TEST(JobFileTest, FillsTheSpecification) {
   EXPECT_EQ(draft.labels.at("team"), "search");
 }
 
+TEST(JobFileTest, AMapOfTextsReplacesTheOneBefore) {
+  JobDraft draft;
+  ASSERT_TRUE(MergeJobFile("workerSelector: {zone: a, disk: nvme}", "job.yaml", &draft).ok());
+  EXPECT_EQ(draft.spec.worker_selector().at("zone"), "a");
+  EXPECT_EQ(draft.spec.worker_selector_size(), 2);
+  ASSERT_TRUE(MergeJobFile("worker_selector:\n  zone: 7", "job.yaml", &draft).ok());
+  EXPECT_EQ(draft.spec.worker_selector_size(), 1);
+  EXPECT_EQ(draft.spec.worker_selector().at("zone"), "7");
+  EXPECT_THAT(
+      std::string(MergeJobFile("workerSelector: {zone: [a]}", "job.yaml", &draft).message()),
+      HasSubstr("job.yaml:1:24: workerSelector: the value of zone is not a text"));
+  ASSERT_TRUE(ApplySetting("workerSelector.zone=b", &draft).ok());
+  ASSERT_TRUE(ApplySetting("workerSelector.example.org/pool=x", &draft).ok());
+  EXPECT_EQ(draft.spec.worker_selector().at("zone"), "b");
+  EXPECT_EQ(draft.spec.worker_selector().at("example.org/pool"), "x");
+  EXPECT_EQ(draft.spec.worker_selector_size(), 2);
+  ASSERT_TRUE(ApplySetting("workerSelector={zone: c}", &draft).ok());
+  EXPECT_EQ(draft.spec.worker_selector_size(), 1);
+  EXPECT_THAT(std::string(MergeJobFile("workerSelector: [a]", "job.yaml", &draft).message()),
+              HasSubstr("workerSelector is not a mapping"));
+}
+
 TEST(JobFileTest, TakesTheJsonOfTheApi) {
   JobDraft draft;
   const absl::Status status = MergeJobFile(

@@ -215,9 +215,12 @@ TEST_F(JobTest, AWatchSaysThatNoWorkerIsThere) {
   const Ending waited = Submit({"--wait", "--timeout", "12s", "--request-id", "r"});
   EXPECT_EQ(waited.how, "exit code 8");
   EXPECT_THAT(waited.messages,
-              HasSubstr(absl::StrCat("\nqueued\nno worker is connected, so the job waits; start "
-                                     "one: latentforge-worker --server ",
+              HasSubstr(absl::StrCat("\nqueued\nno worker is connected, so the job waits; start a "
+                                     "worker for it: latentforge-worker --server ",
                                      address_, "  (")));
+  const std::string job = Run({"job", "list", "-o", "name"}).output;
+  EXPECT_THAT(Run({"job", "get", std::string(absl::StripSuffix(job, "\n"))}).output,
+              testing::ContainsRegex("waits +no worker is connected"));
 }
 
 }  // namespace

@@ -7,12 +7,17 @@
 namespace latentforge::client {
 namespace {
 
-using testing::HasSubstr;
 using testing::StartsWith;
 
 class QueueHintTest : public testing::Test {
  protected:
   QueueHintTest() { job_.mutable_status()->set_state(v1::JOB_STATE_QUEUED); }
+
+  static v1::Job WithReason(const std::string& reason) {
+    v1::Job job;
+    job.mutable_status()->set_queue_reason(reason);
+    return job;
+  }
 
   // What is said within this time.
   std::string Said(absl::Duration time) {
@@ -26,11 +31,11 @@ class QueueHintTest : public testing::Test {
 
   FakeClock clock_;
   v1::Job job_;
-  absl::StatusOr<v1::ListWorkersResponse> workers_ = v1::ListWorkersResponse();
+  absl::StatusOr<v1::Job> seen_ = WithReason("no worker is connected");
   int asked_ = 0;
   QueueHint hint_{"host:1", clock_, [this] {
                     ++asked_;
-                    return workers_;
+                    return seen_;
                   }};
 };
 
@@ -38,8 +43,8 @@ TEST_F(QueueHintTest, SaysOnceHowToStartAWorker) {
   EXPECT_EQ(Said(absl::Seconds(9)), "");
   EXPECT_EQ(asked_, 0);
   EXPECT_EQ(Said(absl::Seconds(2)),
-            "no worker is connected, so the job waits; start one: latentforge-worker --server "
-            "host:1  (latentforge worker list --server host:1 lists them)");
+            "no worker is connected, so the job waits; start a worker for it: latentforge-worker "
+            "--server host:1  (latentforge worker list --server host:1 lists them)");
   EXPECT_EQ(Said(absl::Minutes(5)), "");
   EXPECT_EQ(asked_, 1);
   job_.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
@@ -49,15 +54,13 @@ TEST_F(QueueHintTest, SaysOnceHowToStartAWorker) {
 }
 
 TEST_F(QueueHintTest, ABusyWorkerOrASilentServerIsNoReason) {
-  workers_ = absl::UnavailableError("away");
+  seen_ = absl::UnavailableError("away");
   EXPECT_EQ(Said(absl::Minutes(1)), "");
   EXPECT_LE(asked_, 6);
-  workers_ = v1::ListWorkersResponse();
-  workers_->add_workers()->mutable_info()->add_devices("cpu");
+  seen_ = WithReason("");
   EXPECT_EQ(Said(absl::Minutes(1)), "");
-  job_.mutable_spec()->set_device("cuda:0");
-  EXPECT_THAT(Said(absl::Minutes(1)),
-              HasSubstr("no connected worker has CUDA, which device cuda:0"));
+  seen_ = WithReason("needs 12.3 GiB of memory; the largest of 3 workers gives an attempt 8.0 GiB");
+  EXPECT_THAT(Said(absl::Minutes(1)), StartsWith("needs 12.3 GiB of memory; the largest"));
 }
 
 }  // namespace

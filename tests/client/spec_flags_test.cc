@@ -269,11 +269,18 @@ TEST(SpecFlagsTest, SchedulingFlagsSetTheirFields) {
   flags.priority = "high";
   flags.queue_deadline = "30m";
   flags.run_deadline = "4h";
+  flags.worker_labels = {"zone=a", "disk=nvme"};
   const auto draft = BuildDraft(flags, FakeFiles({}));
   ASSERT_TRUE(draft.ok()) << draft.status();
   EXPECT_EQ(draft->spec.priority(), v1::PRIORITY_HIGH);
   EXPECT_EQ(draft->spec.queue_deadline().seconds(), 1800);
   EXPECT_EQ(draft->spec.run_deadline().seconds(), 14400);
+  EXPECT_EQ(draft->spec.worker_selector_size(), 2);
+  EXPECT_EQ(draft->spec.worker_selector().at("zone"), "a");
+  flags.worker_labels = {"zone"};
+  EXPECT_THAT(std::string(BuildDraft(flags, FakeFiles({})).status().message()),
+              HasSubstr("--worker-label is \"zone\", expected KEY=VALUE, such as zone=a"));
+  flags.worker_labels.clear();
   flags.priority = "urgent";
   EXPECT_THAT(std::string(BuildDraft(flags, FakeFiles({})).status().message()),
               HasSubstr("--priority is \"urgent\", expected "));

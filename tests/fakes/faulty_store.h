@@ -79,6 +79,9 @@ class FaultyStore final : public Store {
     return Pass("PurgeTombstones", &Store::PurgeTombstones, time, limit);
   }
   absl::StatusOr<StoreStats> Stats() override { return Pass("Stats", &Store::Stats); }
+  absl::StatusOr<TenantUse> Use(absl::string_view tenant) override {
+    return Pass("Use", &Store::Use, tenant);
+  }
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
                                              absl::string_view fresh) override {
     return Pass("GetOrPutSecret", &Store::GetOrPutSecret, name, fresh);

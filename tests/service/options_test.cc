@@ -27,6 +27,11 @@ std::string ErrorOf(std::vector<const char*> flags) {
   return std::string(status.message());
 }
 
+TEST(OptionsTest, TenantsHaveNoLimitsUnlessAFileSaysSo) {
+  EXPECT_TRUE(ParseLocal({})->options.tenants_file.empty());
+  EXPECT_EQ(ParseLocal({"--tenants=/etc/tenants.json"})->options.tenants_file, "/etc/tenants.json");
+}
+
 TEST(OptionsTest, DefaultsListenOnThisMachineOnly) {
   const auto line = Parse({"--insecure"});
   ASSERT_TRUE(line.ok()) << line.status();

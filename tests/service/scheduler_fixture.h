@@ -32,8 +32,8 @@ class FakeSpecChecker final : public SpecChecker {
     CheckedSpec checked;
     checked.spec = spec;
     checked.estimate.set_peak_memory_bytes(7);
+    checked.estimate.set_seconds(60);
     checked.output_path = spec.output().uri();
-    checked.needs_cuda = spec.device() == "cuda";
     return checked;
   }
 };
@@ -95,11 +95,12 @@ class SchedulerFixture : public testing::Test {
     EXPECT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
     faulty_.Use(*store_);
-    engine_ =
-        std::make_unique<JobEngine>(JobEngine::Parts{faulty_, hub_, observer_, clock_}, policy_);
+    engine_ = std::make_unique<JobEngine>(
+        JobEngine::Parts{faulty_, hub_, observer_, clock_, [this] { return tenants_; }}, policy_);
     all_jobs_ =
         std::make_unique<Jobs>(*engine_, checker_, PageTokenCodec("key"),
-                               JobsOptions{3, [this] { return absl::StrCat("j", ++last_id_); }});
+                               JobsOptions{3, [this] { return absl::StrCat("j", ++last_id_); },
+                                           [this] { return scheduler_->Workers(); }});
     jobs_ = std::make_unique<JobsOf>(*all_jobs_, kCaller);
     scheduler_ = std::make_unique<Scheduler>(
         *engine_, wakeup_, PageTokenCodec("key"),
@@ -166,6 +167,17 @@ class SchedulerFixture : public testing::Test {
     return request;
   }
 
+  // What --tenants says from now on.
+  void SetTenants(const std::string& json) {
+    auto parsed = TenantTable::Parse(json);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    tenants_ = std::make_shared<const TenantTable>(*std::move(parsed));
+  }
+
+  JobsOf As(const std::string& tenant) {
+    return JobsOf(*all_jobs_, {"somebody", tenant, Role::kUser});
+  }
+
   using Answer = std::optional<absl::StatusOr<v1::AcquireLeaseResponse>>;
 
   // Asks and ticks once.
@@ -199,6 +211,7 @@ class SchedulerFixture : public testing::Test {
   TempDir dir_;
   FakeClock clock_;
   StatePolicy policy_;  // of the next Restart
+  std::shared_ptr<const TenantTable> tenants_ = std::make_shared<const TenantTable>();
   WatchHub hub_;
   CountingObserver observer_;
   FakeSpecChecker checker_;

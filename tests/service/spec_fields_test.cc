@@ -194,16 +194,26 @@ TEST_F(SpecFieldsTest, TimesToLiveAndPrioritiesAreChecked) {
   ExpectRefused(spec, kInvalidField, {"spec.priority", "is 9"});
 }
 
-TEST_F(SpecFieldsTest, CudaJobsNeedCudaWorkers) {
+TEST_F(SpecFieldsTest, DevicesAreKnownOrRefused) {
   v1::JobSpec spec = Spec();
   spec.set_device("cuda:1");
   const auto checked = Check(spec);
   ASSERT_TRUE(checked.ok()) << checked.status();
-  EXPECT_TRUE(checked->needs_cuda);
   for (const char* device : {"cuda:", "cuda:-1", "cuda:x", "CPU", "cuda:1000"}) {
     spec.set_device(device);
     ExpectRefused(spec, kInvalidField, {"spec.device"});
   }
+}
+
+TEST_F(SpecFieldsTest, SelectorsAreFewAndPlain) {
+  v1::JobSpec spec = Spec();
+  (*spec.mutable_worker_selector())["pool/zone"] = "a-1";
+  EXPECT_TRUE(Check(spec).ok());
+  (*spec.mutable_worker_selector())["no blank"] = "x";
+  ExpectRefused(spec, kInvalidField, {"spec.worker_selector", "no blank=x", "KEY=VALUE"});
+  spec.clear_worker_selector();
+  for (int i = 0; i < 17; ++i) (*spec.mutable_worker_selector())[absl::StrCat("k", i)] = "v";
+  ExpectRefused(spec, kInvalidField, {"spec.worker_selector", "has 17 entries"});
 }
 
 }  // namespace

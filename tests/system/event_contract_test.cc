@@ -119,6 +119,7 @@ class EventContractTest : public testing::Test {
     spec.mutable_run_deadline()->set_seconds(600);
     spec.mutable_ttl()->set_seconds(86400);
     spec.set_priority(v1::PRIORITY_HIGH);
+    (*spec.mutable_worker_selector())["zone"] = "a";
     return spec;
   }
 

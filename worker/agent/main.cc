@@ -64,7 +64,8 @@ v1::WorkerInfo DescribeWorker(const WorkerFlags& flags) {
   info.set_hostname(HostName());
   info.set_slots(flags.slots);
   for (const std::string& device : Devices("/")) info.add_devices(device);
-  info.set_memory_bytes(UsableMemoryBytes("/"));
+  info.set_memory_bytes(flags.memory_bytes);
+  info.mutable_labels()->insert(flags.labels.begin(), flags.labels.end());
   return info;
 }
 

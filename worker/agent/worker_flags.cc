@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <thread>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
@@ -52,7 +54,37 @@ void AddSecurity(CLI::App& app, ChannelSecurity& security) {
       ->envname("LATENTFORGE_TOKEN_FILE");
 }
 
+std::string CheckLabel(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals != std::string::npos && equals > 0 && equals + 1 < text.size()) return "";
+  return absl::StrCat("\"", text, "\" is no label, expected KEY=VALUE such as zone=a");
+}
+
+// What jobs go by when they choose a worker.
+void AddOffer(CLI::App& app, WorkerFlags& flags) {
+  app.add_option_function<std::vector<std::string>>(
+         "--label",
+         [&flags](const std::vector<std::string>& labels) {
+           for (const std::string& label : labels) {
+             const size_t equals = label.find('=');
+             flags.labels[label.substr(0, equals)] = label.substr(equals + 1);
+           }
+         },
+         "Label that jobs may ask for with --worker-label; repeatable")
+      ->check(CLI::Validator(std::function<std::string(std::string&)>(CheckLabel), "KEY=VALUE"))
+      ->allow_extra_args(false);
+  app.add_option(
+         "--memory", flags.memory_bytes,
+         "Memory that one attempt may use, such as 24GiB: jobs estimated to need more go to "
+         "other workers; 0: take any job (default: the least of the machine's memory and "
+         "the cgroup's limits, divided by --slots)")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()))
+      ->type_name("SIZE");
+}
+
 void FillDefaults(WorkerFlags& flags) {
+  if (flags.memory_bytes < 0) flags.memory_bytes = UsableMemoryBytes("/") / flags.slots;
   if (flags.name.empty()) flags.name = absl::StrCat(HostName(), "-", getpid());
   if (flags.scratch.empty()) flags.scratch = DefaultScratch().string();
   if (flags.statistics.empty()) {
@@ -77,6 +109,7 @@ int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
   app.add_option("--slots", flags.slots, "Attempts that run at once")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
+  AddOffer(app, flags);
   app.add_option(
       "--scratch", flags.scratch,
       absl::StrCat("Folder for files of running jobs (default: ", DefaultScratch().string(), ")"));

@@ -1,6 +1,8 @@
 // The command line of latentforge-worker.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -16,6 +18,8 @@ struct WorkerFlags {
   ChannelSecurity security;
   std::string name;
   int slots = 1;
+  int64_t memory_bytes = -1;  // of one attempt; -1: what the machine has / slots; 0: any
+  std::map<std::string, std::string> labels;
   std::string scratch;
   std::string statistics;
   absl::Duration scratch_keep = absl::Hours(24 * 7);

@@ -112,6 +112,7 @@ absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
   for (const char* key : {"deadline", "queueDeadline", "runDeadline", "ttl", "priority"}) {
     LF_RETURN_IF_ERROR(root.StringOr(key, "").status());
   }
+  if (root.Has("workerSelector")) LF_RETURN_IF_ERROR(root.Object("workerSelector").status());
   return absl::OkStatus();
 }
 
@@ -120,10 +121,10 @@ absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
 absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text) {
   LF_ASSIGN_OR_RETURN(const Json json, ParseJson(text));
   LF_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(json, "job spec"));
-  LF_RETURN_IF_ERROR(
-      root.RejectUnknownKeys({"source", "method", "budget", "factorization", "calibration",
-                              "evaluation", "output", "dtype", "device", "threads", "deadline",
-                              "healing", "queueDeadline", "runDeadline", "ttl", "priority"}));
+  LF_RETURN_IF_ERROR(root.RejectUnknownKeys(
+      {"source", "method", "budget", "factorization", "calibration", "evaluation", "output",
+       "dtype", "device", "threads", "deadline", "healing", "queueDeadline", "runDeadline", "ttl",
+       "priority", "workerSelector"}));
   JobSpec spec;
   LF_RETURN_IF_ERROR(ParseMethod(root));
   LF_RETURN_IF_ERROR(ParseRest(root, spec));

@@ -25,6 +25,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end -}}
 
+{{/* Name of the ConfigMap with the tenants file; empty where there is none. */}}
+{{- define "latentforge.tenants" -}}
+{{- with .Values.tenants -}}
+{{- if .existingConfigMap -}}
+{{- .existingConfigMap -}}
+{{- else if .limits -}}
+{{- printf "%s-tenants" (include "latentforge.fullname" $) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "latentforge.tag" -}}
 {{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}

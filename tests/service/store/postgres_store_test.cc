@@ -1,5 +1,6 @@
 #include "service/store/postgres_store.h"
 
+#include <atomic>
 #include <thread>
 #include <vector>
 
@@ -47,6 +48,7 @@ void OnInsert(const std::string& uri, const std::string& table, const std::strin
 NewJob QueuedJob(const std::string& id, const std::string& request_id = "") {
   NewJob job;
   job.record.id = id;
+  job.record.tenant = kDefaultTenant;
   job.record.job.mutable_status()->set_state(v1::JOB_STATE_QUEUED);
   job.request_id = request_id;
   return job;
@@ -54,6 +56,19 @@ NewJob QueuedJob(const std::string& id, const std::string& request_id = "") {
 
 class PostgresStoreTest : public testing::Test {
  protected:
+  // As a server of version 1 of the schema does.
+  void AddByVersion1(const std::string& id, v1::JobState state, int needs_cuda) {
+    RunSql(uri_, absl::StrCat("INSERT INTO jobs (id, tenant, job, estimate) VALUES ('", id,
+                              "', 'search', '', ''); INSERT INTO job_states (ordinal, version, "
+                              "output_path, needs_cuda, state, etag, status, last_sequence, "
+                              "update_time, lease_epoch, completed_epoch, counted_attempts, "
+                              "attempt_sequence, attempt_start_time, lease_expire_time, "
+                              "queue_time, claimable_time, rank_time, progress_event_time, "
+                              "progress_event_percent) SELECT max(ordinal), 1, '', ",
+                              needs_cuda, ", ", int{state},
+                              ", '', '', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM jobs"));
+  }
+
   const std::string uri_ = PostgresServer::Shared().NewDatabase();
 };
 
@@ -70,6 +85,90 @@ TEST_F(PostgresStoreTest, ANewerSchemaIsRefused) {
   const absl::Status status = PostgresStore::Open(uri_).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("999"));
+}
+
+TEST_F(PostgresStoreTest, AServerOfTheVersionBeforeGoesOnMeanwhile) {
+  const auto store = OpenTestStore(uri_);
+  AddByVersion1("gpu", v1::JOB_STATE_QUEUED, 1);
+  AddByVersion1("cpu", v1::JOB_STATE_QUEUED, 0);
+  EXPECT_EQ(store->Get("gpu")->needs, "cuda");
+  EXPECT_EQ(store->Use("search")->queued, 2);
+  // How it finds the new server's jobs.
+  NewJob job = QueuedJob("new");
+  job.record.needs = "cuda:1 4096";
+  ASSERT_TRUE(store->Create(job).ok());
+  EXPECT_EQ(AskSql(uri_,
+                   "SELECT count(tenant) FROM jobs JOIN job_states USING (ordinal) WHERE "
+                   "tenant = 'default' AND needs_cuda = 1 AND state = 1 AND output_path = ''"),
+            1);
+}
+
+TEST_F(PostgresStoreTest, JobsFromBeforeSharesAreClaimedAsBefore) {
+  {
+    auto connection = PgConnection::Connect(uri_, {});
+    ASSERT_TRUE(connection.ok()) << connection.status();
+    ASSERT_TRUE(MigratePostgres(*connection, 1).ok());
+  }
+  AddByVersion1("gpu", v1::JOB_STATE_QUEUED, 1);
+  AddByVersion1("cpu", v1::JOB_STATE_QUEUED, 0);
+  AddByVersion1("on-gpu", v1::JOB_STATE_RUNNING, 1);
+  const auto store = OpenTestStore(uri_);
+  EXPECT_EQ(store->Get("gpu")->needs, "cuda");
+  EXPECT_EQ(store->Get("cpu")->needs, "");
+  EXPECT_EQ(store->Use("search")->queued, 2);
+  EXPECT_EQ(store->Use("search")->gpus, 1);
+  ClaimQuery query{.now = absl::UnixEpoch()};
+  query.worker.add_devices("cpu");
+  const auto running = [](const JobRecord& candidate) -> absl::StatusOr<JobUpdate> {
+    JobUpdate update{.expected_version = candidate.version, .record = candidate};
+    update.record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
+    return update;
+  };
+  EXPECT_EQ((**store->Claim(query, running)).id, "cpu");
+  EXPECT_FALSE(store->Claim(query, running)->has_value());
+  query.worker.add_devices("cuda:0");
+  EXPECT_EQ((**store->Claim(query, running)).id, "gpu");
+}
+
+TEST_F(PostgresStoreTest, ParallelSubmitsToTwoServersDoNotPassTheQuota) {
+  const std::unique_ptr<PostgresStore> stores[] = {OpenTestStore(uri_), OpenTestStore(uri_)};
+  std::vector<absl::Status> answers(20);
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < answers.size(); ++i)
+    threads.emplace_back([&, i] {
+      NewJob job = QueuedJob(absl::StrCat("j", i));
+      job.max_waiting = 7;
+      answers[i] = stores[i % 2]->Create(job).status();
+    });
+  for (std::thread& thread : threads) thread.join();
+  int made = 0;
+  for (const absl::Status& answer : answers) {
+    made += answer.ok();
+    EXPECT_TRUE(answer.ok() || ReasonOf(answer) == kQuotaQueuedJobs) << answer;
+  }
+  EXPECT_EQ(made, 7);
+  EXPECT_EQ(stores[0]->Use(kDefaultTenant)->queued, 7);
+}
+
+TEST_F(PostgresStoreTest, ParallelClaimsOfTwoServersDoNotPassTheLimit) {
+  const std::unique_ptr<PostgresStore> stores[] = {OpenTestStore(uri_), OpenTestStore(uri_)};
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(stores[0]->Create(QueuedJob(absl::StrCat("j", i))).ok());
+  ClaimQuery query{.now = absl::UnixEpoch()};
+  query.tenants = Tenants(R"({"*": {"max_running_jobs": 5}})");
+  std::atomic<int> claimed = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 12; ++i)
+    threads.emplace_back([&, i] {
+      const auto next = stores[i % 2]->Claim(query, [](const JobRecord& candidate) {
+        JobUpdate update{.expected_version = candidate.version, .record = candidate};
+        update.record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
+        return absl::StatusOr<JobUpdate>(update);
+      });
+      ASSERT_TRUE(next.ok()) << next.status();
+      claimed += next->has_value();
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(claimed, 5);
 }
 
 TEST_F(PostgresStoreTest, ARoleThatOwnsNothingNeedsTheDocumentedGrants) {
@@ -95,7 +194,7 @@ TEST_F(PostgresStoreTest, AClaimIsGivenOnceByTwoServers) {
     threads.emplace_back([&, t] {
       PostgresStore& store = *stores[t % 2];
       while (true) {
-        const auto next = store.Claim({absl::UnixEpoch(), false}, [](const JobRecord& candidate) {
+        const auto next = store.Claim({.now = absl::UnixEpoch()}, [](const JobRecord& candidate) {
           JobUpdate update{.expected_version = candidate.version, .record = candidate};
           update.record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
           update.attempt = {.number = 1};

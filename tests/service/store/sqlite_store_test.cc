@@ -161,6 +161,42 @@ TEST(SqliteStoreTest, JobsFromBeforeTenantsBelongToTheDefaultOne) {
   EXPECT_FALSE((*store)->FindRequest("search", "r1")->has_value());
 }
 
+TEST(SqliteStoreTest, JobsFromBeforeSharesAreClaimedAsBefore) {
+  TempDir dir;
+  {
+    auto db = Database::Open(dir.path() / "jobs.db", Database::Mode::kReadWrite);
+    ASSERT_TRUE(db.ok()) << db.status();
+    ASSERT_TRUE(Migrate(*db, absl::Now(), 3).ok());
+    for (const std::string job : {"(1, 'gpu', 1, 1)", "(2, 'cpu', 1, 0)", "(3, 'on-gpu', 2, 1)"}) {
+      const absl::Status inserted = db->Execute(
+          "INSERT INTO jobs (ordinal, id, state, needs_cuda, version, job, status, estimate, "
+          "output_path, last_sequence, update_time, lease_epoch, completed_epoch, "
+          "counted_attempts, attempt_sequence, attempt_start_time, lease_expire_time, queue_time, "
+          "claimable_time, progress_event_time, progress_event_percent, tenant) SELECT *, 1, x'', "
+          "x'', x'', '', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'search' FROM (VALUES " +
+          job + ")");
+      ASSERT_TRUE(inserted.ok()) << inserted;
+    }
+  }
+  const auto store = SqliteStore::Open(dir.path() / "jobs.db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->Get("gpu")->needs, "cuda");
+  EXPECT_EQ((*store)->Get("cpu")->needs, "");
+  EXPECT_EQ((*store)->Use("search")->queued, 2);
+  EXPECT_EQ((*store)->Use("search")->gpus, 1);
+  ClaimQuery query{.now = absl::UnixEpoch()};
+  query.worker.add_devices("cpu");
+  const auto running = [](const JobRecord& candidate) -> absl::StatusOr<JobUpdate> {
+    JobUpdate update{.expected_version = candidate.version, .record = candidate};
+    update.record.job.mutable_status()->set_state(v1::JOB_STATE_RUNNING);
+    return update;
+  };
+  EXPECT_EQ((**(*store)->Claim(query, running)).id, "cpu");
+  EXPECT_FALSE((*store)->Claim(query, running)->has_value());
+  query.worker.add_devices("cuda:0");
+  EXPECT_EQ((**(*store)->Claim(query, running)).id, "gpu");
+}
+
 TEST(SqliteStoreTest, AFileThatIsNoDatabaseIsDataLoss) {
   TempDir dir;
   std::ofstream(dir.path() / "jobs.db") << std::string(8192, 'z');

@@ -91,6 +91,14 @@ class StoreTestSuite : public testing::TestWithParam<StoreHarnessFactory> {
     return committed.ok() ? *committed : JobRecord();
   }
 
+  static ClaimQuery ByWorker(absl::Time now, const std::vector<std::string>& devices) {
+    ClaimQuery query{.now = now};
+    for (const std::string& device : devices) query.worker.add_devices(device);
+    return query;
+  }
+  static ClaimQuery ByCpu(absl::Time now) { return ByWorker(now, {"cpu"}); }
+  static ClaimQuery ByCuda(absl::Time now) { return ByWorker(now, {"cpu", "cuda:0"}); }
+
   // The job that is claimed and runs now; empty when there is none.
   std::string ClaimId(const ClaimQuery& query) {
     const auto claimed = store_->Claim(query, [](const JobRecord& candidate) {

@@ -35,7 +35,7 @@ TEST_P(StoreTestSuite, ClaimsTheFirstByRankThatMayRun) {
   NewJob later = Job("later");
   later.record.claimable_time = kStart + absl::Seconds(10);
   NewJob cuda = Job("cuda");
-  cuda.record.needs_cuda = true;
+  cuda.record.needs = "cuda";
   NewJob urgent = Job("urgent");
   urgent.record.rank_time = kStart - absl::Hours(1);
   NewJob idle = Job("idle");
@@ -44,23 +44,23 @@ TEST_P(StoreTestSuite, ClaimsTheFirstByRankThatMayRun) {
   Create(Job("plain"));
   Create(urgent);
   Commit(To(v1::JOB_STATE_PAUSED, Create(Job("paused"))));
-  EXPECT_EQ(ClaimId({kStart, false}), "urgent");
-  EXPECT_EQ(ClaimId({kStart, false}), "plain");
-  EXPECT_EQ(ClaimId({kStart, true}), "cuda");
-  EXPECT_EQ(ClaimId({kStart + absl::Seconds(10), false}), "later");
-  EXPECT_EQ(ClaimId({kStart, false}), "idle");
-  EXPECT_EQ(ClaimId({kStart, true}), "");
+  EXPECT_EQ(ClaimId(ByCpu(kStart)), "urgent");
+  EXPECT_EQ(ClaimId(ByCpu(kStart)), "plain");
+  EXPECT_EQ(ClaimId(ByCuda(kStart)), "cuda");
+  EXPECT_EQ(ClaimId(ByCpu(kStart + absl::Seconds(10))), "later");
+  EXPECT_EQ(ClaimId(ByCpu(kStart)), "idle");
+  EXPECT_EQ(ClaimId(ByCuda(kStart)), "");
 }
 
 TEST_P(StoreTestSuite, AClaimWritesWhatIsDecidedOrNothing) {
   const JobRecord record = Create(Job("a"));
   const auto refused =
-      store_->Claim({kStart, true}, [](const JobRecord&) -> absl::StatusOr<JobUpdate> {
+      store_->Claim(ByCuda(kStart), [](const JobRecord&) -> absl::StatusOr<JobUpdate> {
         return absl::FailedPreconditionError("not this one");
       });
   EXPECT_EQ(refused.status().message(), "not this one");
   EXPECT_EQ(store_->Get("a")->version, record.version);
-  const auto claimed = store_->Claim({kStart, true}, [](const JobRecord& candidate) {
+  const auto claimed = store_->Claim(ByCuda(kStart), [](const JobRecord& candidate) {
     JobUpdate update = To(v1::JOB_STATE_RUNNING, candidate);
     update.attempt = {.number = 1};
     return absl::StatusOr<JobUpdate>(update);
@@ -77,7 +77,7 @@ TEST_P(StoreTestSuite, ConcurrentClaimsGetDifferentJobs) {
   for (int i = 0; i < kJobs; ++i) Create(Job(absl::StrCat("j", i)));
   std::vector<std::string> claimed(kJobs + 1);
   std::vector<std::thread> threads;
-  for (std::string& id : claimed) threads.emplace_back([&] { id = ClaimId({kStart, true}); });
+  for (std::string& id : claimed) threads.emplace_back([&] { id = ClaimId(ByCuda(kStart)); });
   for (std::thread& thread : threads) thread.join();
   std::sort(claimed.begin(), claimed.end());
   EXPECT_THAT(claimed, testing::ElementsAre("", "j0", "j1", "j2", "j3", "j4", "j5", "j6", "j7"));
@@ -130,7 +130,7 @@ TEST_P(StoreTestSuite, APausingJobHoldsItsLeaseAndAPausedOneItsOutput) {
   Commit(To(v1::JOB_STATE_PAUSED, pausing));
   EXPECT_TRUE(store_->LeasesEndingBy(absl::InfiniteFuture())->empty());
   EXPECT_EQ(store_->DeadlinesBy(kStart + absl::Seconds(20))->size(), 1u);
-  EXPECT_EQ(ClaimId({kStart, true}), "");
+  EXPECT_EQ(ClaimId(ByCuda(kStart)), "");
   EXPECT_EQ(ReasonOf(store_->Create(Job("b", "/out")).status()), kOutputInUse);
 }
 

@@ -8,6 +8,7 @@
 
 #include "tests/service/store/store_fixture.h"
 #include "tests/service/store/store_queue_suite.h"  // IWYU pragma: export
+#include "tests/service/store/store_share_suite.h"  // IWYU pragma: export
 
 namespace latentforge::service {
 
@@ -16,7 +17,7 @@ TEST_P(StoreTestSuite, KeepsEveryField) {
   (*job.record.job.mutable_labels())["team"] = "nlp";
   *job.record.job.mutable_deadline_time() = ToProto(kStart + absl::Hours(1));
   job.record.estimate.set_peak_memory_bytes(42);
-  job.record.needs_cuda = true;
+  job.record.needs = "cuda 4096 zone=a";
   JobRecord record = Create(job);
   JobUpdate update = To(v1::JOB_STATE_RUNNING, record);
   update.record.job.mutable_status()->set_worker("w");
@@ -42,7 +43,7 @@ TEST_P(StoreTestSuite, KeepsEveryField) {
   EXPECT_EQ(read->ordinal, record.ordinal);
   EXPECT_EQ(read->version, written.version);
   EXPECT_EQ(read->output_path, "/out");
-  EXPECT_TRUE(read->needs_cuda);
+  EXPECT_EQ(read->needs, "cuda 4096 zone=a");
   EXPECT_EQ(read->lease_epoch, 3);
   EXPECT_EQ(read->completed_epoch, 2);
   EXPECT_EQ(read->counted_attempts, 4);

@@ -53,6 +53,24 @@ TEST(WorkerFlagsTest, ReadsEveryFlag) {
   EXPECT_EQ(flags->log_format, LogFormat::kJson);
 }
 
+TEST(WorkerFlagsTest, SaysWhatItOffers) {
+  int exit_code = -1;
+  const auto flags =
+      Parse({"--memory=24GiB", "--label=zone=a", "--label", "disk=nvme", "--slots=2"}, &exit_code);
+  ASSERT_TRUE(flags.has_value());
+  EXPECT_EQ(flags->memory_bytes, int64_t{24} << 30);
+  EXPECT_EQ(flags->labels, (std::map<std::string, std::string>{{"zone", "a"}, {"disk", "nvme"}}));
+  EXPECT_EQ(Parse({"--memory=0"}, &exit_code)->memory_bytes, 0);
+  // Slots share what the machine has.
+  const int64_t one = Parse({}, &exit_code)->memory_bytes;
+  EXPECT_GT(one, 0);
+  EXPECT_EQ(Parse({"--slots=4"}, &exit_code)->memory_bytes, one / 4);
+  for (const char* wrong : {"--label=zone", "--label==a", "--label=zone=", "--memory=-1"}) {
+    EXPECT_FALSE(Parse({wrong}, &exit_code).has_value()) << wrong;
+    EXPECT_EQ(exit_code, 2);
+  }
+}
+
 TEST(WorkerFlagsTest, SlotsShareTheCores) {
   int exit_code = -1;
   EXPECT_GE(Parse({"--slots=2"}, &exit_code)->threads, 1);

@@ -121,6 +121,16 @@ TEST(JobSpecTest, AnchoredIsAskedFor) {
   }
 }
 
+TEST(JobSpecTest, WhatOnlyTheServerNeedsIsTaken) {
+  Json json = Smallest();
+  json["workerSelector"] = {{"zone", "a"}};
+  json["priority"] = "PRIORITY_HIGH";
+  EXPECT_TRUE(ParseJobSpec(WriteJson(json)).ok());
+  json["workerSelector"] = "zone=a";
+  EXPECT_THAT(std::string(ParseJobSpec(WriteJson(json)).status().message()),
+              testing::HasSubstr("workerSelector"));
+}
+
 TEST(JobSpecTest, DampingOfZeroIsNotTheDefault) {
   Json json = Smallest();
   json["factorization"] = {{"damping", 0}};

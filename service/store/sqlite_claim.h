@@ -1,0 +1,30 @@
+// How the SQLite store finds the job whose turn it is.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "service/store/sqlite_db.h"
+#include "service/store/store.h"
+
+namespace latentforge::service::sqlite {
+
+// Store::Claim within the caller's transaction.
+absl::StatusOr<std::optional<JobRecord>> ClaimNext(Database& db, const ClaimQuery& query,
+                                                   const Store::DecideClaim& decide);
+
+// What the tenant's jobs use now.
+absl::StatusOr<TenantUse> ReadUse(Database& db, absl::string_view tenant);
+
+// Its statements, for tests of what they read.
+struct ClaimSql {
+  std::string next_needs;     // of a tenant, after some
+  std::string next_tenant;    // with its first needs, after one
+  std::string first_of_kind;  // of (tenant, needs), claimable at a time
+  std::string running;        // of a tenant
+  std::string waiting;        // of a tenant
+};
+ClaimSql ClaimStatements();
+
+}  // namespace latentforge::service::sqlite

@@ -1,0 +1,89 @@
+#include "service/store/sqlite_claim.h"
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "service/store/sqlite_schema.h"
+#include "tests/service/temp_dir.h"
+
+namespace latentforge::service {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+// How SQLite would run the statement, a line for each step.
+std::string PlanOf(Database& db, const std::string& sql) {
+  auto explain = db.Prepare("EXPLAIN QUERY PLAN " + sql);
+  EXPECT_TRUE(explain.ok()) << explain.status();
+  std::string plan;
+  while (explain.ok()) {
+    const auto row = explain->Step();
+    EXPECT_TRUE(row.ok()) << row.status();
+    if (!row.ok() || !*row) break;
+    for (int i = 0; i < 3; ++i) explain->Int();
+    absl::StrAppend(&plan, explain->Text(), "\n");
+  }
+  return plan;
+}
+
+class SqliteClaimTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto opened = Database::Open(dir_.path() / "jobs.db", Database::Mode::kReadWrite);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    db_.emplace(*std::move(opened));
+    ASSERT_TRUE(Migrate(*db_, absl::UnixEpoch()).ok());
+  }
+
+  TempDir dir_;
+  std::optional<Database> db_;
+};
+
+// Without statistics, which no server collects, a plan does not depend on how many rows
+// there are.
+TEST_F(SqliteClaimTest, EveryStatementSearchesAPartialIndexAndSortsNothing) {
+  const sqlite::ClaimSql sql = sqlite::ClaimStatements();
+  const std::pair<std::string, std::string> plans[] = {
+      {sql.next_needs, "USING COVERING INDEX jobs_by_kind (tenant=? AND needs>?)"},
+      {sql.next_tenant, "USING COVERING INDEX jobs_by_kind (tenant>?)"},
+      {sql.first_of_kind, "USING COVERING INDEX jobs_by_kind (tenant=? AND needs=?)"},
+      {sql.running, "USING COVERING INDEX jobs_running (tenant=?)"},
+      {sql.waiting, "USING COVERING INDEX jobs_by_kind (tenant=?)"},
+      {sql.waiting, "USING COVERING INDEX jobs_paused (tenant=? AND state=?)"}};
+  for (const auto& [statement, step] : plans) {
+    EXPECT_THAT(PlanOf(*db_, statement),
+                AllOf(HasSubstr("SEARCH jobs " + step), Not(HasSubstr("SCAN jobs")),
+                      Not(HasSubstr("TEMP B-TREE"))))
+        << statement;
+  }
+}
+
+// The program that SQLite runs for it, an operation for each line.
+std::string ProgramOf(Database& db, const std::string& sql) {
+  auto explain = db.Prepare("EXPLAIN " + sql);
+  EXPECT_TRUE(explain.ok()) << explain.status();
+  std::string program;
+  while (explain.ok()) {
+    const auto row = explain->Step();
+    EXPECT_TRUE(row.ok()) << row.status();
+    if (!row.ok() || !*row) break;
+    explain->Int();
+    absl::StrAppend(&program, explain->Text(), "\n");
+  }
+  return program;
+}
+
+// With SeekGE it would pass by every job of the kind that it leaves.
+TEST_F(SqliteClaimTest, AStepToTheNextKindLeapsOverItsJobs) {
+  const sqlite::ClaimSql sql = sqlite::ClaimStatements();
+  for (const std::string& statement : {sql.next_needs, sql.next_tenant}) {
+    EXPECT_THAT(ProgramOf(*db_, statement),
+                AllOf(HasSubstr("SeekGT"), Not(HasSubstr("SeekGE")), Not(HasSubstr("Sort"))))
+        << statement;
+  }
+}
+
+}  // namespace
+}  // namespace latentforge::service
