@@ -112,6 +112,19 @@ CREATE TABLE secrets (
   value bytea NOT NULL
 );
 )sql",
+    // What attempts' processes write to stderr. total_bytes counts the attempt's text up to
+    // and with this line, whether or not it is still there.
+    R"sql(
+CREATE TABLE attempt_logs (
+  ordinal bigint NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  attempt integer NOT NULL,
+  sequence bigint NOT NULL,
+  time bigint NOT NULL,
+  text bytea NOT NULL,
+  total_bytes bigint NOT NULL,
+  PRIMARY KEY (ordinal, attempt, sequence)
+);
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(PgConnection& connection) {
@@ -140,9 +153,9 @@ PgConnection::Timeouts MigrationTimeouts() {
   return {.statement = absl::Minutes(10), .lock = absl::Minutes(10)};
 }
 
-absl::Status MigratePostgres(PgConnection& connection) {
+absl::Status MigratePostgres(PgConnection& connection, int version) {
   LF_ASSIGN_OR_RETURN(int found, ReadVersion(connection));
-  if (found == CurrentPostgresSchemaVersion()) return absl::OkStatus();
+  if (found == version) return absl::OkStatus();
   LF_RETURN_IF_ERROR(CheckKnown(found));
   // Before the transaction: one that is under way may not see that a table was made.
   LF_RETURN_IF_ERROR(
@@ -154,12 +167,12 @@ absl::Status MigratePostgres(PgConnection& connection) {
   LF_RETURN_IF_ERROR(
       connection.Execute("CREATE TABLE IF NOT EXISTS schema_migrations ("
                          "version integer PRIMARY KEY, applied_time timestamptz NOT NULL)"));
-  for (int version = found + 1; version <= CurrentPostgresSchemaVersion(); ++version) {
-    LF_RETURN_IF_ERROR(connection.Execute(kMigrations[version - 1]));
-    LF_RETURN_IF_ERROR(connection
-                           .Run("INSERT INTO schema_migrations VALUES ($1, now())",
-                                PgParams().Bind(int64_t{version}))
-                           .status());
+  for (int step = found + 1; step <= version; ++step) {
+    LF_RETURN_IF_ERROR(connection.Execute(kMigrations[step - 1]));
+    LF_RETURN_IF_ERROR(
+        connection
+            .Run("INSERT INTO schema_migrations VALUES ($1, now())", PgParams().Bind(int64_t{step}))
+            .status());
   }
   return transaction.Commit();
 }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
+#include "service/store/postgres_logs.h"
 #include "service/store/postgres_rows.h"
 #include "service/store/postgres_schema.h"
 #include "service/store/postgres_uri.h"
@@ -225,6 +226,25 @@ absl::StatusOr<std::vector<AttemptRecord>> PostgresStore::Attempts(absl::string_
     LF_ASSIGN_OR_RETURN(attempts.emplace_back(), postgres::ReadAttempt(rows));
   }
   return attempts;
+}
+
+absl::StatusOr<LogAppended> PostgresStore::AppendLogs(const LogAppend& append) {
+  LogAppended appended;
+  LF_RETURN_IF_ERROR(InTransaction([&](PgConnection& connection) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(appended, postgres::WriteLogs(connection, append));
+    return absl::OkStatus();
+  }));
+  return appended;
+}
+
+absl::StatusOr<std::vector<LogRecord>> PostgresStore::Logs(const LogQuery& query) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::ReadLogs(*connection, query);
+}
+
+absl::StatusOr<int64_t> PostgresStore::LogTail(absl::string_view id, int32_t attempt, int lines) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::FindLogTail(*connection, id, attempt, lines);
 }
 
 absl::Status PostgresStore::Delete(const JobDeletion& deletion) {

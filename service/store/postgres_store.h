@@ -56,6 +56,9 @@ class PostgresStore final : public Store {
       const std::vector<std::string>& ids) override;
   absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
                                                       int limit) override;
+  absl::StatusOr<LogAppended> AppendLogs(const LogAppend& append) override;
+  absl::StatusOr<std::vector<LogRecord>> Logs(const LogQuery& query) override;
+  absl::StatusOr<int64_t> LogTail(absl::string_view id, int32_t attempt, int lines) override;
   absl::Status Delete(const JobDeletion& deletion) override;
   absl::StatusOr<std::vector<JobRecord>> ExpiredBy(absl::Time time, int limit) override;
   absl::Status PurgeTombstones(absl::Time time, int limit) override;

@@ -131,6 +131,19 @@ INSERT INTO requests SELECT 'default', request_id, ordinal, digest FROM requests
 DROP TABLE requests_of_all;
 CREATE INDEX requests_by_job ON requests (ordinal);
 )sql",
+    // What attempts' processes write to stderr. total_bytes counts the attempt's text up to
+    // and with this line, whether or not it is still there.
+    R"sql(
+CREATE TABLE attempt_logs (
+  ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  attempt INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  time INTEGER NOT NULL,
+  text TEXT NOT NULL,
+  total_bytes INTEGER NOT NULL,
+  PRIMARY KEY (ordinal, attempt, sequence)
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(Database& db) {

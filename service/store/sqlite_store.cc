@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "service/store/sqlite_logs.h"
 #include "service/store/sqlite_rows.h"
 #include "service/store/sqlite_schema.h"
 #include "service/store/state_sets.h"
@@ -39,14 +40,6 @@ absl::StatusOr<JobRecord> ReadById(Database& db, absl::string_view id) {
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, ReadJobs(query.BindText(id)));
   if (found.empty()) return JobNotFoundError(id);
   return std::move(found.front());
-}
-
-// NotFound when there is no such job.
-absl::StatusOr<int64_t> OrdinalOf(Database& db, absl::string_view id) {
-  LF_ASSIGN_OR_RETURN(Statement query, db.Prepare("SELECT ordinal FROM jobs WHERE id = ?"));
-  LF_ASSIGN_OR_RETURN(const bool found, query.BindText(id).Step());
-  if (!found) return JobNotFoundError(id);
-  return query.Int();
 }
 
 absl::Status AppendEvents(Database& db, int64_t ordinal, const std::vector<v1::JobEvent>& events) {
@@ -315,6 +308,25 @@ absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_vi
     if (!row) return attempts;
     LF_ASSIGN_OR_RETURN(attempts.emplace_back(), ReadAttempt(query));
   }
+}
+
+absl::StatusOr<LogAppended> SqliteStore::AppendLogs(const LogAppend& append) {
+  LogAppended appended;
+  LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(appended, WriteLogs(db, append));
+    return absl::OkStatus();
+  }));
+  return appended;
+}
+
+absl::StatusOr<std::vector<LogRecord>> SqliteStore::Logs(const LogQuery& query) {
+  absl::MutexLock lock(&read_mutex_);
+  return ReadLogs(reader_, query);
+}
+
+absl::StatusOr<int64_t> SqliteStore::LogTail(absl::string_view id, int32_t attempt, int lines) {
+  absl::MutexLock lock(&read_mutex_);
+  return FindLogTail(reader_, id, attempt, lines);
 }
 
 absl::Status SqliteStore::Delete(const JobDeletion& deletion) {

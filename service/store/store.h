@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "latentforge/v1/job.pb.h"
 #include "service/job_record.h"
+#include "service/log_record.h"
 
 namespace latentforge::service {
 
@@ -130,6 +131,17 @@ class Store {
   // Attempts with number > after, in order, at most `limit`. NotFound as in Get.
   virtual absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
                                                               int limit) = 0;
+
+  // Adds lines and drops those that are more than `keep`, the oldest first. NotFound as
+  // in Get. Touches nothing that Commit does.
+  virtual absl::StatusOr<LogAppended> AppendLogs(const LogAppend& append) = 0;
+
+  // Lines in order. NotFound as in Get.
+  virtual absl::StatusOr<std::vector<LogRecord>> Logs(const LogQuery& query) = 0;
+
+  // The sequence after which the last `lines` lines of an attempt come; 0 when there are
+  // no more than these. NotFound as in Get.
+  virtual absl::StatusOr<int64_t> LogTail(absl::string_view id, int32_t attempt, int lines) = 0;
 
   // Removes the job with all that belongs to it; its request_id, where it has one,
   // stays taken by a tombstone. Errors as in Commit.

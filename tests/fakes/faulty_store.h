@@ -69,6 +69,15 @@ class FaultyStore final : public Store {
                                                       int limit) override {
     return Pass("Attempts", &Store::Attempts, id, after, limit);
   }
+  absl::StatusOr<LogAppended> AppendLogs(const LogAppend& append) override {
+    return Pass("AppendLogs", &Store::AppendLogs, append);
+  }
+  absl::StatusOr<std::vector<LogRecord>> Logs(const LogQuery& query) override {
+    return Pass("Logs", &Store::Logs, query);
+  }
+  absl::StatusOr<int64_t> LogTail(absl::string_view id, int32_t attempt, int lines) override {
+    return Pass("LogTail", &Store::LogTail, id, attempt, lines);
+  }
   absl::Status Delete(const JobDeletion& deletion) override {
     return Pass("Delete", &Store::Delete, deletion);
   }
