@@ -104,6 +104,14 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_option("--max-watches", options.max_watches, "Most open watches")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
+  app.add_option("--log-lines-per-attempt", options.log_limits.lines,
+                 "Last lines that are kept of each attempt's log")
+      ->check(CLI::Range(int64_t{1}, int64_t{10'000'000}))
+      ->capture_default_str();
+  app.add_option("--log-bytes-per-attempt", options.log_limits.bytes,
+                 "Bytes of text that are kept of it at most")
+      ->check(CLI::Range(int64_t{4096}, int64_t{1} << 40))
+      ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads for calls")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();

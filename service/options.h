@@ -10,6 +10,7 @@
 #include "base/conversion_defaults.h"
 #include "service/auth/oidc_options.h"
 #include "service/listen_address.h"
+#include "service/log_record.h"
 #include "service/tls_files.h"
 
 namespace latentforge::service {
@@ -37,6 +38,7 @@ struct ServerOptions {
   absl::Duration drain_delay = absl::ZeroDuration();  // between NOT_SERVING and refusing
   absl::Duration drain_grace = absl::Seconds(5);      // for calls that are under way
   int max_watches = 1000;
+  LogLimits log_limits;  // of each attempt
   int threads = 8;
   bool json_log = false;
 };

@@ -24,6 +24,7 @@
 #include "service/jobs.h"
 #include "service/jobs_rpc.h"
 #include "service/listen_socket.h"
+#include "service/log_intake.h"
 #include "service/maintenance.h"
 #include "service/metrics.h"
 #include "service/retention.h"
@@ -107,14 +108,16 @@ struct Server::Parts {
         attempts(*store, PageTokenCodec(page_token_key)),
         scheduler(engine, wakeup, PageTokenCodec(page_token_key),
                   {.lease_duration = options.lease_duration, .version = kVersion}),
+        logs(engine, {.keep = options.log_limits, .writers = std::max(1, options.threads / 4)}),
         retention(engine, options.tombstone_ttl),
         watches(options.max_watches,
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         gatekeeper(std::move(opened_gatekeeper)),
         pool(options.threads),
-        jobs_rpc(jobs, attempts, {*store, hub, watches, options.bookmark_interval},
+        jobs_rpc({jobs, attempts, *store, hub, {watches, options.bookmark_interval}},
                  {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}),
-        workers_rpc(scheduler, {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}) {
+        workers_rpc(scheduler, logs,
+                    {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
@@ -130,6 +133,7 @@ struct Server::Parts {
   Jobs jobs;
   Attempts attempts;
   Scheduler scheduler;
+  LogIntake logs;
   Retention retention;
   WatchRegistry watches;
   const std::unique_ptr<Gatekeeper> gatekeeper;

@@ -12,13 +12,14 @@
 #include "latentforge/v1/job_service.pb.h"
 #include "service/auth/identity.h"
 #include "service/store/store.h"
+#include "service/stream_source.h"
 #include "service/watch_hub.h"
 
 namespace latentforge::service {
 
 // A cursor over one job's events, fed by the hub and, where the hub's ring was too
 // short, by the store. Not safe for concurrent use. Borrows store and hub.
-class WatchSession {
+class WatchSession final : public StreamSource<v1::WatchJobResponse> {
  public:
   // `notify` is called as WatchHub::Subscribe says. NotFound JOB_NOT_FOUND,
   // InvalidArgument for a bad name or a negative sequence, OutOfRange
@@ -28,13 +29,12 @@ class WatchSession {
                                                              const v1::WatchJobRequest& request,
                                                              std::function<void()> notify);
 
-  // The next message; nullopt when there is none at present.
-  absl::StatusOr<std::optional<v1::WatchJobResponse>> Next();
+  absl::StatusOr<std::optional<v1::WatchJobResponse>> Next() override;
 
-  // The last message, about a terminal state that nothing follows, was returned.
-  bool finished() const { return finished_; }
+  // After a terminal state that nothing follows.
+  bool finished() const override { return finished_; }
 
-  v1::WatchJobResponse MakeBookmark(absl::Time now) const;
+  v1::WatchJobResponse MakeBookmark(absl::Time now) const override;
 
  private:
   WatchSession(Store& store, std::string id) : store_(store), id_(std::move(id)) {}

@@ -1,4 +1,4 @@
-#include "service/watch_reactor.h"
+#include "service/stream_reactor.h"
 
 #include <utility>
 
@@ -9,8 +9,6 @@
 
 namespace latentforge::service {
 namespace {
-
-constexpr RpcMethod kMethod = {"latentforge.v1.JobService", "WatchJob"};
 
 const char* TypeOf(const v1::WatchJobResponse& message) {
   switch (message.message_case()) {
@@ -25,28 +23,36 @@ const char* TypeOf(const v1::WatchJobResponse& message) {
   return "bookmark";
 }
 
+const char* TypeOf(const v1::ReadLogsResponse& message) {
+  return message.entries().empty() ? "bookmark" : "lines";
+}
+
 }  // namespace
 
-WatchReactor* WatchReactor::Start(const WatchParts& watch, const RpcParts& rpc,
-                                  const grpc::ServerContextBase& context,
-                                  const v1::WatchJobRequest& request) {
-  std::unique_ptr<WatchReactor> reactor(new WatchReactor(watch, rpc, context, request));
+template <typename Response>
+StreamReactor<Response>* StreamReactor<Response>::Start(const StreamParts& stream,
+                                                        const RpcParts& rpc, RpcMethod method,
+                                                        const grpc::ServerContextBase& context,
+                                                        bool resumed, Open open) {
+  std::unique_ptr<StreamReactor> reactor(
+      new StreamReactor(stream, rpc, method, context, std::move(open)));
+  rpc.observer.WatchOpened(resumed);
   reactor->Wake();
   return reactor.release();
 }
 
-WatchReactor::WatchReactor(const WatchParts& watch, const RpcParts& rpc,
-                           const grpc::ServerContextBase& context,
-                           const v1::WatchJobRequest& request)
-    : watch_(watch),
+template <typename Response>
+StreamReactor<Response>::StreamReactor(const StreamParts& stream, const RpcParts& rpc,
+                                       RpcMethod method, const grpc::ServerContextBase& context,
+                                       Open open)
+    : stream_(stream),
       rpc_(rpc),
-      request_(request),
-      call_(rpc, kMethod, context),
-      last_write_(rpc.clock.Monotonic()) {
-  rpc_.observer.WatchOpened(request.has_from_sequence());
-}
+      open_(std::move(open)),
+      call_(rpc, method, context),
+      last_write_(rpc.clock.Monotonic()) {}
 
-void WatchReactor::Wake() {
+template <typename Response>
+void StreamReactor<Response>::Wake() {
   absl::MutexLock lock(&mutex_);
   if (over_) return;
   wanted_ = true;
@@ -55,7 +61,8 @@ void WatchReactor::Wake() {
   rpc_.pool.Submit([this] { Pump(); });
 }
 
-void WatchReactor::OnWriteDone(bool ok) {
+template <typename Response>
+void StreamReactor<Response>::OnWriteDone(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
@@ -64,7 +71,8 @@ void WatchReactor::OnWriteDone(bool ok) {
   Wake();
 }
 
-void WatchReactor::OnCancel() {
+template <typename Response>
+void StreamReactor<Response>::OnCancel() {
   {
     absl::MutexLock lock(&mutex_);
     cancelled_ = true;
@@ -72,7 +80,8 @@ void WatchReactor::OnCancel() {
   Wake();
 }
 
-void WatchReactor::OnDrain() {
+template <typename Response>
+void StreamReactor<Response>::OnDrain() {
   {
     absl::MutexLock lock(&mutex_);
     draining_ = true;
@@ -80,14 +89,16 @@ void WatchReactor::OnDrain() {
   Wake();
 }
 
-void WatchReactor::OnDone() {
-  std::unique_ptr<WatchReactor> self(this);
-  if (registered_) watch_.registry.Remove(this);
+template <typename Response>
+void StreamReactor<Response>::OnDone() {
+  std::unique_ptr<StreamReactor> self(this);
+  if (registered_) stream_.registry.Remove(this);
   call_.Handled(result_);
   rpc_.observer.WatchClosed(result_.ok() ? "finished" : ReasonOf(result_));
 }
 
-void WatchReactor::Pump() {
+template <typename Response>
+void StreamReactor<Response>::Pump() {
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
@@ -105,17 +116,18 @@ void WatchReactor::Pump() {
       over_ = true;
     }
     // Last: OnDone may delete this before Finish returns.
-    Finish(ToGrpcStatus(result_));
+    this->Finish(ToGrpcStatus(result_));
     return;
   }
 }
 
-std::optional<absl::Status> WatchReactor::Step() {
+template <typename Response>
+std::optional<absl::Status> StreamReactor<Response>::Step() {
   {
     absl::MutexLock lock(&mutex_);
     // A stuck write does not stop these two: gRPC drops it.
     if (cancelled_) return absl::CancelledError("the client went away");
-    if (draining_ || watch_.registry.draining()) {
+    if (draining_ || stream_.registry.draining()) {
       return WithRetryDelay(MakeError(absl::StatusCode::kUnavailable, kDraining,
                                       "the server is shutting down; watch again from the last "
                                       "sequence seen"),
@@ -127,40 +139,42 @@ std::optional<absl::Status> WatchReactor::Step() {
     absl::MutexLock lock(&mutex_);
     if (writing_) return std::nullopt;
   }
-  if (session_ == nullptr) {
-    if (absl::Status started = StartSession(); !started.ok()) return started;
+  if (source_ == nullptr) {
+    if (absl::Status started = OpenSource(); !started.ok()) return started;
   }
-  absl::StatusOr<std::optional<v1::WatchJobResponse>> next = session_->Next();
+  absl::StatusOr<std::optional<Response>> next = source_->Next();
   if (!next.ok()) return next.status();
   if (next->has_value()) {
     Write(**std::move(next));
-  } else if (session_->finished()) {
+  } else if (source_->finished()) {
     return absl::OkStatus();
-  } else if (rpc_.clock.Monotonic() - last_write_ >= watch_.bookmark_interval) {
-    Write(session_->MakeBookmark(rpc_.clock.Now()));
+  } else if (rpc_.clock.Monotonic() - last_write_ >= stream_.bookmark_interval) {
+    Write(source_->MakeBookmark(rpc_.clock.Now()));
   }
   return std::nullopt;
 }
 
 // At every step, and so at every tick of the registry: the caller's token may expire.
-absl::Status WatchReactor::CheckAdmitted() const {
+template <typename Response>
+absl::Status StreamReactor<Response>::CheckAdmitted() const {
   if (!call_.caller().ok()) return call_.caller().status();
   return call_.CheckStillValid();
 }
 
-absl::Status WatchReactor::StartSession() {
-  registered_ = watch_.registry.Add(this);
+template <typename Response>
+absl::Status StreamReactor<Response>::OpenSource() {
+  registered_ = stream_.registry.Add(this);
   if (!registered_) {
     return WithRetryDelay(MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_WATCHES",
                                     "the server has as many open watches as it allows"),
                           absl::Seconds(10));
   }
-  LF_ASSIGN_OR_RETURN(session_, WatchSession::Start(call_.caller()->identity, watch_.store,
-                                                    watch_.hub, request_, [this] { Wake(); }));
+  LF_ASSIGN_OR_RETURN(source_, open_(call_.caller()->identity, [this] { Wake(); }));
   return absl::OkStatus();
 }
 
-void WatchReactor::Write(v1::WatchJobResponse message) {
+template <typename Response>
+void StreamReactor<Response>::Write(Response message) {
   message_ = std::move(message);
   last_write_ = rpc_.clock.Monotonic();
   {
@@ -168,7 +182,10 @@ void WatchReactor::Write(v1::WatchJobResponse message) {
     writing_ = true;
   }
   rpc_.observer.WatchSent(TypeOf(message_));
-  StartWrite(&message_);
+  this->StartWrite(&message_);
 }
+
+template class StreamReactor<v1::ReadLogsResponse>;
+template class StreamReactor<v1::WatchJobResponse>;
 
 }  // namespace latentforge::service

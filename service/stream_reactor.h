@@ -1,6 +1,7 @@
-// One WatchJob call.
+// One streaming call: WatchJob, ReadLogs.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -10,30 +11,34 @@
 #include "grpcpp/support/server_callback.h"
 #include "latentforge/v1/job_service.pb.h"
 #include "service/rpc_call.h"
+#include "service/stream_source.h"
 #include "service/watch_registry.h"
-#include "service/watch_session.h"
 
 namespace latentforge::service {
 
-// What watches share. Borrows.
-struct WatchParts {
-  Store& store;
-  WatchHub& hub;
+// What streams share. Borrows.
+struct StreamParts {
   WatchRegistry& registry;
   absl::Duration bookmark_interval;
 };
 
-// Sends what its session gives, one write at a time. gRPC, hub and registry only
+// Sends what its source gives, one write at a time. gRPC, source and registry only
 // wake it; everything else happens in Pump, which runs on one thread of the pool
 // at a time and is the only one to Finish. Nothing wakes it after that, so gRPC's
 // OnDone is the last call and deletes it. Borrows the parts.
-class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchJobResponse>,
-                           public WatchRegistry::Watcher {
+template <typename Response>
+class StreamReactor final : public grpc::ServerWriteReactor<Response>,
+                            public WatchRegistry::Watcher {
  public:
-  // Returns the reactor to hand to gRPC; it owns itself.
-  static WatchReactor* Start(const WatchParts& watch, const RpcParts& rpc,
-                             const grpc::ServerContextBase& context,
-                             const v1::WatchJobRequest& request);
+  // Makes the source for a caller who was admitted. `notify` may be called by any thread,
+  // until the source is destroyed, whenever Next may have more.
+  using Open = std::function<absl::StatusOr<std::unique_ptr<StreamSource<Response>>>(
+      const Identity& caller, std::function<void()> notify)>;
+
+  // Returns the reactor to hand to gRPC; it owns itself. `resumed`: the caller has seen a part
+  // of the stream before.
+  static StreamReactor* Start(const StreamParts& stream, const RpcParts& rpc, RpcMethod method,
+                              const grpc::ServerContextBase& context, bool resumed, Open open);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -42,20 +47,20 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchJobResponse>
   void OnDrain() override;
 
  private:
-  WatchReactor(const WatchParts& watch, const RpcParts& rpc, const grpc::ServerContextBase& context,
-               const v1::WatchJobRequest& request);
+  StreamReactor(const StreamParts& stream, const RpcParts& rpc, RpcMethod method,
+                const grpc::ServerContextBase& context, Open open);
 
   void Wake();
   void Pump();
   // Starts a write, or returns how the call ends, or neither.
   std::optional<absl::Status> Step();
   absl::Status CheckAdmitted() const;
-  absl::Status StartSession();
-  void Write(v1::WatchJobResponse message);
+  absl::Status OpenSource();
+  void Write(Response message);
 
-  const WatchParts watch_;
+  const StreamParts stream_;
   const RpcParts rpc_;
-  const v1::WatchJobRequest request_;
+  const Open open_;
   const RpcCall call_;
 
   absl::Mutex mutex_;
@@ -69,9 +74,12 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchJobResponse>
   // Of Pump alone.
   bool registered_ = false;
   absl::Duration last_write_;
-  v1::WatchJobResponse message_;  // being written
+  Response message_;  // being written
   absl::Status result_;
-  std::unique_ptr<WatchSession> session_;
+  std::unique_ptr<StreamSource<Response>> source_;
 };
+
+extern template class StreamReactor<v1::ReadLogsResponse>;
+extern template class StreamReactor<v1::WatchJobResponse>;
 
 }  // namespace latentforge::service
