@@ -39,6 +39,11 @@ struct WatchOptions {
   absl::Duration max_backoff = absl::Seconds(5);
 };
 
+// A stream that ended like this may be opened again: a lost connection, a renewed deadline or a
+// leaving server; all else is final. So is the end of a token, unless the stream was open with it
+// until now (`received`): its file, which each call reads again, may hold the next one.
+bool MayResume(const absl::Status& status, bool received);
+
 // Opens WatchJob, resumes it behind the last event received whenever the stream
 // breaks, and ends after a terminal state or a lasting error. Safe for concurrent
 // use. Borrows client and clock; the destructor stops and joins the thread.
