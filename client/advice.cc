@@ -84,6 +84,7 @@ constexpr Row kAdvice[] = {
      "start latentforge-server, or name another server: --server, LATENTFORGE_SERVER"},
     {"SIGNING_KEYS_MISSING",
      "repeat the command; if it fails again, look into the server's log for --oidc-jwks"},
+    {"SLOW_CONSUMER", "read what comes as it comes, and open the stream again behind it"},
     {"SOURCE_CORRUPT", "download the weights again"},
     {"SOURCE_NOT_READABLE",
      "name the folder that holds config.json, *.safetensors and tokenizer.json"},

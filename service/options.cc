@@ -129,6 +129,8 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
               "How long the request id of a deleted job stays taken, at least", kTenYears);
   AddDuration(app, "--bookmark-interval", options.bookmark_interval,
               "Silence after which a watch gets a bookmark");
+  AddDuration(app, "--watch-stall-timeout", options.watch_stall_timeout,
+              "A watch, or a reading of logs, whose caller reads nothing for this long is closed");
   AddDuration(app, "--drain-delay", flags.drain_delay,
               "At SIGTERM: time between reporting NOT_SERVING and refusing calls (default: 2s "
               "where other machines may call, else 0s)");
@@ -205,6 +207,10 @@ absl::Status Interpret(const Flags& flags, ServerOptions& options) {
           absl::StrCat("--allowed-root ", root, ": ", error.message()));
     options.allowed_roots.push_back(resolved);
   }
+  if (options.watch_stall_timeout < absl::Milliseconds(100))
+    return absl::InvalidArgumentError(
+        absl::StrCat("--watch-stall-timeout is ", absl::FormatDuration(options.watch_stall_timeout),
+                     ", expected at least 100ms"));
   if (options.lease_duration < absl::Seconds(1))
     return absl::InvalidArgumentError(absl::StrCat("--lease-duration is ",
                                                    absl::FormatDuration(options.lease_duration),

@@ -38,6 +38,7 @@ struct ServerOptions {
   absl::Duration drain_delay = absl::ZeroDuration();  // between NOT_SERVING and refusing
   absl::Duration drain_grace = absl::Seconds(5);      // for calls that are under way
   int max_watches = 1000;
+  absl::Duration watch_stall_timeout = absl::Minutes(1);
   LogLimits log_limits;  // of each attempt
   int threads = 8;
   bool json_log = false;

@@ -114,7 +114,11 @@ struct Server::Parts {
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         gatekeeper(std::move(opened_gatekeeper)),
         pool(options.threads),
-        jobs_rpc({jobs, attempts, *store, hub, {watches, options.bookmark_interval}},
+        jobs_rpc({jobs,
+                  attempts,
+                  *store,
+                  hub,
+                  {watches, options.bookmark_interval, options.watch_stall_timeout}},
                  {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}),
         workers_rpc(scheduler, logs,
                     {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}) {

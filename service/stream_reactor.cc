@@ -23,6 +23,14 @@ const char* TypeOf(const v1::WatchJobResponse& message) {
   return "bookmark";
 }
 
+absl::Status SlowConsumerError(absl::Duration timeout) {
+  return WithRetryDelay(
+      MakeError(absl::StatusCode::kResourceExhausted, "SLOW_CONSUMER",
+                absl::StrCat("nothing of the stream was read for ", absl::FormatDuration(timeout),
+                             "; open it again from the last sequence seen")),
+      absl::Seconds(1));
+}
+
 const char* TypeOf(const v1::ReadLogsResponse& message) {
   return message.entries().empty() ? "bookmark" : "lines";
 }
@@ -48,17 +56,45 @@ StreamReactor<Response>::StreamReactor(const StreamParts& stream, const RpcParts
     : stream_(stream),
       rpc_(rpc),
       open_(std::move(open)),
+      context_(context),
       call_(rpc, method, context),
       last_write_(rpc.clock.Monotonic()) {}
+
+template <typename Response>
+void StreamReactor<Response>::WakeLocked() {
+  if (running_) return;
+  running_ = true;
+  rpc_.pool.Submit([this] { Pump(); });
+}
 
 template <typename Response>
 void StreamReactor<Response>::Wake() {
   absl::MutexLock lock(&mutex_);
   if (over_) return;
   wanted_ = true;
-  if (running_) return;
-  running_ = true;
-  rpc_.pool.Submit([this] { Pump(); });
+  WakeLocked();
+}
+
+template <typename Response>
+void StreamReactor<Response>::Notify() {
+  absl::MutexLock lock(&mutex_);
+  if (over_) return;
+  wanted_ = true;
+  if (!writing_) WakeLocked();  // else OnWriteDone does
+}
+
+template <typename Response>
+void StreamReactor<Response>::OnTick() {
+  bool reset = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    reset = over_ && rpc_.clock.Monotonic() >= reset_time_;
+    if (reset) reset_time_ = absl::InfiniteDuration();
+  }
+  // The status waits behind what is not being read. The registry's lock keeps OnDone, and so the
+  // end of the context, away: gRPC calls that on a thread of its own.
+  if (reset) context_.TryCancel();
+  Wake();
 }
 
 template <typename Response>
@@ -114,6 +150,7 @@ void StreamReactor<Response>::Pump() {
     {
       absl::MutexLock lock(&mutex_);
       over_ = true;
+      reset_time_ = rpc_.clock.Monotonic() + stream_.stall_timeout;
     }
     // Last: OnDone may delete this before Finish returns.
     this->Finish(ToGrpcStatus(result_));
@@ -137,7 +174,10 @@ std::optional<absl::Status> StreamReactor<Response>::Step() {
   if (absl::Status admitted = CheckAdmitted(); !admitted.ok()) return admitted;
   {
     absl::MutexLock lock(&mutex_);
-    if (writing_) return std::nullopt;
+    if (writing_) {
+      if (rpc_.clock.Monotonic() - last_write_ < stream_.stall_timeout) return std::nullopt;
+      return SlowConsumerError(stream_.stall_timeout);
+    }
   }
   if (source_ == nullptr) {
     if (absl::Status started = OpenSource(); !started.ok()) return started;
@@ -169,7 +209,7 @@ absl::Status StreamReactor<Response>::OpenSource() {
                                     "the server has as many open watches as it allows"),
                           absl::Seconds(10));
   }
-  LF_ASSIGN_OR_RETURN(source_, open_(call_.caller()->identity, [this] { Wake(); }));
+  LF_ASSIGN_OR_RETURN(source_, open_(call_.caller()->identity, [this] { Notify(); }));
   return absl::OkStatus();
 }
 

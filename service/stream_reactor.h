@@ -20,12 +20,15 @@ namespace latentforge::service {
 struct StreamParts {
   WatchRegistry& registry;
   absl::Duration bookmark_interval;
+  // A write that takes longer ends the call: the caller does not read.
+  absl::Duration stall_timeout;
 };
 
-// Sends what its source gives, one write at a time. gRPC, source and registry only
-// wake it; everything else happens in Pump, which runs on one thread of the pool
-// at a time and is the only one to Finish. Nothing wakes it after that, so gRPC's
-// OnDone is the last call and deletes it. Borrows the parts.
+// Sends what its source gives, one write at a time; while one is under way the source is not
+// asked, so that a caller who does not read costs one message and no work. gRPC, source and
+// registry only wake it; everything else happens in Pump, which runs on one thread of the pool at a
+// time and is the only one to Finish. Nothing wakes it after that, so gRPC's OnDone is the last
+// call and deletes it. Borrows the parts.
 template <typename Response>
 class StreamReactor final : public grpc::ServerWriteReactor<Response>,
                             public WatchRegistry::Watcher {
@@ -43,14 +46,18 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
-  void OnTick() override { Wake(); }
+  void OnTick() override;
   void OnDrain() override;
 
  private:
   StreamReactor(const StreamParts& stream, const RpcParts& rpc, RpcMethod method,
                 const grpc::ServerContextBase& context, Open open);
 
+  // Something happened that does not wait for a write.
   void Wake();
+  // The source may have more, which does.
+  void Notify();
+  void WakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Pump();
   // Starts a write, or returns how the call ends, or neither.
   std::optional<absl::Status> Step();
@@ -61,6 +68,7 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   const StreamParts stream_;
   const RpcParts rpc_;
   const Open open_;
+  const grpc::ServerContextBase& context_;  // until OnDone
   const RpcCall call_;
 
   absl::Mutex mutex_;
@@ -70,6 +78,8 @@ class StreamReactor final : public grpc::ServerWriteReactor<Response>,
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;  // Finish was, or is just being, called
+  // When what was written before the end must have been read.
+  absl::Duration reset_time_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
 
   // Of Pump alone.
   bool registered_ = false;

@@ -12,7 +12,8 @@
 namespace latentforge::service {
 namespace {
 
-constexpr int kBatch = 256;
+// What a watch that stands still holds at most of its own.
+constexpr int kBatch = 64;
 
 absl::StatusOr<int64_t> StartAfter(const v1::WatchJobRequest& request, int64_t last) {
   if (!request.has_from_sequence()) return last;
@@ -60,13 +61,14 @@ v1::WatchJobResponse WatchSession::TakeSnapshot() {
 
 absl::Status WatchSession::Refill() {
   for (const auto& event : subscription_->Take()) {
-    const int64_t expected = pending_.empty() ? cursor_ + 1 : pending_.back().sequence() + 1;
-    if (event->sequence() == expected) pending_.push_back(*event);
+    const int64_t expected = 1 + (pending_.empty() ? cursor_ : pending_.back()->sequence());
+    if (event->sequence() == expected) pending_.push_back(event);
     known_ = std::max(known_, event->sequence());
   }
   if (!pending_.empty() || known_ <= cursor_) return absl::OkStatus();
   LF_ASSIGN_OR_RETURN(std::vector<v1::JobEvent> events, store_.Events(id_, cursor_, kBatch));
-  for (v1::JobEvent& event : events) pending_.push_back(std::move(event));
+  for (v1::JobEvent& event : events)
+    pending_.push_back(std::make_shared<const v1::JobEvent>(std::move(event)));
   return absl::OkStatus();
 }
 
@@ -76,7 +78,7 @@ absl::StatusOr<std::optional<v1::WatchJobResponse>> WatchSession::Next() {
   if (pending_.empty()) LF_RETURN_IF_ERROR(Refill());
   if (pending_.empty()) return std::nullopt;
   v1::WatchJobResponse response;
-  *response.mutable_event() = std::move(pending_.front());
+  *response.mutable_event() = *pending_.front();
   pending_.pop_front();
   cursor_ = response.event().sequence();
   // A job that was retried has ends in the middle of its history.

@@ -48,7 +48,8 @@ class WatchSession final : public StreamSource<v1::WatchJobResponse> {
   std::optional<JobRecord> snapshot_;  // until it was returned
   int64_t cursor_ = 0;                 // sequence of the last event returned
   int64_t known_ = 0;                  // highest sequence known to exist
-  std::deque<v1::JobEvent> pending_;   // follows cursor_ without a gap
+  // Follows cursor_ without a gap; what came from the hub is shared with other watches.
+  std::deque<std::shared_ptr<const v1::JobEvent>> pending_;
   bool finished_ = false;
 };
 
