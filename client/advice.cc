@@ -77,6 +77,7 @@ constexpr Row kAdvice[] = {
     {"SCRATCH_NOT_WRITABLE", "give the worker a folder that it may write: --scratch"},
     {"SCRATCH_UNUSABLE", "give the worker a folder that it may write: --scratch"},
     {"SEQUENCE_AHEAD", "give a lower --from-sequence"},
+    {"SEQUENCE_COMPACTED", "leave --from-sequence out"},
     {"SERVER_NOT_TRUSTED",
      "give the certificates that vouch for the server: --tls-ca; and call it by a name that its "
      "certificate has: --server, --tls-server-name"},

@@ -97,6 +97,11 @@ void JobWatch::Run() {
       last_heard = now;
       backoff = options_.first_backoff;
     }
+    if (ReasonOf(status) == "SEQUENCE_COMPACTED" && after_.has_value()) {
+      after_.reset();
+      Push({WatchUpdate::Kind::kRestarted, {}, status});
+      continue;
+    }
     const absl::Duration patience = ever_heard ? options_.patience : options_.first_patience;
     if (finished || !MayResume(status, received) || now - last_heard >= patience) {
       Push({WatchUpdate::Kind::kEnded, {}, status});

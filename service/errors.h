@@ -24,6 +24,7 @@ inline constexpr char kDraining[] = "DRAINING";
 inline constexpr char kOutputInUse[] = "OUTPUT_IN_USE";
 inline constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
 inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";
+inline constexpr char kSequenceCompacted[] = "SEQUENCE_COMPACTED";
 inline constexpr char kStoreBusy[] = "STORE_BUSY";
 inline constexpr char kStoreDown[] = "STORE_DOWN";
 

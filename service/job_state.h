@@ -102,8 +102,6 @@ struct StatePolicy {
   absl::Duration priority_step = absl::Hours(1);
   // How long an ended job stays that names no time itself; zero: for ever.
   absl::Duration default_ttl = absl::ZeroDuration();
-  // A job keeps at most this many events that are not about state or phase.
-  int64_t max_detail_events = 20'000;
 };
 
 // What a command does to a job.

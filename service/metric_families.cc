@@ -117,8 +117,8 @@ MetricFamilies::MetricFamilies() {
     job_duration.Add({{"result", result}}, kJobSeconds);
   for (const char* operation : {"heartbeat", "report", "complete", "logs"})
     fenced.Add({{"operation", operation}});
-  for (const char* reason :
-       {"finished", "CANCELLED", kDraining, "SLOW_CONSUMER", "TOO_MANY_WATCHES", kJobNotFound})
+  for (const char* reason : {"finished", "CANCELLED", kDraining, kSequenceCompacted,
+                             "SLOW_CONSUMER", "TOO_MANY_WATCHES", kJobNotFound})
     watch_closed.Add({{"reason", reason}});
   for (const char* reason : {"CREDENTIALS_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED",
                              "CERTIFICATE_NOT_KNOWN", "SIGNING_KEYS_MISSING", "ROLE_NOT_ALLOWED"})

@@ -104,6 +104,10 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_option("--max-watches", options.max_watches, "Most open watches")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
+  app.add_option("--events-per-job", options.events_per_job,
+                 "Events that are kept of a job, about; above it the oldest go")
+      ->check(CLI::Range(int64_t{1000}, int64_t{1'000'000'000}))
+      ->capture_default_str();
   app.add_option("--log-lines-per-attempt", options.log_limits.lines,
                  "Last lines that are kept of each attempt's log")
       ->check(CLI::Range(int64_t{1}, int64_t{10'000'000}))

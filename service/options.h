@@ -39,6 +39,7 @@ struct ServerOptions {
   absl::Duration drain_grace = absl::Seconds(5);      // for calls that are under way
   int max_watches = 1000;
   absl::Duration watch_stall_timeout = absl::Minutes(1);
+  int64_t events_per_job = 10'000;
   LogLimits log_limits;  // of each attempt
   int threads = 8;
   bool json_log = false;

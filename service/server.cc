@@ -18,6 +18,7 @@
 #include "service/accept_watchdog.h"
 #include "service/attempts.h"
 #include "service/auth/gatekeeper.h"
+#include "service/compaction.h"
 #include "service/connection_acceptor.h"
 #include "service/job_engine.h"
 #include "service/job_name.h"
@@ -110,6 +111,7 @@ struct Server::Parts {
                   {.lease_duration = options.lease_duration, .version = kVersion}),
         logs(engine, {.keep = options.log_limits, .writers = std::max(1, options.threads / 4)}),
         retention(engine, options.tombstone_ttl),
+        compaction(engine, options.events_per_job),
         watches(options.max_watches,
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         gatekeeper(std::move(opened_gatekeeper)),
@@ -139,6 +141,7 @@ struct Server::Parts {
   Scheduler scheduler;
   LogIntake logs;
   Retention retention;
+  Compaction compaction;
   WatchRegistry watches;
   const std::unique_ptr<Gatekeeper> gatekeeper;
   InFlight in_flight;
@@ -166,6 +169,7 @@ struct Server::Parts {
 absl::Status Server::Parts::Tick() {
   absl::Status status = scheduler.Tick();
   status.Update(retention.Sweep());
+  status.Update(compaction.Sweep());
   return status;
 }
 

@@ -23,7 +23,8 @@ class WatchSession final : public StreamSource<v1::WatchJobResponse> {
  public:
   // `notify` is called as WatchHub::Subscribe says. NotFound JOB_NOT_FOUND,
   // InvalidArgument for a bad name or a negative sequence, OutOfRange
-  // SEQUENCE_AHEAD for a sequence that the job has not reached.
+  // SEQUENCE_AHEAD for a sequence that the job has not reached, SEQUENCE_COMPACTED for
+  // one after which events were removed; that may also happen in the middle of a slow watch.
   static absl::StatusOr<std::unique_ptr<WatchSession>> Start(const Identity& caller, Store& store,
                                                              WatchHub& hub,
                                                              const v1::WatchJobRequest& request,
@@ -41,6 +42,8 @@ class WatchSession final : public StreamSource<v1::WatchJobResponse> {
 
   v1::WatchJobResponse TakeSnapshot();
   absl::Status Refill();
+  // Every event after cursor_ is there.
+  absl::Status CheckKept();
 
   Store& store_;
   const std::string id_;

@@ -94,7 +94,7 @@ absl::Status Decider::operator()(const command::Report& report) {
   LF_RETURN_IF_ERROR(CheckLease(record(), report.lease));
   if (state() != v1::JOB_STATE_PAUSING) SetLease(report.lease_duration);
   const int phases_before = status().phases_size();
-  LF_RETURN_IF_ERROR(ApplyAttemptEvents(report.events, now_, policy_, transition_));
+  LF_RETURN_IF_ERROR(ApplyAttemptEvents(report.events, now_, transition_));
   if (status().phases_size() > phases_before) NoteAttempt(AttemptOutcome::kRunning);
   return absl::OkStatus();
 }

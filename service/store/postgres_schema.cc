@@ -113,7 +113,8 @@ CREATE TABLE secrets (
 );
 )sql",
     // What attempts' processes write to stderr. total_bytes counts the attempt's text up to
-    // and with this line, whether or not it is still there.
+    // and with this line, whether or not it is still there. Of a job in compactions, events
+    // up to `through` are no longer complete.
     R"sql(
 CREATE TABLE attempt_logs (
   ordinal bigint NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
@@ -123,6 +124,10 @@ CREATE TABLE attempt_logs (
   text bytea NOT NULL,
   total_bytes bigint NOT NULL,
   PRIMARY KEY (ordinal, attempt, sequence)
+);
+CREATE TABLE compactions (
+  ordinal bigint PRIMARY KEY REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  through bigint NOT NULL
 );
 )sql",
 };

@@ -132,7 +132,8 @@ DROP TABLE requests_of_all;
 CREATE INDEX requests_by_job ON requests (ordinal);
 )sql",
     // What attempts' processes write to stderr. total_bytes counts the attempt's text up to
-    // and with this line, whether or not it is still there.
+    // and with this line, whether or not it is still there. Of a job in compactions, events
+    // up to `through` are no longer complete.
     R"sql(
 CREATE TABLE attempt_logs (
   ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
@@ -143,6 +144,10 @@ CREATE TABLE attempt_logs (
   total_bytes INTEGER NOT NULL,
   PRIMARY KEY (ordinal, attempt, sequence)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE compactions (
+  ordinal INTEGER PRIMARY KEY REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  through INTEGER NOT NULL
+) STRICT;
 )sql",
 };
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "service/store/sqlite_events.h"
 #include "service/store/sqlite_logs.h"
 #include "service/store/sqlite_rows.h"
 #include "service/store/sqlite_schema.h"
@@ -40,17 +41,6 @@ absl::StatusOr<JobRecord> ReadById(Database& db, absl::string_view id) {
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, ReadJobs(query.BindText(id)));
   if (found.empty()) return JobNotFoundError(id);
   return std::move(found.front());
-}
-
-absl::Status AppendEvents(Database& db, int64_t ordinal, const std::vector<v1::JobEvent>& events) {
-  if (events.empty()) return absl::OkStatus();
-  LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare("INSERT INTO events VALUES (?, ?, ?)"));
-  for (const v1::JobEvent& event : events) {
-    insert.Reset();
-    LF_RETURN_IF_ERROR(
-        insert.Bind(ordinal).Bind(event.sequence()).BindBlob(event.SerializeAsString()).Run());
-  }
-  return absl::OkStatus();
 }
 
 absl::Status PutAttempt(Database& db, int64_t ordinal, const AttemptRecord& attempt) {
@@ -266,18 +256,21 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::DeadlinesBy(absl::Time time)
 absl::StatusOr<std::vector<v1::JobEvent>> SqliteStore::Events(absl::string_view id, int64_t after,
                                                               int limit) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(reader_, id));
-  LF_ASSIGN_OR_RETURN(Statement query,
-                      reader_.Prepare("SELECT event FROM events WHERE ordinal = ? AND sequence > ? "
-                                      "ORDER BY sequence LIMIT ?"));
-  query.Bind(ordinal).Bind(after).Bind(int64_t{limit});
-  std::vector<v1::JobEvent> events;
-  while (true) {
-    LF_ASSIGN_OR_RETURN(const bool row, query.Step());
-    if (!row) return events;
-    if (!events.emplace_back().ParseFromString(query.Blob()))
-      return absl::DataLossError(absl::StrCat("an event of job ", id, " is corrupt"));
-  }
+  return ReadEvents(reader_, id, after, limit);
+}
+
+absl::Status SqliteStore::CompactEvents(const EventCompaction& compaction) {
+  return writes_.Run([&](Database& db) { return RemoveEvents(db, compaction); });
+}
+
+absl::StatusOr<int64_t> SqliteStore::CompactedThrough(absl::string_view id) {
+  absl::MutexLock lock(&read_mutex_);
+  return ReadCompactedThrough(reader_, id);
+}
+
+absl::StatusOr<std::vector<EventSpan>> SqliteStore::LongHistories(int64_t events, int limit) {
+  absl::MutexLock lock(&read_mutex_);
+  return ReadLongHistories(reader_, events, limit);
 }
 
 absl::StatusOr<std::map<std::string, int64_t>> SqliteStore::LastSequences(

@@ -47,6 +47,9 @@ class SqliteStore final : public Store {
   absl::StatusOr<std::vector<JobRecord>> DeadlinesBy(absl::Time time) override;
   absl::StatusOr<std::vector<v1::JobEvent>> Events(absl::string_view id, int64_t after,
                                                    int limit) override;
+  absl::Status CompactEvents(const EventCompaction& compaction) override;
+  absl::StatusOr<int64_t> CompactedThrough(absl::string_view id) override;
+  absl::StatusOr<std::vector<EventSpan>> LongHistories(int64_t events, int limit) override;
   absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
       const std::vector<std::string>& ids) override;
   absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,

@@ -61,6 +61,15 @@ class FaultyStore final : public Store {
                                                    int limit) override {
     return Pass("Events", &Store::Events, id, after, limit);
   }
+  absl::Status CompactEvents(const EventCompaction& compaction) override {
+    return Pass("CompactEvents", &Store::CompactEvents, compaction);
+  }
+  absl::StatusOr<int64_t> CompactedThrough(absl::string_view id) override {
+    return Pass("CompactedThrough", &Store::CompactedThrough, id);
+  }
+  absl::StatusOr<std::vector<EventSpan>> LongHistories(int64_t events, int limit) override {
+    return Pass("LongHistories", &Store::LongHistories, events, limit);
+  }
   absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
       const std::vector<std::string>& ids) override {
     return Pass("LastSequences", &Store::LastSequences, ids);
