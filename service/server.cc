@@ -12,6 +12,7 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
@@ -44,7 +45,6 @@ namespace {
 
 constexpr int kMaxMessageBytes = 4 << 20;  // weights never travel here, only paths
 constexpr int kMaxMetadataBytes = 8 << 10;
-constexpr int kMaxStreamsPerConnection = 200;
 constexpr int kListenerDeadExitCode = 70;  // EX_SOFTWARE
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 // For gRPC to write the last answers and say goodbye, when no call is left.
@@ -57,11 +57,18 @@ std::string RandomKey() {
   return key;
 }
 
-void Configure(grpc::ServerBuilder& builder) {
+void Configure(const ServerOptions& options, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
+  // Also of connections that say nothing: they would stay for two minutes.
+  builder.AddChannelArgument(
+      GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+      static_cast<int>(absl::ToInt64Milliseconds(options.handshake_timeout)));
+  grpc::ResourceQuota quota("calls");
+  quota.Resize(static_cast<size_t>(options.call_memory_bytes));
+  builder.SetResourceQuota(quota);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -112,7 +119,7 @@ struct Server::Parts {
         logs(engine, {.keep = options.log_limits, .writers = std::max(1, options.threads / 4)}),
         retention(engine, options.tombstone_ttl),
         compaction(engine, options.events_per_job),
-        watches(options.max_watches,
+        watches({options.max_watches, options.max_watches_per_tenant},
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         gatekeeper(std::move(opened_gatekeeper)),
         pool(options.threads),
@@ -178,7 +185,7 @@ absl::Status Server::Parts::Listen() {
   if (options.enable_reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   if (!options.enable_reflection) builder.SetOption(std::make_unique<WithoutReflection>());
-  Configure(builder);
+  Configure(options, builder);
   const std::shared_ptr<grpc::ServerCredentials> local = grpc::InsecureServerCredentials();
   std::shared_ptr<grpc::ServerCredentials> tcp = local;
   if (!options.tls.certificate.empty()) {

@@ -203,12 +203,8 @@ absl::Status StreamReactor<Response>::CheckAdmitted() const {
 
 template <typename Response>
 absl::Status StreamReactor<Response>::OpenSource() {
-  registered_ = stream_.registry.Add(this);
-  if (!registered_) {
-    return WithRetryDelay(MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_WATCHES",
-                                    "the server has as many open watches as it allows"),
-                          absl::Seconds(10));
-  }
+  LF_RETURN_IF_ERROR(stream_.registry.Add(this, call_.caller()->identity.tenant));
+  registered_ = true;
   LF_ASSIGN_OR_RETURN(source_, open_(call_.caller()->identity, [this] { Notify(); }));
   return absl::OkStatus();
 }

@@ -1,15 +1,13 @@
 // Promise T8: callers that do not read cost the server bounded memory and no work, lose nothing,
 // and disturb nobody.
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "tests/service/process_memory.h"
 #include "tests/service/rpc_client.h"
 #include "tests/service/server_process.h"
 #include "tests/service/temp_dir.h"
@@ -21,19 +19,6 @@ constexpr int kReaders = 200;
 constexpr int kReadersAConnection = 10;
 constexpr int kEvents = 2000;
 constexpr size_t kEventBytes = 4000;
-
-// Resident memory of a process.
-int64_t RssMiB(pid_t pid) {
-  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
-  for (std::string line; std::getline(status, line);) {
-    int64_t kib = 0;
-    if (absl::StartsWith(line, "VmRSS:") &&
-        absl::SimpleAtoi(line.substr(6, line.size() - 6 - 3), &kib))
-      return kib >> 10;
-  }
-  ADD_FAILURE() << "process " << pid << " has no resident memory";
-  return 0;
-}
 
 // One open watch.
 struct Watching {
