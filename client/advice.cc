@@ -81,6 +81,7 @@ constexpr Row kAdvice[] = {
     {"SCRATCH_NOT_WRITABLE", "give the worker a folder that it may write: --scratch"},
     {"SCRATCH_UNUSABLE", "give the worker a folder that it may write: --scratch"},
     {"SEQUENCE_AHEAD", "give a lower --from-sequence"},
+    {"SEQUENCE_COMPACTED", "leave --from-sequence out"},
     {"SERVER_NOT_TRUSTED",
      "give the certificates that vouch for the server: --tls-ca; and call it by a name that its "
      "certificate has: --server, --tls-server-name"},
@@ -88,6 +89,7 @@ constexpr Row kAdvice[] = {
      "start latentforge-server, or name another server: --server, LATENTFORGE_SERVER"},
     {"SIGNING_KEYS_MISSING",
      "repeat the command; if it fails again, look into the server's log for --oidc-jwks"},
+    {"SLOW_CONSUMER", "read what comes as it comes, and open the stream again behind it"},
     {"SOURCE_CORRUPT", "download the weights again"},
     {"SOURCE_NOT_READABLE",
      "name the folder that holds config.json, *.safetensors and tokenizer.json"},

@@ -175,18 +175,30 @@ absl::StatusOr<std::string> ConversionClient::ServerVersion() {
   return version;
 }
 
+template <typename Response>
+absl::Status ConversionClient::Receive(grpc::ClientReader<Response>& reader,
+                                       grpc::ClientContext* context,
+                                       absl::FunctionRef<bool(const Response&)> receive) {
+  Response message;
+  bool stopped = false;
+  while (!stopped && reader.Read(&message)) stopped = !receive(message);
+  if (stopped) context->TryCancel();
+  const grpc::Status status = reader.Finish();
+  return stopped ? absl::OkStatus() : Explain(status);
+}
+
 absl::Status ConversionClient::WatchOnce(
     const v1::WatchJobRequest& request, absl::Duration timeout, grpc::ClientContext* context,
     absl::FunctionRef<bool(const v1::WatchJobResponse&)> receive) {
   SetDeadline(timeout, context);
-  const std::unique_ptr<grpc::ClientReader<v1::WatchJobResponse>> reader =
-      jobs_->WatchJob(context, request);
-  v1::WatchJobResponse message;
-  bool stopped = false;
-  while (!stopped && reader->Read(&message)) stopped = !receive(message);
-  if (stopped) context->TryCancel();
-  const grpc::Status status = reader->Finish();
-  return stopped ? absl::OkStatus() : Explain(status);
+  return Receive(*jobs_->WatchJob(context, request), context, receive);
+}
+
+absl::Status ConversionClient::ReadLogsOnce(
+    const v1::ReadLogsRequest& request, absl::Duration timeout, grpc::ClientContext* context,
+    absl::FunctionRef<bool(const v1::ReadLogsResponse&)> receive) {
+  SetDeadline(timeout, context);
+  return Receive(*jobs_->ReadLogs(context, request), context, receive);
 }
 
 }  // namespace latentforge::client

@@ -64,6 +64,11 @@ class ConversionClient {
                          grpc::ClientContext* context,
                          absl::FunctionRef<bool(const v1::WatchJobResponse&)> receive);
 
+  // The same for one ReadLogs call.
+  absl::Status ReadLogsOnce(const v1::ReadLogsRequest& request, absl::Duration timeout,
+                            grpc::ClientContext* context,
+                            absl::FunctionRef<bool(const v1::ReadLogsResponse&)> receive);
+
   const std::string& address() const { return address_; }
 
  private:
@@ -76,6 +81,9 @@ class ConversionClient {
   absl::StatusOr<v1::Job> CallOnJob(const std::string& name, Repeat repeat,
                                     grpc::Status (v1::JobService::Stub::*method)(
                                         grpc::ClientContext*, const Request&, Response*));
+  template <typename Response>
+  absl::Status Receive(grpc::ClientReader<Response>& reader, grpc::ClientContext* context,
+                       absl::FunctionRef<bool(const Response&)> receive);
   absl::Status Explain(const grpc::Status& status) const;
 
   std::unique_ptr<v1::JobService::Stub> jobs_;

@@ -23,6 +23,10 @@ absl::StatusOr<bool> Take(const WatchUpdate& update, const FollowOptions& option
           absl::StrCat(tracker->has_snapshot() ? "connection lost (" : "no connection yet (",
                        update.status.message(), "), trying again"));
       return false;
+    case WatchUpdate::Kind::kRestarted:
+      tracker->Restart();
+      view->Notice("older events are gone; going on from where the job is now");
+      return false;
     case WatchUpdate::Kind::kMessage:
       break;
   }

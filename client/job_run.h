@@ -74,8 +74,17 @@ struct OneJobOptions {
   std::string job;
 };
 
+struct LogsOptions {
+  ServerOptions server;
+  std::string job;
+  std::optional<int32_t> attempt;  // else all
+  int32_t tail = 0;
+  bool follow = false;
+};
+
 absl::Status RunSubmit(const SubmitOptions& options, const CommandContext& context);
 absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& context);
+absl::Status RunLogs(const LogsOptions& options, const CommandContext& context);
 absl::Status RunListJobs(const ListJobsOptions& options, const CommandContext& context);
 absl::Status RunGetJob(const OneJobOptions& options, const CommandContext& context);
 absl::Status RunCancelJob(const OneJobOptions& options, const CommandContext& context);

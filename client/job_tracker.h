@@ -25,6 +25,12 @@ class JobTracker {
   // reconnect) and bookmarks are kNothing. DataLoss when a sequence is missing.
   absl::StatusOr<Change> Apply(const v1::WatchJobResponse& message);
 
+  // The next message begins a new watch, without `after`: what was missed stays so.
+  void Restart() {
+    after_.reset();
+    has_snapshot_ = false;
+  }
+
   const v1::Job& job() const { return job_; }
   bool has_snapshot() const { return has_snapshot_; }
   // Events that the snapshot includes are still to come.
@@ -39,7 +45,7 @@ class JobTracker {
   int64_t sequence() const { return sequence_; }
 
  private:
-  const std::optional<int64_t> after_;
+  std::optional<int64_t> after_;
   v1::Job job_;
   v1::Job replayed_;
   bool has_snapshot_ = false;

@@ -7,18 +7,11 @@
 #include "client/job_tracker.h"
 
 namespace latentforge::client {
-namespace {
-
-// A lost connection, a renewed deadline or a leaving server; all else is final.
-// So is the end of a token with which the stream was open until now: its file, which each
-// call reads again, may hold the next one.
 bool MayResume(const absl::Status& status, bool received) {
   if (absl::IsUnauthenticated(status)) return received && ReasonOf(status) == "TOKEN_EXPIRED";
   return status.ok() || absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
          absl::IsResourceExhausted(status);
 }
-
-}  // namespace
 
 JobWatch::JobWatch(ConversionClient& client, Clock& clock, std::string job,
                    std::optional<int64_t> after, WatchOptions options)
@@ -103,6 +96,11 @@ void JobWatch::Run() {
       ever_heard = true;
       last_heard = now;
       backoff = options_.first_backoff;
+    }
+    if (ReasonOf(status) == "SEQUENCE_COMPACTED" && after_.has_value()) {
+      after_.reset();
+      Push({WatchUpdate::Kind::kRestarted, {}, status});
+      continue;
     }
     const absl::Duration patience = ever_heard ? options_.patience : options_.first_patience;
     if (finished || !MayResume(status, received) || now - last_heard >= patience) {

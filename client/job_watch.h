@@ -21,10 +21,10 @@ namespace latentforge::client {
 
 // What a watcher is told.
 struct WatchUpdate {
-  enum class Kind { kMessage, kReconnecting, kEnded };
+  enum class Kind { kMessage, kReconnecting, kRestarted, kEnded };
   Kind kind = Kind::kMessage;
   v1::WatchJobResponse message;  // kMessage
-  absl::Status status;           // kReconnecting: why; kEnded: the error, or OK
+  absl::Status status;           // kReconnecting, kRestarted: why; kEnded: the error, or OK
 };
 
 struct WatchOptions {
@@ -39,9 +39,15 @@ struct WatchOptions {
   absl::Duration max_backoff = absl::Seconds(5);
 };
 
+// A stream that ended like this may be opened again: a lost connection, a renewed deadline or a
+// leaving server; all else is final. So is the end of a token, unless the stream was open with it
+// until now (`received`): its file, which each call reads again, may hold the next one.
+bool MayResume(const absl::Status& status, bool received);
+
 // Opens WatchJob, resumes it behind the last event received whenever the stream
-// breaks, and ends after a terminal state or a lasting error. Safe for concurrent
-// use. Borrows client and clock; the destructor stops and joins the thread.
+// breaks, starts it again from a new snapshot when that event is too old for the server, and ends
+// after a terminal state or a lasting error. Safe for concurrent use. Borrows client and clock; the
+// destructor stops and joins the thread.
 class JobWatch {
  public:
   // `after`: only events behind this sequence; unset: only events behind the

@@ -67,11 +67,9 @@ void NoteFinished(const v1::PhaseFinished& finished, v1::JobStatus& status) {
   timing.set_tokens_per_second(NotNegative(finished.tokens_per_second()));
 }
 
-void ApplyEvent(const v1::AttemptEvent& event, absl::Time now, const StatePolicy& policy,
-                Transition& transition) {
+void ApplyEvent(const v1::AttemptEvent& event, absl::Time now, Transition& transition) {
   v1::JobStatus& status = *transition.next.job.mutable_status();
   *status.mutable_last_progress_time() = ToProto(now);
-  const bool has_room = transition.next.job.last_sequence() < policy.max_detail_events;
   switch (event.kind_case()) {
     case v1::AttemptEvent::kPhaseStarted:
       status.set_phase(event.phase_started().phase());
@@ -83,18 +81,17 @@ void ApplyEvent(const v1::AttemptEvent& event, absl::Time now, const StatePolicy
       break;
     case v1::AttemptEvent::kPerplexity:
       *status.mutable_perplexity() = event.perplexity();
-      if (has_room) *AppendEvent(transition, now).mutable_perplexity() = event.perplexity();
+      *AppendEvent(transition, now).mutable_perplexity() = event.perplexity();
       break;
     case v1::AttemptEvent::kHealing:
-      if (has_room) *AppendEvent(transition, now).mutable_healing() = event.healing();
+      *AppendEvent(transition, now).mutable_healing() = event.healing();
       break;
-    case v1::AttemptEvent::kLog:
-      if (has_room) {
-        v1::LogLine& line = *AppendEvent(transition, now).mutable_log();
-        line = event.log();
-        line.set_text(Truncated(event.log().text(), kMaxLogBytes));
-      }
+    case v1::AttemptEvent::kLog: {
+      v1::LogLine& line = *AppendEvent(transition, now).mutable_log();
+      line = event.log();
+      line.set_text(Truncated(event.log().text(), kMaxLogBytes));
       break;
+    }
     case v1::AttemptEvent::kProgress:  // coalesced by the caller
     // Result and error become part of the state with CompleteAttempt.
     case v1::AttemptEvent::kResult:
@@ -136,7 +133,7 @@ std::string Truncated(absl::string_view text, size_t bytes) {
 }
 
 absl::Status ApplyAttemptEvents(const std::vector<v1::AttemptEvent>& events, absl::Time now,
-                                const StatePolicy& policy, Transition& transition) {
+                                Transition& transition) {
   LF_RETURN_IF_ERROR(CheckOrder(events));
   const v1::AttemptEvent* pending = nullptr;  // progress not yet applied
   for (const v1::AttemptEvent& event : events) {
@@ -149,7 +146,7 @@ absl::Status ApplyAttemptEvents(const std::vector<v1::AttemptEvent>& events, abs
                             event.progress().phase() == pending->progress().phase();
     if (pending != nullptr && !same_phase) ApplyProgress(pending->progress(), now, transition);
     pending = event.has_progress() ? &event : nullptr;
-    ApplyEvent(event, now, policy, transition);
+    ApplyEvent(event, now, transition);
   }
   if (pending != nullptr) ApplyProgress(pending->progress(), now, transition);
   return absl::OkStatus();

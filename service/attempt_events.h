@@ -17,7 +17,7 @@ namespace latentforge::service {
 // Sequences at or below next.attempt_sequence are skipped as repeats.
 // INVALID_ARGUMENT EVENT_OUT_OF_ORDER when sequences do not rise.
 absl::Status ApplyAttemptEvents(const std::vector<v1::AttemptEvent>& events, absl::Time now,
-                                const StatePolicy& policy, Transition& transition);
+                                Transition& transition);
 
 // Appends a job event with the next sequence and returns it to be filled in.
 v1::JobEvent& AppendEvent(Transition& transition, absl::Time now);

@@ -52,6 +52,11 @@ v1::Attempt MessageOf(const std::string& job_id, const AttemptRecord& record) {
 
 }  // namespace
 
+absl::Status AttemptNotFoundError(absl::string_view name) {
+  return MakeError(absl::StatusCode::kNotFound, "ATTEMPT_NOT_FOUND",
+                   absl::StrCat("there is no attempt ", name), {{"attempt", std::string(name)}});
+}
+
 absl::Status Attempts::CheckVisible(const Identity& caller, const std::string& job) {
   LF_ASSIGN_OR_RETURN(const JobRecord record, store_.Get(job));
   return caller.Sees(record.tenant) ? absl::OkStatus() : JobNotFoundError(job);
@@ -63,11 +68,8 @@ absl::StatusOr<v1::GetAttemptResponse> Attempts::Get(const Identity& caller,
   LF_RETURN_IF_ERROR(CheckVisible(caller, id.job));
   LF_ASSIGN_OR_RETURN(const std::vector<AttemptRecord> found,
                       store_.Attempts(id.job, id.number - 1, 1));
-  if (found.empty() || found.front().number != id.number) {
-    return MakeError(absl::StatusCode::kNotFound, "ATTEMPT_NOT_FOUND",
-                     absl::StrCat("there is no attempt ", request.name()),
-                     {{"attempt", request.name()}});
-  }
+  if (found.empty() || found.front().number != id.number)
+    return AttemptNotFoundError(request.name());
   v1::GetAttemptResponse response;
   *response.mutable_attempt() = MessageOf(id.job, found.front());
   return response;

@@ -12,6 +12,9 @@
 
 namespace latentforge::service {
 
+// ATTEMPT_NOT_FOUND of "jobs/{id}/attempts/{number}".
+absl::Status AttemptNotFoundError(absl::string_view name);
+
 // The attempts of JobService; the contracts are in job_service.proto. Attempts of another tenant's
 // job are as absent as the job. Safe for concurrent use. Borrows the store.
 class Attempts {

@@ -26,6 +26,7 @@ inline constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
 inline constexpr char kQuotaQueuedJobs[] = "QUOTA_QUEUED_JOBS";
 inline constexpr char kRateLimited[] = "RATE_LIMITED";
 inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";
+inline constexpr char kSequenceCompacted[] = "SEQUENCE_COMPACTED";
 inline constexpr char kStoreBusy[] = "STORE_BUSY";
 inline constexpr char kStoreDown[] = "STORE_DOWN";
 

@@ -45,10 +45,8 @@ class Decider {
   v1::JobStatus& status() { return *transition_.next.job.mutable_status(); }
   v1::JobState state() const { return transition_.next.job.status().state(); }
 
-  bool Matches(const LeaseRef& lease);
   // A worker that saw no reply tells the end of its attempt again.
   bool IsRepeat(const LeaseRef& lease);
-  absl::Status CheckLease(const LeaseRef& lease);
   void SetLease(absl::Duration duration);
 
   // The attempt that ends makes room for another.

@@ -103,8 +103,6 @@ struct StatePolicy {
   absl::Duration priority_step = absl::Hours(1);
   // How long an ended job stays that names no time itself; zero: for ever.
   absl::Duration default_ttl = absl::ZeroDuration();
-  // A job keeps at most this many events that are not about state or phase.
-  int64_t max_detail_events = 20'000;
 };
 
 // What a command does to a job.
@@ -118,12 +116,14 @@ struct Transition {
 // ABORTED ETAG_MISMATCH unless `etag` is empty or the job's.
 absl::Status CheckEtag(const JobRecord& record, absl::string_view etag);
 
-// Computes the transition. Pure. Errors: CheckEtag's; ABORTED LEASE_LOST when the lease of a
-// worker's command is not the job's; FAILED_PRECONDITION JOB_NOT_QUEUED for a
-// Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for events that do not rise;
-// FAILED_PRECONDITION JOB_TERMINAL or JOB_CANCELLING for Pause and Resume of a job
-// that has ended or is about to, JOB_NOT_RETRYABLE for Retry of one that did not fail
-// and was not cancelled, or whose deadline is over.
+// ABORTED LEASE_LOST unless the job is held under this lease.
+absl::Status CheckLease(const JobRecord& record, const LeaseRef& lease);
+
+// Computes the transition. Pure. Errors: CheckEtag's; CheckLease's for a worker's
+// command; FAILED_PRECONDITION JOB_NOT_QUEUED for a Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for
+// events that do not rise; FAILED_PRECONDITION JOB_TERMINAL or JOB_CANCELLING for Pause and Resume
+// of a job that has ended or is about to, JOB_NOT_RETRYABLE for Retry of one that did not fail and
+// was not cancelled, or whose deadline is over.
 absl::StatusOr<Transition> Decide(const JobRecord& current, const Command& command, absl::Time now,
                                   const StatePolicy& policy = {});
 

@@ -4,16 +4,26 @@
 #include "latentforge/v1/job_service.grpc.pb.h"
 #include "service/attempts.h"
 #include "service/jobs.h"
+#include "service/store/store.h"
+#include "service/stream_reactor.h"
 #include "service/unary_call.h"
-#include "service/watch_reactor.h"
+#include "service/watch_hub.h"
 
 namespace latentforge::service {
+
+// What JobsRpc passes calls on to.
+struct JobsRpcParts {
+  Jobs& jobs;
+  Attempts& attempts;
+  Store& store;
+  WatchHub& hub;
+  StreamParts streams;
+};
 
 // Safe for concurrent use. Borrows everything.
 class JobsRpc final : public v1::JobService::CallbackService {
  public:
-  JobsRpc(Jobs& jobs, Attempts& attempts, const WatchParts& watch, const RpcParts& rpc)
-      : jobs_(jobs), attempts_(attempts), watch_(watch), rpc_(rpc) {}
+  JobsRpc(const JobsRpcParts& parts, const RpcParts& rpc) : parts_(parts), rpc_(rpc) {}
 
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context,
                                       const v1::CreateJobRequest* request,
@@ -47,11 +57,11 @@ class JobsRpc final : public v1::JobService::CallbackService {
                                          v1::ListAttemptsResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(
       grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) override;
+  grpc::ServerWriteReactor<v1::ReadLogsResponse>* ReadLogs(
+      grpc::CallbackServerContext* context, const v1::ReadLogsRequest* request) override;
 
  private:
-  Jobs& jobs_;
-  Attempts& attempts_;
-  const WatchParts watch_;
+  const JobsRpcParts parts_;
   const RpcParts rpc_;
 };
 

@@ -80,7 +80,9 @@ const char* OutcomeLabel(AttemptOutcome outcome, v1::ErrorClass error_class) {
   return "unknown";
 }
 
-bool IsTimed(absl::string_view method) { return method != "WatchJob" && method != "AcquireLease"; }
+bool IsTimed(absl::string_view method) {
+  return method != "WatchJob" && method != "ReadLogs" && method != "AcquireLease";
+}
 
 void MetricFamilies::AddZerosOfPhases() {
   for (int number = v1::PHASE_UNSPECIFIED; number <= v1::PHASE_PUBLISHING; ++number) {
@@ -115,14 +117,16 @@ MetricFamilies::MetricFamilies() {
     jobs_finished.Add({{"result", result}, {"reason", ""}});
   for (const char* result : {"succeeded", "cancelled", "failed"})
     job_duration.Add({{"result", result}}, kJobSeconds);
-  for (const char* operation : {"heartbeat", "report", "complete"})
+  for (const char* operation : {"heartbeat", "report", "complete", "logs"})
     fenced.Add({{"operation", operation}});
-  for (const char* reason : {"finished", "CANCELLED", kDraining, "TOO_MANY_WATCHES", kJobNotFound})
+  for (const char* reason : {"finished", "CANCELLED", kDraining, kSequenceCompacted,
+                             "SLOW_CONSUMER", "TOO_MANY_WATCHES", kJobNotFound})
     watch_closed.Add({{"reason", reason}});
   for (const char* reason : {"CREDENTIALS_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED",
                              "CERTIFICATE_NOT_KNOWN", "SIGNING_KEYS_MISSING", "ROLE_NOT_ALLOWED"})
     auth_failures.Add({{"reason", reason}});
-  for (const char* type : {"snapshot", "event", "bookmark"}) watch_sent.Add({{"type", type}});
+  for (const char* type : {"snapshot", "event", "lines", "bookmark"})
+    watch_sent.Add({{"type", type}});
   AddZerosOfRpcs(*v1::CreateJobRequest::descriptor()->file()->service(0));
   AddZerosOfRpcs(*v1::AcquireLeaseRequest::descriptor()->file()->service(0));
 }

@@ -101,12 +101,23 @@ struct MetricFamilies {
       counter("latentforge_fenced_writes_total", "Worker calls with a lease that was over");
   prometheus::Family<prometheus::Counter>& auth_failures =
       counter("latentforge_auth_failures_total", "Calls turned away because of who made them");
-  prometheus::Counter& watch_resumes =
-      counter("latentforge_watch_resumes_total", "Watches that named a sequence").Add({});
+  prometheus::Counter& watch_resumes = counter("latentforge_watch_resumes_total",
+                                               "Watches and readings of logs that named a sequence")
+                                           .Add({});
   prometheus::Family<prometheus::Counter>& watch_closed =
-      counter("latentforge_watch_closed_total", "Watches that ended");
-  prometheus::Family<prometheus::Counter>& watch_sent =
-      counter("latentforge_watch_events_sent_total", "Messages sent to watches");
+      counter("latentforge_watch_closed_total", "Watches and readings of logs that ended");
+  prometheus::Family<prometheus::Counter>& watch_sent = counter(
+      "latentforge_watch_events_sent_total", "Messages sent to watches and readers of logs");
+  prometheus::Counter& log_lines =
+      counter("latentforge_log_lines_total", "Lines of attempts' logs that were stored").Add({});
+  prometheus::Counter& log_lines_dropped =
+      counter("latentforge_log_lines_dropped_total",
+              "Lines that workers dropped because they had too many to send")
+          .Add({});
+  prometheus::Counter& log_appends_refused =
+      counter("latentforge_log_appends_refused_total",
+              "AppendLogs calls refused because others were being written; workers repeat them")
+          .Add({});
   prometheus::Family<prometheus::Counter>& rpc_started =
       counter("grpc_server_started_total", "Calls started");
   prometheus::Family<prometheus::Counter>& rpc_handled =

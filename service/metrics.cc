@@ -204,6 +204,13 @@ void Metrics::FencedWrite(absl::string_view operation) {
   families_->fenced.Add({{"operation", std::string(operation)}}).Increment();
 }
 
+void Metrics::LogsAppended(const LogAppended& appended) {
+  families_->log_lines.Increment(static_cast<double>(appended.added));
+  families_->log_lines_dropped.Increment(static_cast<double>(appended.missing));
+}
+
+void Metrics::LogsRefused() { families_->log_appends_refused.Increment(); }
+
 void Metrics::WatchOpened(bool resumed) {
   if (resumed) families_->watch_resumes.Increment();
 }

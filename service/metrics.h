@@ -44,6 +44,8 @@ class Metrics final : public Observer {
   void Transitioned(const JobRecord& before, const Transition& transition) override;
   void LeaseRenewed() override;
   void FencedWrite(absl::string_view operation) override;
+  void LogsAppended(const LogAppended& appended) override;
+  void LogsRefused() override;
   void WatchOpened(bool resumed) override;
   void WatchClosed(absl::string_view reason) override;
   void WatchSent(absl::string_view type) override;

@@ -5,6 +5,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "service/job_state.h"
+#include "service/log_record.h"
 
 namespace latentforge::service {
 
@@ -22,6 +23,10 @@ class Observer {
   virtual void LeaseRenewed() {}
   // A call came with a lease that is over.
   virtual void FencedWrite(absl::string_view /*operation*/) {}
+
+  // Lines are on disk, or an append was refused because of others.
+  virtual void LogsAppended(const LogAppended& /*appended*/) {}
+  virtual void LogsRefused() {}
 
   virtual void WatchOpened(bool /*resumed*/) {}
   virtual void WatchClosed(absl::string_view /*reason*/) {}

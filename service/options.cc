@@ -61,6 +61,42 @@ void AddOidcFlags(CLI::App& app, OidcOptions& oidc) {
       ->capture_default_str();
 }
 
+// What is bounded, so that no caller and no job takes all.
+void AddLimitFlags(CLI::App& app, ServerOptions& options) {
+  app.add_option("--max-watches", options.max_watches, "Most open watches")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  app.add_option("--max-watches-per-tenant", options.max_watches_per_tenant,
+                 "Most of one tenant; 0: as many as --max-watches allows")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str();
+  AddDuration(app, "--watch-stall-timeout", options.watch_stall_timeout,
+              "A watch, or a reading of logs, whose caller reads nothing for this long is closed");
+  app.add_option("--max-streams-per-connection", options.max_streams_per_connection,
+                 "Calls and watches that a client may have open on one connection")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  app.add_option("--call-memory-bytes", options.call_memory_bytes,
+                 "Memory for connections and calls; above it reading pauses and idle connections "
+                 "are closed")
+      ->check(CLI::Range(int64_t{64} << 20, int64_t{1} << 40))
+      ->capture_default_str();
+  AddDuration(app, "--handshake-timeout", options.handshake_timeout,
+              "A connection that has not finished TLS and HTTP/2's greeting by then is closed");
+  app.add_option("--events-per-job", options.events_per_job,
+                 "Events that are kept of a job, about; above it the oldest go")
+      ->check(CLI::Range(int64_t{1000}, int64_t{1'000'000'000}))
+      ->capture_default_str();
+  app.add_option("--log-lines-per-attempt", options.log_limits.lines,
+                 "Last lines that are kept of each attempt's log")
+      ->check(CLI::Range(int64_t{1}, int64_t{10'000'000}))
+      ->capture_default_str();
+  app.add_option("--log-bytes-per-attempt", options.log_limits.bytes,
+                 "Bytes of text that are kept of it at most")
+      ->check(CLI::Range(int64_t{4096}, int64_t{1} << 40))
+      ->capture_default_str();
+}
+
 void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.set_version_flag("--version", std::string("latentforge-server ") + kVersion);
   app.add_option("--listen", flags.listen,
@@ -105,9 +141,7 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_flag("--one-machine", options.one_machine,
                "Every worker is on this machine: a full disk fails a job at once, for no other "
                "worker has more room");
-  app.add_option("--max-watches", options.max_watches, "Most open watches")
-      ->check(CLI::Range(1, 1'000'000))
-      ->capture_default_str();
+  AddLimitFlags(app, options);
   app.add_option("--threads", options.threads, "Threads for calls")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
@@ -201,6 +235,14 @@ absl::Status Interpret(const Flags& flags, ServerOptions& options) {
           absl::StrCat("--allowed-root ", root, ": ", error.message()));
     options.allowed_roots.push_back(resolved);
   }
+  if (options.handshake_timeout < absl::Milliseconds(100))
+    return absl::InvalidArgumentError(absl::StrCat("--handshake-timeout is ",
+                                                   absl::FormatDuration(options.handshake_timeout),
+                                                   ", expected at least 100ms"));
+  if (options.watch_stall_timeout < absl::Milliseconds(100))
+    return absl::InvalidArgumentError(
+        absl::StrCat("--watch-stall-timeout is ", absl::FormatDuration(options.watch_stall_timeout),
+                     ", expected at least 100ms"));
   if (options.lease_duration < absl::Seconds(1))
     return absl::InvalidArgumentError(absl::StrCat("--lease-duration is ",
                                                    absl::FormatDuration(options.lease_duration),

@@ -10,6 +10,7 @@
 #include "base/conversion_defaults.h"
 #include "service/auth/oidc_options.h"
 #include "service/listen_address.h"
+#include "service/log_record.h"
 #include "service/tls_files.h"
 
 namespace latentforge::service {
@@ -38,6 +39,13 @@ struct ServerOptions {
   absl::Duration drain_delay = absl::ZeroDuration();  // between NOT_SERVING and refusing
   absl::Duration drain_grace = absl::Seconds(5);      // for calls that are under way
   int max_watches = 1000;
+  int max_watches_per_tenant = 0;  // 0: no limit of its own
+  int max_streams_per_connection = 200;
+  int64_t call_memory_bytes = int64_t{1} << 30;  // of gRPC, for calls and connections
+  absl::Duration handshake_timeout = absl::Seconds(10);
+  absl::Duration watch_stall_timeout = absl::Minutes(1);
+  int64_t events_per_job = 10'000;
+  LogLimits log_limits;  // of each attempt
   int threads = 8;
   bool json_log = false;
 };

@@ -37,6 +37,7 @@ absl::Status CheckCreateRequest(const v1::CreateJobRequest& request) {
   if (request.labels_size() > kMaxLabels)
     violations.push_back({"labels", absl::StrCat("has ", request.labels_size(),
                                                  " entries, expected at most ", kMaxLabels)});
+  if (!violations.empty()) return Result(violations);  // thousands of labels need no check each
   for (const auto& [key, value] : request.labels()) {
     if (key.empty() || key.size() > kMaxLabelBytes)
       violations.push_back({"labels", absl::StrCat("has a key of ", key.size(), " bytes, \"",
@@ -51,6 +52,11 @@ absl::Status CheckCreateRequest(const v1::CreateJobRequest& request) {
 
 absl::Status CheckFilter(const v1::JobFilter& filter) {
   std::vector<FieldViolation> violations;
+  if (filter.states_size() > v1::JobState_ARRAYSIZE)
+    violations.push_back(
+        {"filter.states", absl::StrCat("has ", filter.states_size(), " entries, expected at most ",
+                                       v1::JobState_ARRAYSIZE)});
+  if (!violations.empty()) return Result(violations);  // thousands of states need no check each
   for (const int state : filter.states()) {
     if (state == v1::JOB_STATE_UNSPECIFIED || !v1::JobState_IsValid(state))
       violations.push_back({"filter.states", absl::StrCat("has the state ", state,
@@ -60,6 +66,16 @@ absl::Status CheckFilter(const v1::JobFilter& filter) {
     violations.push_back(
         {"filter.labels",
          absl::StrCat("has ", filter.labels_size(), " entries, expected at most ", kMaxLabels)});
+  for (const auto& [key, value] : filter.labels()) {
+    if (key.size() > kMaxLabelBytes || value.size() > kMaxLabelBytes)
+      violations.push_back(
+          {"filter.labels", absl::StrCat("has a key of ", key.size(), " bytes with a value of ",
+                                         value.size(), ", expected at most 63 of each")});
+  }
+  if (filter.tenant().size() > kMaxNameBytes)
+    violations.push_back(
+        {"filter.tenant",
+         absl::StrCat("has ", filter.tenant().size(), " bytes, expected at most ", kMaxNameBytes)});
   return Result(violations);
 }
 

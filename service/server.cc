@@ -12,12 +12,14 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "service/accept_watchdog.h"
 #include "service/attempts.h"
 #include "service/auth/gatekeeper.h"
+#include "service/compaction.h"
 #include "service/connection_acceptor.h"
 #include "service/followed_file.h"
 #include "service/job_engine.h"
@@ -25,6 +27,7 @@
 #include "service/jobs.h"
 #include "service/jobs_rpc.h"
 #include "service/listen_socket.h"
+#include "service/log_intake.h"
 #include "service/maintenance.h"
 #include "service/metrics.h"
 #include "service/retention.h"
@@ -45,7 +48,6 @@ namespace {
 
 constexpr int kMaxMessageBytes = 4 << 20;  // weights never travel here, only paths
 constexpr int kMaxMetadataBytes = 8 << 10;
-constexpr int kMaxStreamsPerConnection = 200;
 constexpr int kListenerDeadExitCode = 70;  // EX_SOFTWARE
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 // For gRPC to write the last answers and say goodbye, when no call is left.
@@ -58,11 +60,18 @@ std::string RandomKey() {
   return key;
 }
 
-void Configure(grpc::ServerBuilder& builder) {
+void Configure(const ServerOptions& options, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams_per_connection);
+  // Also of connections that say nothing: they would stay for two minutes.
+  builder.AddChannelArgument(
+      GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+      static_cast<int>(absl::ToInt64Milliseconds(options.handshake_timeout)));
+  grpc::ResourceQuota quota("calls");
+  quota.Resize(static_cast<size_t>(options.call_memory_bytes));
+  builder.SetResourceQuota(quota);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -120,14 +129,21 @@ struct Server::Parts {
         attempts(*store, PageTokenCodec(page_token_key)),
         scheduler(engine, wakeup, PageTokenCodec(page_token_key),
                   {.lease_duration = options.lease_duration, .version = kVersion}),
+        logs(engine, {.keep = options.log_limits, .writers = std::max(1, options.threads / 4)}),
         retention(engine, options.tombstone_ttl),
-        watches(options.max_watches,
+        compaction(engine, options.events_per_job),
+        watches({options.max_watches, options.max_watches_per_tenant},
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         gatekeeper(std::move(opened_gatekeeper)),
         pool(options.threads),
-        jobs_rpc(jobs, attempts, {*store, hub, watches, options.bookmark_interval},
+        jobs_rpc({jobs,
+                  attempts,
+                  *store,
+                  hub,
+                  {watches, options.bookmark_interval, options.watch_stall_timeout}},
                  {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}),
-        workers_rpc(scheduler, {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}) {
+        workers_rpc(scheduler, logs,
+                    {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
@@ -144,7 +160,9 @@ struct Server::Parts {
   Jobs jobs;
   Attempts attempts;
   Scheduler scheduler;
+  LogIntake logs;
   Retention retention;
+  Compaction compaction;
   WatchRegistry watches;
   const std::unique_ptr<Gatekeeper> gatekeeper;
   InFlight in_flight;
@@ -172,6 +190,7 @@ struct Server::Parts {
 absl::Status Server::Parts::Tick() {
   absl::Status status = scheduler.Tick();
   status.Update(retention.Sweep());
+  status.Update(compaction.Sweep());
   return status;
 }
 
@@ -180,7 +199,7 @@ absl::Status Server::Parts::Listen() {
   if (options.enable_reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   if (!options.enable_reflection) builder.SetOption(std::make_unique<WithoutReflection>());
-  Configure(builder);
+  Configure(options, builder);
   const std::shared_ptr<grpc::ServerCredentials> local = grpc::InsecureServerCredentials();
   std::shared_ptr<grpc::ServerCredentials> tcp = local;
   if (!options.tls.certificate.empty()) {

@@ -24,8 +24,8 @@ std::string JobOf(const Request& request, const Response& response) {
 }
 
 // Runs handler(request, identity) -> StatusOr<Response> on the pool, for callers that may
-// call `method`, and finishes the call. Every answer names the server's version in its
-// initial metadata.
+// call `method` and still wait for the answer when it is their turn, and finishes the call. Every
+// answer names the server's version in its initial metadata.
 template <typename Request, typename Response, typename Handler>
 grpc::ServerUnaryReactor* RunUnary(const RpcParts& parts, RpcMethod method,
                                    grpc::CallbackServerContext* context, const Request* request,
@@ -39,8 +39,10 @@ grpc::ServerUnaryReactor* RunUnary(const RpcParts& parts, RpcMethod method,
     return reactor;
   }
   parts.pool.Submit(
-      [call = std::move(call), reactor, request, response, handler = std::move(handler)] {
-        absl::StatusOr<Response> result = handler(*request, call.caller()->identity);
+      [call = std::move(call), context, reactor, request, response, handler = std::move(handler)] {
+        // Its deadline is over, or it left: nobody would hear the answer.
+        absl::StatusOr<Response> result = absl::CancelledError("the caller has gone");
+        if (!context->IsCancelled()) result = handler(*request, call.caller()->identity);
         if (result.ok()) *response = *std::move(result);
         call.Handled(result.status(), JobOf(*request, *response));
         reactor->Finish(ToGrpcStatus(result.status()));

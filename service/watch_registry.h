@@ -1,11 +1,14 @@
-// Every open watch: their number, their bookmarks, their end at shutdown.
+// Every open watch and reading of logs: their number, their bookmarks, their end at shutdown.
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <set>
+#include <string>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
@@ -23,12 +26,17 @@ class WatchRegistry {
     virtual void OnDrain() = 0;  // end as soon as possible
   };
 
+  struct Limits {
+    int watches = 1000;
+    int watches_per_tenant = 0;  // 0: as many as there may be in all
+  };
+
   // Ticks every `interval` on a thread of its own.
-  WatchRegistry(int limit, absl::Duration interval);
+  WatchRegistry(const Limits& limits, absl::Duration interval);
   ~WatchRegistry();
 
-  // False when there are as many as allowed.
-  bool Add(Watcher* watcher);
+  // TOO_MANY_WATCHES, which names the limit, when there are as many as allowed.
+  absl::Status Add(Watcher* watcher, const std::string& tenant);
   void Remove(Watcher* watcher);
 
   // Ends every watch, now and from now on.
@@ -40,10 +48,11 @@ class WatchRegistry {
  private:
   void Run();
 
-  const int limit_;
+  const Limits limits_;
   const absl::Duration interval_;
   absl::Mutex mutex_;
-  std::set<Watcher*> watchers_ ABSL_GUARDED_BY(mutex_);
+  std::map<Watcher*, std::string> watchers_ ABSL_GUARDED_BY(mutex_);  // with their tenants
+  std::map<std::string, int> counts_ ABSL_GUARDED_BY(mutex_);         // by tenant, never 0
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::atomic<bool> draining_ = false;
   std::thread thread_;  // last: it uses the others

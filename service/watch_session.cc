@@ -12,7 +12,8 @@
 namespace latentforge::service {
 namespace {
 
-constexpr int kBatch = 256;
+// What a watch that stands still holds at most of its own.
+constexpr int kBatch = 64;
 
 absl::StatusOr<int64_t> StartAfter(const v1::WatchJobRequest& request, int64_t last) {
   if (!request.has_from_sequence()) return last;
@@ -46,6 +47,7 @@ absl::StatusOr<std::unique_ptr<WatchSession>> WatchSession::Start(
   if (!caller.Sees(session->snapshot_->tenant)) return JobNotFoundError(id);
   session->known_ = session->snapshot_->job.last_sequence();
   LF_ASSIGN_OR_RETURN(session->cursor_, StartAfter(request, session->known_));
+  if (session->cursor_ < session->known_) LF_RETURN_IF_ERROR(session->CheckKept());
   return session;
 }
 
@@ -58,15 +60,31 @@ v1::WatchJobResponse WatchSession::TakeSnapshot() {
   return response;
 }
 
+absl::Status WatchSession::CheckKept() {
+  LF_ASSIGN_OR_RETURN(const int64_t compacted, store_.CompactedThrough(id_));
+  if (cursor_ >= compacted) return absl::OkStatus();
+  const std::string oldest = absl::StrCat(compacted + 1);
+  return MakeFieldError(
+      kSequenceCompacted,
+      {{"from_sequence", absl::StrCat("is ", cursor_, ", expected at least ", compacted,
+                                      ": the oldest event that is kept is ", oldest)}},
+      {{"from_sequence", absl::StrCat(cursor_)}, {"oldest_sequence", oldest}},
+      absl::StatusCode::kOutOfRange);
+}
+
 absl::Status WatchSession::Refill() {
   for (const auto& event : subscription_->Take()) {
-    const int64_t expected = pending_.empty() ? cursor_ + 1 : pending_.back().sequence() + 1;
-    if (event->sequence() == expected) pending_.push_back(*event);
+    const int64_t expected = 1 + (pending_.empty() ? cursor_ : pending_.back()->sequence());
+    if (event->sequence() == expected) pending_.push_back(event);
     known_ = std::max(known_, event->sequence());
   }
   if (!pending_.empty() || known_ <= cursor_) return absl::OkStatus();
   LF_ASSIGN_OR_RETURN(std::vector<v1::JobEvent> events, store_.Events(id_, cursor_, kBatch));
-  for (v1::JobEvent& event : events) pending_.push_back(std::move(event));
+  // Nothing else makes a gap.
+  const int64_t last = cursor_ + static_cast<int64_t>(events.size());
+  if (events.empty() || events.back().sequence() != last) LF_RETURN_IF_ERROR(CheckKept());
+  for (v1::JobEvent& event : events)
+    pending_.push_back(std::make_shared<const v1::JobEvent>(std::move(event)));
   return absl::OkStatus();
 }
 
@@ -76,7 +94,7 @@ absl::StatusOr<std::optional<v1::WatchJobResponse>> WatchSession::Next() {
   if (pending_.empty()) LF_RETURN_IF_ERROR(Refill());
   if (pending_.empty()) return std::nullopt;
   v1::WatchJobResponse response;
-  *response.mutable_event() = std::move(pending_.front());
+  *response.mutable_event() = *pending_.front();
   pending_.pop_front();
   cursor_ = response.event().sequence();
   // A job that was retried has ends in the middle of its history.

@@ -33,7 +33,25 @@ v1::ConversionError Sane(v1::ConversionError error) {
   return error;
 }
 
+bool Matches(const JobRecord& record, const LeaseRef& lease) {
+  return lease.epoch == record.lease_epoch && lease.attempt == record.job.status().attempt();
+}
+
 }  // namespace
+
+absl::Status CheckLease(const JobRecord& record, const LeaseRef& lease) {
+  const v1::JobStatus& status = record.job.status();
+  if (HoldsLease(status.state()) && Matches(record, lease)) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kAborted, kLeaseLost,
+      absl::StrCat("the lease of attempt ", lease.attempt, ", epoch ", lease.epoch, " of job ",
+                   record.id, " is over: the job is ", ShortEnumName(status.state()),
+                   " in attempt ", status.attempt(), ", epoch ", record.lease_epoch),
+      {{"job", record.id},
+       {"attempt", absl::StrCat(lease.attempt)},
+       {"lease_epoch", absl::StrCat(lease.epoch)},
+       {"current_lease_epoch", absl::StrCat(record.lease_epoch)}});
+}
 
 absl::Status Decider::operator()(const command::Claim& claim) {
   if (state() != v1::JOB_STATE_QUEUED || now_ < record().claimable_time) {
@@ -66,7 +84,7 @@ absl::Status Decider::operator()(const command::Claim& claim) {
 }
 
 absl::Status Decider::operator()(const command::Extend& extend) {
-  LF_RETURN_IF_ERROR(CheckLease(extend.lease));
+  LF_RETURN_IF_ERROR(CheckLease(record(), extend.lease));
   // A worker that does not know of pauses would run on: its lease ends, and with it
   // the attempt.
   if (state() != v1::JOB_STATE_PAUSING || extend.pausing) SetLease(extend.lease_duration);
@@ -74,17 +92,17 @@ absl::Status Decider::operator()(const command::Extend& extend) {
 }
 
 absl::Status Decider::operator()(const command::Report& report) {
-  LF_RETURN_IF_ERROR(CheckLease(report.lease));
+  LF_RETURN_IF_ERROR(CheckLease(record(), report.lease));
   if (state() != v1::JOB_STATE_PAUSING) SetLease(report.lease_duration);
   const int phases_before = status().phases_size();
-  LF_RETURN_IF_ERROR(ApplyAttemptEvents(report.events, now_, policy_, transition_));
+  LF_RETURN_IF_ERROR(ApplyAttemptEvents(report.events, now_, transition_));
   if (status().phases_size() > phases_before) NoteAttempt(AttemptOutcome::kRunning);
   return absl::OkStatus();
 }
 
 absl::Status Decider::operator()(const command::Succeed& succeed) {
   if (IsRepeat(succeed.lease)) return absl::OkStatus();
-  LF_RETURN_IF_ERROR(CheckLease(succeed.lease));
+  LF_RETURN_IF_ERROR(CheckLease(record(), succeed.lease));
   v1::JobStatus& status = this->status();
   status.clear_error();
   *status.mutable_result() = succeed.result;
@@ -98,7 +116,7 @@ absl::Status Decider::operator()(const command::Succeed& succeed) {
 
 absl::Status Decider::operator()(const command::Fail& fail) {
   if (IsRepeat(fail.lease)) return absl::OkStatus();
-  LF_RETURN_IF_ERROR(CheckLease(fail.lease));
+  LF_RETURN_IF_ERROR(CheckLease(record(), fail.lease));
   record().completed_epoch = record().lease_epoch;
   EndFailed(AttemptOutcome::kFailed, Sane(fail.error), /*backoff=*/true);
   return absl::OkStatus();
@@ -106,7 +124,7 @@ absl::Status Decider::operator()(const command::Fail& fail) {
 
 absl::Status Decider::operator()(const command::Stop& stop) {
   if (IsRepeat(stop.lease)) return absl::OkStatus();
-  LF_RETURN_IF_ERROR(CheckLease(stop.lease));
+  LF_RETURN_IF_ERROR(CheckLease(record(), stop.lease));
   record().completed_epoch = record().lease_epoch;
   if (state() == v1::JOB_STATE_CANCELLING) {
     NoteAttempt(AttemptOutcome::kCancelled);
@@ -125,7 +143,7 @@ absl::Status Decider::operator()(const command::Stop& stop) {
 
 absl::Status Decider::operator()(const command::Halt& halt) {
   if (IsRepeat(halt.lease)) return absl::OkStatus();
-  LF_RETURN_IF_ERROR(CheckLease(halt.lease));
+  LF_RETURN_IF_ERROR(CheckLease(record(), halt.lease));
   record().completed_epoch = record().lease_epoch;
   EndUncounted(AttemptOutcome::kPaused);
   return absl::OkStatus();
@@ -133,7 +151,7 @@ absl::Status Decider::operator()(const command::Halt& halt) {
 
 absl::Status Decider::operator()(const command::Release& release) {
   if (IsRepeat(release.lease)) return absl::OkStatus();
-  LF_RETURN_IF_ERROR(CheckLease(release.lease));
+  LF_RETURN_IF_ERROR(CheckLease(record(), release.lease));
   record().completed_epoch = record().lease_epoch;
   EndUncounted(AttemptOutcome::kReleased);
   return absl::OkStatus();
@@ -161,25 +179,9 @@ absl::Status Decider::operator()(const command::ExpireLease& expire) {
   return absl::OkStatus();
 }
 
-bool Decider::Matches(const LeaseRef& lease) {
-  return lease.epoch == record().lease_epoch && lease.attempt == status().attempt();
-}
-
 bool Decider::IsRepeat(const LeaseRef& lease) {
-  return !HoldsLease(state()) && Matches(lease) && record().completed_epoch == lease.epoch;
-}
-
-absl::Status Decider::CheckLease(const LeaseRef& lease) {
-  if (HoldsLease(state()) && Matches(lease)) return absl::OkStatus();
-  return MakeError(
-      absl::StatusCode::kAborted, kLeaseLost,
-      absl::StrCat("the lease of attempt ", lease.attempt, ", epoch ", lease.epoch, " of job ",
-                   record().id, " is over: the job is ", ShortEnumName(state()), " in attempt ",
-                   status().attempt(), ", epoch ", record().lease_epoch),
-      {{"job", record().id},
-       {"attempt", absl::StrCat(lease.attempt)},
-       {"lease_epoch", absl::StrCat(lease.epoch)},
-       {"current_lease_epoch", absl::StrCat(record().lease_epoch)}});
+  return !HoldsLease(state()) && Matches(record(), lease) &&
+         record().completed_epoch == lease.epoch;
 }
 
 void Decider::SetLease(absl::Duration duration) {

@@ -30,6 +30,13 @@ grpc::ServerUnaryReactor* WorkersRpc::ReportEvents(grpc::CallbackServerContext* 
       [this](const auto& call, const Identity&) { return scheduler_.ReportEvents(call); });
 }
 
+grpc::ServerUnaryReactor* WorkersRpc::AppendLogs(grpc::CallbackServerContext* context,
+                                                 const v1::AppendLogsRequest* request,
+                                                 v1::AppendLogsResponse* response) {
+  return RunUnary(rpc_, {kService, "AppendLogs"}, context, request, response,
+                  [this](const auto& call, const Identity&) { return logs_.Append(call); });
+}
+
 grpc::ServerUnaryReactor* WorkersRpc::CompleteAttempt(grpc::CallbackServerContext* context,
                                                       const v1::CompleteAttemptRequest* request,
                                                       v1::CompleteAttemptResponse* response) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "latentforge/v1/worker_service.grpc.pb.h"
+#include "service/log_intake.h"
 #include "service/scheduler.h"
 #include "service/unary_call.h"
 
@@ -10,7 +11,8 @@ namespace latentforge::service {
 // Safe for concurrent use. Borrows everything.
 class WorkersRpc final : public v1::WorkerService::CallbackService {
  public:
-  WorkersRpc(Scheduler& scheduler, const RpcParts& rpc) : scheduler_(scheduler), rpc_(rpc) {}
+  WorkersRpc(Scheduler& scheduler, LogIntake& logs, const RpcParts& rpc)
+      : scheduler_(scheduler), logs_(logs), rpc_(rpc) {}
 
   grpc::ServerUnaryReactor* AcquireLease(grpc::CallbackServerContext* context,
                                          const v1::AcquireLeaseRequest* request,
@@ -21,6 +23,9 @@ class WorkersRpc final : public v1::WorkerService::CallbackService {
   grpc::ServerUnaryReactor* ReportEvents(grpc::CallbackServerContext* context,
                                          const v1::ReportEventsRequest* request,
                                          v1::ReportEventsResponse* response) override;
+  grpc::ServerUnaryReactor* AppendLogs(grpc::CallbackServerContext* context,
+                                       const v1::AppendLogsRequest* request,
+                                       v1::AppendLogsResponse* response) override;
   grpc::ServerUnaryReactor* CompleteAttempt(grpc::CallbackServerContext* context,
                                             const v1::CompleteAttemptRequest* request,
                                             v1::CompleteAttemptResponse* response) override;
@@ -30,6 +35,7 @@ class WorkersRpc final : public v1::WorkerService::CallbackService {
 
  private:
   Scheduler& scheduler_;
+  LogIntake& logs_;
   const RpcParts rpc_;
 };
 

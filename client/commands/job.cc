@@ -64,6 +64,30 @@ says how it ended. Ctrl-C stops watching, not the job.)");
   Choose(command, options, RunWatch, context, selection);
 }
 
+void AddLogs(CLI::App* app, const CommandContext& context, Selection* selection) {
+  auto options = std::make_shared<LogsOptions>();
+  CLI::App* command = app->add_subcommand("logs", R"(Example:
+  latentforge job logs jobs/1234 --tail 100 --follow
+
+Shows what the attempts' compute processes wrote to their logs.)");
+  command->add_option("JOB", options->job, "Name of the job")->required();
+  command
+      ->add_option("--attempt", options->attempt,
+                   "The log of this attempt alone (default: of all, one after another)")
+      ->check(Integer(1, std::numeric_limits<int32_t>::max()));
+  command
+      ->add_option("--tail", options->tail,
+                   "Begins with this many last lines, of the last attempt unless --attempt names "
+                   "one (default: with the oldest lines that the server has)")
+      ->check(Integer(1, 1'000'000));
+  command->add_flag("-f,--follow", options->follow,
+                    "Waits for more lines until the job ends; Ctrl-C stops reading, not the job "
+                    "(default: off)");
+  AddServerOptions(command, &options->server,
+                   "table, or jsonl for one object a line (default: table)");
+  Choose(command, options, RunLogs, context, selection);
+}
+
 void AddList(CLI::App* app, const CommandContext& context, Selection* selection) {
   auto options = std::make_shared<ListJobsOptions>();
   CLI::App* command = app->add_subcommand("list", R"(Example:
@@ -137,6 +161,7 @@ Submits and follows jobs on a server.)");
   AddOneJob(job, "get", "Shows one job.", RunGetJob, context, selection);
   AddList(job, context, selection);
   AddWatch(job, context, selection);
+  AddLogs(job, context, selection);
   AddOneJob(job, "cancel", "Asks for cancellation; a job that has ended stays as it is.",
             RunCancelJob, context, selection);
   AddOneJob(job, "pause",

@@ -23,9 +23,11 @@ constexpr MethodAccess kTable[] = {
     {.service = kJobs, .method = "GetAttempt", .user = true},
     {.service = kJobs, .method = "ListAttempts", .user = true},
     {.service = kJobs, .method = "WatchJob", .user = true},
+    {.service = kJobs, .method = "ReadLogs", .user = true},
     {.service = kWorkers, .method = "AcquireLease", .worker = true, .audited = true},
     {.service = kWorkers, .method = "Heartbeat", .worker = true},
     {.service = kWorkers, .method = "ReportEvents", .worker = true},
+    {.service = kWorkers, .method = "AppendLogs", .worker = true},
     {.service = kWorkers, .method = "CompleteAttempt", .worker = true, .audited = true},
     {.service = kWorkers, .method = "ListWorkers", .user = true, .worker = true},
     // Probes have no credentials, and learn only whether the server serves.

@@ -16,9 +16,8 @@ int CurrentPostgresSchemaVersion();
 // how long that may take.
 PgConnection::Timeouts MigrationTimeouts();
 
-// Brings an empty or older database to the current version, or an older one for tests, in one
-// transaction, which
-// several servers may try at once, and records it in schema_migrations. A current one
+// Brings an empty or older database to `version` in one transaction, which
+// several servers may try at once, and records it in schema_migrations. One that has it
 // is only read: servers may then have a role that cannot create tables.
 // FailedPrecondition for a newer database. Other servers wait until the connection ends.
 absl::Status MigratePostgres(PgConnection& connection,

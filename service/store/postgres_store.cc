@@ -7,6 +7,8 @@
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/store/postgres_claim.h"
+#include "service/store/postgres_events.h"
+#include "service/store/postgres_logs.h"
 #include "service/store/postgres_rows.h"
 #include "service/store/postgres_schema.h"
 #include "service/store/postgres_uri.h"
@@ -171,17 +173,22 @@ absl::StatusOr<std::vector<JobRecord>> PostgresStore::DeadlinesBy(absl::Time tim
 absl::StatusOr<std::vector<v1::JobEvent>> PostgresStore::Events(absl::string_view id, int64_t after,
                                                                 int limit) {
   LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
-  LF_ASSIGN_OR_RETURN(const int64_t ordinal, postgres::OrdinalOf(*connection, id));
-  LF_ASSIGN_OR_RETURN(
-      PgRows rows, connection->Run("SELECT event FROM events WHERE ordinal = $1 AND sequence > $2 "
-                                   "ORDER BY sequence LIMIT $3",
-                                   PgParams().Bind(ordinal).Bind(after).Bind(int64_t{limit})));
-  std::vector<v1::JobEvent> events;
-  while (rows.Next()) {
-    if (!events.emplace_back().ParseFromString(rows.Blob()))
-      return absl::DataLossError(absl::StrCat("an event of job ", id, " is corrupt"));
-  }
-  return events;
+  return postgres::ReadEvents(*connection, id, after, limit);
+}
+
+absl::Status PostgresStore::CompactEvents(const EventCompaction& compaction) {
+  return InTransaction(
+      [&](PgConnection& connection) { return postgres::RemoveEvents(connection, compaction); });
+}
+
+absl::StatusOr<int64_t> PostgresStore::CompactedThrough(absl::string_view id) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::ReadCompactedThrough(*connection, id);
+}
+
+absl::StatusOr<std::vector<EventSpan>> PostgresStore::LongHistories(int64_t events, int limit) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::ReadLongHistories(*connection, events, limit);
 }
 
 absl::StatusOr<std::map<std::string, int64_t>> PostgresStore::LastSequences(
@@ -212,6 +219,25 @@ absl::StatusOr<std::vector<AttemptRecord>> PostgresStore::Attempts(absl::string_
     LF_ASSIGN_OR_RETURN(attempts.emplace_back(), postgres::ReadAttempt(rows));
   }
   return attempts;
+}
+
+absl::StatusOr<LogAppended> PostgresStore::AppendLogs(const LogAppend& append) {
+  LogAppended appended;
+  LF_RETURN_IF_ERROR(InTransaction([&](PgConnection& connection) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(appended, postgres::WriteLogs(connection, append));
+    return absl::OkStatus();
+  }));
+  return appended;
+}
+
+absl::StatusOr<std::vector<LogRecord>> PostgresStore::Logs(const LogQuery& query) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::ReadLogs(*connection, query);
+}
+
+absl::StatusOr<int64_t> PostgresStore::LogTail(absl::string_view id, int32_t attempt, int lines) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::FindLogTail(*connection, id, attempt, lines);
 }
 
 absl::Status PostgresStore::Delete(const JobDeletion& deletion) {

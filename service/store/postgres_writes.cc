@@ -1,34 +1,15 @@
 #include "service/store/postgres_writes.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/store/postgres_claim.h"
+#include "service/store/postgres_events.h"
 #include "service/store/postgres_rows.h"
 #include "service/store/state_sets.h"
 
 namespace latentforge::service::postgres {
 namespace {
-
-constexpr size_t kEventsAStatement = 1000;  // a statement has at most 65,535 parameters
-
-absl::Status AppendEvents(PgConnection& connection, int64_t ordinal,
-                          const std::vector<v1::JobEvent>& events) {
-  for (size_t begin = 0; begin < events.size(); begin += kEventsAStatement) {
-    std::string sql = "INSERT INTO events VALUES ";
-    PgParams params;
-    params.Bind(ordinal);
-    for (size_t i = begin; i < std::min(events.size(), begin + kEventsAStatement); ++i) {
-      params.Bind(events[i].sequence()).BindBlob(events[i].SerializeAsString());
-      absl::StrAppend(&sql, i > begin ? "," : "", "($1,$", params.size() - 1, ",$", params.size(),
-                      ")");
-    }
-    LF_RETURN_IF_ERROR(connection.Run(sql, params).status());
-  }
-  return absl::OkStatus();
-}
 
 absl::Status PutLabels(PgConnection& connection, int64_t ordinal, const v1::Job& job) {
   for (const auto& [key, value] : job.labels()) {

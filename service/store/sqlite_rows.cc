@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "service/store/record_columns.h"
+#include "service/store/store.h"
 
 namespace latentforge::service {
 namespace {
@@ -20,6 +21,13 @@ std::string ParametersOf(absl::string_view columns) {
 }
 
 }  // namespace
+
+absl::StatusOr<int64_t> OrdinalOf(Database& db, absl::string_view id) {
+  LF_ASSIGN_OR_RETURN(Statement query, db.Prepare("SELECT ordinal FROM jobs WHERE id = ?"));
+  LF_ASSIGN_OR_RETURN(const bool found, query.BindText(id).Step());
+  if (!found) return JobNotFoundError(id);
+  return query.Int();
+}
 
 std::string SelectJobs() {
   return absl::StrCat("SELECT ordinal, version, ", kFixed, ", ", kMutableColumns, " FROM jobs ");

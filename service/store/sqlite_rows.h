@@ -10,6 +10,9 @@
 
 namespace latentforge::service {
 
+// JOB_NOT_FOUND when there is no such job.
+absl::StatusOr<int64_t> OrdinalOf(Database& db, absl::string_view id);
+
 // "SELECT all columns FROM jobs " for ReadJob; append a WHERE.
 std::string SelectJobs();
 

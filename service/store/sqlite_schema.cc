@@ -149,6 +149,24 @@ CREATE TABLE tenant_shares (
   virtual_time REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
+    // What attempts' processes write to stderr. total_bytes counts the attempt's text up to
+    // and with this line, whether or not it is still there. Of a job in compactions, events
+    // up to `through` are no longer complete.
+    R"sql(
+CREATE TABLE attempt_logs (
+  ordinal INTEGER NOT NULL REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  attempt INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  time INTEGER NOT NULL,
+  text TEXT NOT NULL,
+  total_bytes INTEGER NOT NULL,
+  PRIMARY KEY (ordinal, attempt, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE compactions (
+  ordinal INTEGER PRIMARY KEY REFERENCES jobs (ordinal) ON DELETE CASCADE,
+  through INTEGER NOT NULL
+) STRICT;
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(Database& db) {

@@ -6,6 +6,8 @@
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "service/store/sqlite_claim.h"
+#include "service/store/sqlite_events.h"
+#include "service/store/sqlite_logs.h"
 #include "service/store/sqlite_rows.h"
 #include "service/store/sqlite_schema.h"
 #include "service/store/sqlite_writes.h"
@@ -147,18 +149,21 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::DeadlinesBy(absl::Time time)
 absl::StatusOr<std::vector<v1::JobEvent>> SqliteStore::Events(absl::string_view id, int64_t after,
                                                               int limit) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(const int64_t ordinal, sqlite::OrdinalOf(reader_, id));
-  LF_ASSIGN_OR_RETURN(Statement query,
-                      reader_.Prepare("SELECT event FROM events WHERE ordinal = ? AND sequence > ? "
-                                      "ORDER BY sequence LIMIT ?"));
-  query.Bind(ordinal).Bind(after).Bind(int64_t{limit});
-  std::vector<v1::JobEvent> events;
-  while (true) {
-    LF_ASSIGN_OR_RETURN(const bool row, query.Step());
-    if (!row) return events;
-    if (!events.emplace_back().ParseFromString(query.Blob()))
-      return absl::DataLossError(absl::StrCat("an event of job ", id, " is corrupt"));
-  }
+  return ReadEvents(reader_, id, after, limit);
+}
+
+absl::Status SqliteStore::CompactEvents(const EventCompaction& compaction) {
+  return writes_.Run([&](Database& db) { return RemoveEvents(db, compaction); });
+}
+
+absl::StatusOr<int64_t> SqliteStore::CompactedThrough(absl::string_view id) {
+  absl::MutexLock lock(&read_mutex_);
+  return ReadCompactedThrough(reader_, id);
+}
+
+absl::StatusOr<std::vector<EventSpan>> SqliteStore::LongHistories(int64_t events, int limit) {
+  absl::MutexLock lock(&read_mutex_);
+  return ReadLongHistories(reader_, events, limit);
 }
 
 absl::StatusOr<std::map<std::string, int64_t>> SqliteStore::LastSequences(
@@ -178,7 +183,7 @@ absl::StatusOr<std::map<std::string, int64_t>> SqliteStore::LastSequences(
 absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_view id,
                                                                  int32_t after, int limit) {
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(const int64_t ordinal, sqlite::OrdinalOf(reader_, id));
+  LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(reader_, id));
   LF_ASSIGN_OR_RETURN(Statement query,
                       reader_.Prepare(SelectAttempts() + "WHERE ordinal = ? AND number > ? "
                                                          "ORDER BY number LIMIT ?"));
@@ -189,6 +194,25 @@ absl::StatusOr<std::vector<AttemptRecord>> SqliteStore::Attempts(absl::string_vi
     if (!row) return attempts;
     LF_ASSIGN_OR_RETURN(attempts.emplace_back(), ReadAttempt(query));
   }
+}
+
+absl::StatusOr<LogAppended> SqliteStore::AppendLogs(const LogAppend& append) {
+  LogAppended appended;
+  LF_RETURN_IF_ERROR(writes_.Run([&](Database& db) -> absl::Status {
+    LF_ASSIGN_OR_RETURN(appended, WriteLogs(db, append));
+    return absl::OkStatus();
+  }));
+  return appended;
+}
+
+absl::StatusOr<std::vector<LogRecord>> SqliteStore::Logs(const LogQuery& query) {
+  absl::MutexLock lock(&read_mutex_);
+  return ReadLogs(reader_, query);
+}
+
+absl::StatusOr<int64_t> SqliteStore::LogTail(absl::string_view id, int32_t attempt, int lines) {
+  absl::MutexLock lock(&read_mutex_);
+  return FindLogTail(reader_, id, attempt, lines);
 }
 
 absl::Status SqliteStore::Delete(const JobDeletion& deletion) {

@@ -47,10 +47,16 @@ class SqliteStore final : public Store {
   absl::StatusOr<std::vector<JobRecord>> DeadlinesBy(absl::Time time) override;
   absl::StatusOr<std::vector<v1::JobEvent>> Events(absl::string_view id, int64_t after,
                                                    int limit) override;
+  absl::Status CompactEvents(const EventCompaction& compaction) override;
+  absl::StatusOr<int64_t> CompactedThrough(absl::string_view id) override;
+  absl::StatusOr<std::vector<EventSpan>> LongHistories(int64_t events, int limit) override;
   absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
       const std::vector<std::string>& ids) override;
   absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
                                                       int limit) override;
+  absl::StatusOr<LogAppended> AppendLogs(const LogAppend& append) override;
+  absl::StatusOr<std::vector<LogRecord>> Logs(const LogQuery& query) override;
+  absl::StatusOr<int64_t> LogTail(absl::string_view id, int32_t attempt, int lines) override;
   absl::Status Delete(const JobDeletion& deletion) override;
   absl::StatusOr<std::vector<JobRecord>> ExpiredBy(absl::Time time, int limit) override;
   absl::Status PurgeTombstones(absl::Time time, int limit) override;

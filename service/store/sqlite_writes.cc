@@ -3,22 +3,12 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/store/sqlite_claim.h"
+#include "service/store/sqlite_events.h"
 #include "service/store/sqlite_rows.h"
 #include "service/store/state_sets.h"
 
 namespace latentforge::service::sqlite {
 namespace {
-
-absl::Status AppendEvents(Database& db, int64_t ordinal, const std::vector<v1::JobEvent>& events) {
-  if (events.empty()) return absl::OkStatus();
-  LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare("INSERT INTO events VALUES (?, ?, ?)"));
-  for (const v1::JobEvent& event : events) {
-    insert.Reset();
-    LF_RETURN_IF_ERROR(
-        insert.Bind(ordinal).Bind(event.sequence()).BindBlob(event.SerializeAsString()).Run());
-  }
-  return absl::OkStatus();
-}
 
 absl::Status PutAttempt(Database& db, int64_t ordinal, const AttemptRecord& attempt) {
   LF_ASSIGN_OR_RETURN(Statement put, db.Prepare(PutAttemptSql()));
@@ -75,13 +65,6 @@ absl::Status ExplainMiss(Database& db, absl::string_view id, int64_t expected_ve
 }
 
 }  // namespace
-
-absl::StatusOr<int64_t> OrdinalOf(Database& db, absl::string_view id) {
-  LF_ASSIGN_OR_RETURN(Statement query, db.Prepare("SELECT ordinal FROM jobs WHERE id = ?"));
-  LF_ASSIGN_OR_RETURN(const bool found, query.BindText(id).Step());
-  if (!found) return JobNotFoundError(id);
-  return query.Int();
-}
 
 absl::StatusOr<int64_t> WriteJob(Database& db, const NewJob& job) {
   LF_RETURN_IF_ERROR(CheckFree(db, job));

@@ -7,9 +7,6 @@
 
 namespace latentforge::service::sqlite {
 
-// JOB_NOT_FOUND when there is no such job.
-absl::StatusOr<int64_t> OrdinalOf(Database& db, absl::string_view id);
-
 // Job, labels, events and request; returns the ordinal. Errors of Store::Create.
 absl::StatusOr<int64_t> WriteJob(Database& db, const NewJob& job);
 

@@ -18,6 +18,7 @@
 #include "latentforge/v1/job.pb.h"
 #include "latentforge/v1/worker_service.pb.h"
 #include "service/job_record.h"
+#include "service/log_record.h"
 #include "service/tenant_table.h"
 
 namespace latentforge::service {
@@ -36,6 +37,21 @@ struct StoredRequest {
   std::string job_id;
   std::string digest;
   bool deleted = false;  // the job is gone; a tombstone remembers it
+};
+
+// Events of a job that are no longer needed: those up to `through` but for `keep`. From then on
+// only what follows `through` is complete.
+struct EventCompaction {
+  std::string id;
+  int64_t through = 0;
+  std::vector<int64_t> keep;  // rising, after the last compaction
+};
+
+// A job that holds a lease, and what it has of events.
+struct EventSpan {
+  std::string id;
+  int64_t compacted = 0;  // `through` of its last compaction; 0: none
+  int64_t last = 0;
 };
 
 // The end of a job's row.
@@ -141,6 +157,17 @@ class Store {
   virtual absl::StatusOr<std::vector<v1::JobEvent>> Events(absl::string_view id, int64_t after,
                                                            int limit) = 0;
 
+  // Removes events and remembers up to which. Does nothing where that was done already.
+  // NotFound as in Get. Touches nothing that Commit does.
+  virtual absl::Status CompactEvents(const EventCompaction& compaction) = 0;
+
+  // `through` of the job's last compaction; 0 when there was none. NotFound as in Get.
+  virtual absl::StatusOr<int64_t> CompactedThrough(absl::string_view id) = 0;
+
+  // At most `limit` jobs that hold a lease and have more events than `events` after their
+  // last compaction.
+  virtual absl::StatusOr<std::vector<EventSpan>> LongHistories(int64_t events, int limit) = 0;
+
   // The sequence of the last event of each job; jobs that are gone are absent.
   virtual absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
       const std::vector<std::string>& ids) = 0;
@@ -148,6 +175,17 @@ class Store {
   // Attempts with number > after, in order, at most `limit`. NotFound as in Get.
   virtual absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
                                                               int limit) = 0;
+
+  // Adds lines and drops those that are more than `keep`, the oldest first. NotFound as
+  // in Get. Touches nothing that Commit does.
+  virtual absl::StatusOr<LogAppended> AppendLogs(const LogAppend& append) = 0;
+
+  // Lines in order. NotFound as in Get.
+  virtual absl::StatusOr<std::vector<LogRecord>> Logs(const LogQuery& query) = 0;
+
+  // The sequence after which the last `lines` lines of an attempt come; 0 when there are
+  // no more than these. NotFound as in Get.
+  virtual absl::StatusOr<int64_t> LogTail(absl::string_view id, int32_t attempt, int lines) = 0;
 
   // Removes the job with all that belongs to it; its request_id, where it has one,
   // stays taken by a tombstone. Errors as in Commit.

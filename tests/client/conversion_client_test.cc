@@ -107,6 +107,34 @@ TEST_F(ClientTest, AWatchResumesBehindTheLastEvent) {
   EXPECT_EQ(asked[2].from_sequence(), 3);
 }
 
+TEST_F(ClientTest, AWatchStartsAgainFromASnapshotWhenItsEventsAreGone) {
+  google::rpc::Status details;
+  google::rpc::ErrorInfo info;
+  info.set_reason("SEQUENCE_COMPACTED");
+  (*info.mutable_metadata())["oldest_sequence"] = "900";
+  details.add_details()->PackFrom(info);
+  service_.AddWatch({{SnapshotOf(v1::JOB_STATE_RUNNING, 2), PercentEvent(10, 3)}, kAway});
+  service_.AddWatch({{}, {grpc::StatusCode::OUT_OF_RANGE, "too old", details.SerializeAsString()}});
+  service_.AddWatch({{SnapshotOf(v1::JOB_STATE_RUNNING, 950), PercentEvent(90, 951),
+                      StateEvent(v1::JOB_STATE_SUCCEEDED, 952)},
+                     grpc::Status::OK});
+  SilentView view;
+  std::vector<int64_t> sequences;
+  FollowOptions options;
+  options.on_message = [&](const v1::WatchJobResponse& message) {
+    sequences.push_back(message.has_event() ? message.event().sequence() : 0);
+  };
+  const absl::StatusOr<FollowResult> result =
+      FollowJob(client_, RealClock(), "jobs/1", view, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->job.status().state(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_THAT(sequences, testing::ElementsAre(0, 3, 0, 951, 952)) << "0 is a snapshot";
+  const std::vector<v1::WatchJobRequest> asked = service_.watched();
+  ASSERT_EQ(asked.size(), 3u);
+  EXPECT_EQ(asked[1].from_sequence(), 3);
+  EXPECT_FALSE(asked[2].has_from_sequence());
+}
+
 TEST_F(ClientTest, ACallThatAStoppingServerCancelsIsRepeated) {
   const grpc::Status cancelled(grpc::StatusCode::CANCELLED, "CANCELLED");
   service_.AddWatch({{SnapshotOf(v1::JOB_STATE_RUNNING, 1)}, cancelled});

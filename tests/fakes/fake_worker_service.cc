@@ -48,6 +48,11 @@ void FakeWorkerService::FailWith(const grpc::Status& status) {
   failure_ = status;
 }
 
+void FakeWorkerService::FailLogsWith(const grpc::Status& status) {
+  absl::MutexLock lock(&mutex_);
+  log_failure_ = status;
+}
+
 void FakeWorkerService::FenceAll() {
   absl::MutexLock lock(&mutex_);
   for (auto& [job, lease] : current_) lease.set_lease_epoch(lease.lease_epoch() + 1);
@@ -161,6 +166,23 @@ grpc::Status FakeWorkerService::ReportEvents(grpc::ServerContext*,
   }
   if (!attempt->events.empty()) response->set_last_sequence(attempt->events.back().sequence());
   response->set_command(command_);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeWorkerService::AppendLogs(grpc::ServerContext*,
+                                           const v1::AppendLogsRequest* request,
+                                           v1::AppendLogsResponse* response) {
+  absl::MutexLock lock(&mutex_);
+  if (!log_failure_.ok()) return log_failure_;
+  grpc::Status status;
+  Attempt* attempt = Find(request->lease(), &status);
+  if (attempt == nullptr) return status;
+  ++attempt->log_calls;
+  for (const v1::AttemptLogLine& line : request->lines()) {
+    if (attempt->lines.empty() || line.sequence() > attempt->lines.back().sequence())
+      attempt->lines.push_back(line);
+  }
+  if (!attempt->lines.empty()) response->set_last_sequence(attempt->lines.back().sequence());
   return grpc::Status::OK;
 }
 

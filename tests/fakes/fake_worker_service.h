@@ -31,6 +31,8 @@ class FakeWorkerService final : public v1::WorkerService::Service {
   struct Attempt {
     v1::Lease lease;
     std::vector<v1::AttemptEvent> events;
+    std::vector<v1::AttemptLogLine> lines;
+    int log_calls = 0;
     std::optional<v1::CompleteAttemptRequest> outcome;
     int heartbeats = 0;
     v1::AttemptCommand obeying = v1::ATTEMPT_COMMAND_UNSPECIFIED;  // of the last heartbeat
@@ -40,6 +42,8 @@ class FakeWorkerService final : public v1::WorkerService::Service {
   void Submit(const std::string& name, const v1::JobSpec& spec);
   // Every call fails with this until it is OK again.
   void FailWith(const grpc::Status& status);
+  // AppendLogs fails with this, before anything else is looked at.
+  void FailLogsWith(const grpc::Status& status);
   // Gives the job of every running attempt a new epoch.
   void FenceAll();
   // Every running attempt is told this from now on.
@@ -58,6 +62,8 @@ class FakeWorkerService final : public v1::WorkerService::Service {
                          v1::HeartbeatResponse* response) override;
   grpc::Status ReportEvents(grpc::ServerContext* context, const v1::ReportEventsRequest* request,
                             v1::ReportEventsResponse* response) override;
+  grpc::Status AppendLogs(grpc::ServerContext* context, const v1::AppendLogsRequest* request,
+                          v1::AppendLogsResponse* response) override;
   grpc::Status CompleteAttempt(grpc::ServerContext* context,
                                const v1::CompleteAttemptRequest* request,
                                v1::CompleteAttemptResponse* response) override;
@@ -75,6 +81,7 @@ class FakeWorkerService final : public v1::WorkerService::Service {
   std::map<std::string, v1::Lease> current_ ABSL_GUARDED_BY(mutex_);
   std::vector<Attempt> attempts_ ABSL_GUARDED_BY(mutex_);
   grpc::Status failure_ ABSL_GUARDED_BY(mutex_);
+  grpc::Status log_failure_ ABSL_GUARDED_BY(mutex_);
   v1::AttemptCommand command_ ABSL_GUARDED_BY(mutex_) = v1::ATTEMPT_COMMAND_CONTINUE;
   absl::Duration lease_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(30);
   absl::Duration heartbeat_ ABSL_GUARDED_BY(mutex_) = absl::Milliseconds(50);

@@ -61,6 +61,15 @@ class FaultyStore final : public Store {
                                                    int limit) override {
     return Pass("Events", &Store::Events, id, after, limit);
   }
+  absl::Status CompactEvents(const EventCompaction& compaction) override {
+    return Pass("CompactEvents", &Store::CompactEvents, compaction);
+  }
+  absl::StatusOr<int64_t> CompactedThrough(absl::string_view id) override {
+    return Pass("CompactedThrough", &Store::CompactedThrough, id);
+  }
+  absl::StatusOr<std::vector<EventSpan>> LongHistories(int64_t events, int limit) override {
+    return Pass("LongHistories", &Store::LongHistories, events, limit);
+  }
   absl::StatusOr<std::map<std::string, int64_t>> LastSequences(
       const std::vector<std::string>& ids) override {
     return Pass("LastSequences", &Store::LastSequences, ids);
@@ -68,6 +77,15 @@ class FaultyStore final : public Store {
   absl::StatusOr<std::vector<AttemptRecord>> Attempts(absl::string_view id, int32_t after,
                                                       int limit) override {
     return Pass("Attempts", &Store::Attempts, id, after, limit);
+  }
+  absl::StatusOr<LogAppended> AppendLogs(const LogAppend& append) override {
+    return Pass("AppendLogs", &Store::AppendLogs, append);
+  }
+  absl::StatusOr<std::vector<LogRecord>> Logs(const LogQuery& query) override {
+    return Pass("Logs", &Store::Logs, query);
+  }
+  absl::StatusOr<int64_t> LogTail(absl::string_view id, int32_t attempt, int lines) override {
+    return Pass("LogTail", &Store::LogTail, id, attempt, lines);
   }
   absl::Status Delete(const JobDeletion& deletion) override {
     return Pass("Delete", &Store::Delete, deletion);

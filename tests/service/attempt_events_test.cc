@@ -114,20 +114,5 @@ TEST_F(ReportTest, LongTextIsCutBetweenCharacters) {
   EXPECT_EQ(kept.size(), 4095u);  // 4096 would cut the last é in two
 }
 
-TEST_F(ReportTest, ChattyJobsKeepStateAndPhaseOnly) {
-  const StatePolicy policy = {.max_detail_events = 3};
-  v1::AttemptEvent log;
-  log.mutable_log()->set_text("hello");
-  log.set_sequence(1);
-  v1::AttemptEvent log2 = log;
-  log2.set_sequence(2);
-  const Transition report =
-      MustDecide(InState(v1::JOB_STATE_RUNNING),
-                 Report({log, log2, Started(3, v1::PHASE_FETCHING)}), kNow, policy);
-  ASSERT_EQ(report.events.size(), 2u);
-  EXPECT_TRUE(report.events[0].has_log());
-  EXPECT_TRUE(report.events[1].has_phase_started());
-}
-
 }  // namespace
 }  // namespace latentforge::service

@@ -62,6 +62,9 @@ TEST(MetricsTest, EveryFamilyIsThereBeforeTheFirstEvent) {
         "latentforge_jobs_finished_total{reason=\"WORKER_LOST\",result=\"failed\"} 0",
         "latentforge_job_duration_seconds_count{result=\"failed\"} 0",
         "latentforge_watch_closed_total{reason=\"finished\"} 0",
+        "latentforge_watch_closed_total{reason=\"SLOW_CONSUMER\"} 0",
+        "latentforge_watch_closed_total{reason=\"SEQUENCE_COMPACTED\"} 0",
+        "latentforge_fenced_writes_total{operation=\"logs\"} 0", "latentforge_log_lines_total 0",
         "latentforge_auth_failures_total{reason=\"ROLE_NOT_ALLOWED\"} 0",
         "latentforge_watch_events_sent_total{type=\"event\"} 0",
         "grpc_server_started_total{grpc_method=\"CreateJob\",grpc_service=\"latentforge.v1."
@@ -103,6 +106,16 @@ TEST(MetricsTest, ReasonsOfWorkersAreBounded) {
   Metrics metrics;
   for (int i = 0; i < 200; ++i) metrics.SubmitRejected(absl::StrCat("REASON_", i));
   EXPECT_THAT(metrics.Text(), HasSubstr("{reason=\"OTHER\"} 136"));
+}
+
+TEST(MetricsTest, LinesOfLogsAreCountedAndThoseThatAreMissing) {
+  Metrics metrics;
+  metrics.LogsAppended({.last_sequence = 9, .added = 5, .missing = 4});
+  metrics.LogsRefused();
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("latentforge_log_lines_total 5"));
+  EXPECT_THAT(text, HasSubstr("latentforge_log_lines_dropped_total 4"));
+  EXPECT_THAT(text, HasSubstr("latentforge_log_appends_refused_total 1"));
 }
 
 TEST(MetricsTest, ATakenPortIsAnError) {

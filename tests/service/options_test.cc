@@ -110,6 +110,15 @@ TEST(OptionsTest, ValuesAreChecked) {
   EXPECT_EQ(Parse({"--help"})->exit_code, 0);
 }
 
+TEST(OptionsTest, AStallTimeoutThatClosesEveryWatchIsRefused) {
+  const std::vector<const char*> arguments = {
+      "latentforge-server",    "--listen", "unix:/s", "--database", "/d",
+      "--watch-stall-timeout", "5ms"};
+  const absl::Status status =
+      ParseCommandLine(static_cast<int>(arguments.size()), arguments.data()).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--watch-stall-timeout is 5ms"));
+}
+
 TEST(OptionsTest, AMistypedFlagIsAnsweredWithTheNearestOne) {
   // Also where a required flag is the one that was mistyped.
   const std::vector<const char*> arguments = {"latentforge-server", "--databse", "/tmp/jobs.db"};

@@ -31,5 +31,23 @@ TEST(RequestChecksTest, LabelsOfWorkersArePlainWords) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("worker.labels has \"zone=a b\""));
 }
 
+TEST(RequestChecksTest, AFilterIsBounded) {
+  v1::JobFilter filter;
+  for (int state = v1::JOB_STATE_QUEUED; state <= v1::JobState_MAX; ++state)
+    filter.add_states(static_cast<v1::JobState>(state));
+  (*filter.mutable_labels())[std::string(63, 'k')] = std::string(63, 'v');
+  filter.set_tenant(std::string(63, 't'));
+  EXPECT_TRUE(CheckFilter(filter).ok());
+  v1::JobFilter states = filter;
+  for (int i = 0; i < 10; ++i) states.add_states(v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(ReasonOf(CheckFilter(states)), kInvalidField);
+  v1::JobFilter label = filter;
+  (*label.mutable_labels())["key"] = std::string(64, 'v');
+  EXPECT_EQ(ReasonOf(CheckFilter(label)), kInvalidField);
+  v1::JobFilter tenant = filter;
+  tenant.set_tenant(std::string(1000, 't'));
+  EXPECT_EQ(ReasonOf(CheckFilter(tenant)), kInvalidField);
+}
+
 }  // namespace
 }  // namespace latentforge::service

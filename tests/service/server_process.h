@@ -6,6 +6,7 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -24,7 +25,8 @@ namespace latentforge::service {
 // One server process; killed when its owner goes.
 class ServerProcess {
  public:
-  // `database` is a URI, or a path beneath `dir` unless it is absolute.
+  // `database` is a URI, or a path beneath `dir` unless it is absolute. Leases are short
+  // unless `more` says otherwise.
   explicit ServerProcess(const std::filesystem::path& dir, std::vector<std::string> more = {},
                          const std::string& database = "jobs.db") {
     log_ = dir / "log";
@@ -37,9 +39,9 @@ class ServerProcess {
         "--database",
         absl::StrContains(database, "://") ? database : (dir / database).string(),
         "--ready-file",
-        ready_.string(),
-        "--lease-duration",
-        "2s"};
+        ready_.string()};
+    if (std::find(more.begin(), more.end(), "--lease-duration") == more.end())
+      more.insert(more.end(), {"--lease-duration", "2s"});
     command.insert(command.end(), more.begin(), more.end());
     std::vector<char*> argv;
     for (std::string& word : command) argv.push_back(word.data());

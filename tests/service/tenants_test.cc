@@ -1,6 +1,7 @@
 // Jobs of other tenants do not exist for a caller.
 #include "absl/strings/str_replace.h"
 #include "service/attempts.h"
+#include "service/log_session.h"
 #include "service/watch_session.h"
 #include "tests/service/scheduler_fixture.h"
 
@@ -59,7 +60,8 @@ class TenantsTest : public SchedulerFixture {
           attempts.Get(identity, Naming<v1::GetAttemptRequest>(name + "/attempts/1")).status(),
           attempts.List(identity, InParent(name)).status(),
           caller.Delete(Naming<v1::DeleteJobRequest>(name)).status(),
-          WatchSession::Start(identity, *store_, hub_, watch, [] {}).status()})
+          WatchSession::Start(identity, *store_, hub_, watch, [] {}).status(),
+          LogSession::Start(identity, *store_, clock_, Naming<v1::ReadLogsRequest>(name)).status()})
       absl::StrAppend(&text, ToRpcStatus(status).DebugString(), "\n");
     return text;
   }

@@ -90,7 +90,8 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
     facts.stop = control.reason();
     return facts;
   }
-  EventRelay relay(client_, random_, control, grant.lease());
+  LogRelay logs(client_, clock_, random_, control, grant.lease(), options_.logs);
+  EventRelay events(client_, random_, control, grant.lease());
   ChildCommand command;
   command.expendable = true;
   command.argv = {options_.convert.string(), "--spec", (*folder / "spec.json").string(),
@@ -104,9 +105,10 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
     facts.stop = control.reason();
     return facts;
   }
-  ChildSession session(**child, control, relay, clock_, options_.session, grant.lease().job());
+  ChildSession session(**child, control, {events, logs}, clock_, options_.session,
+                       grant.lease().job());
   session.Run(&facts);
-  return facts;  // the relay reports what is left
+  return facts;  // the relays report what is left
 }
 
 v1::CompleteAttemptRequest AttemptRunner::Refused(const v1::Lease& lease,

@@ -13,6 +13,7 @@
 #include "worker/agent/child_session.h"
 #include "worker/agent/lease_client.h"
 #include "worker/agent/lease_keeper.h"
+#include "worker/agent/log_relay.h"
 #include "worker/agent/outcome.h"
 #include "worker/agent/scratch.h"
 
@@ -25,6 +26,7 @@ struct AttemptOptions {
   std::string device;                // for jobs that leave it open; empty: left open
   int threads = 0;                   // for jobs that leave it open; 0: left open
   SessionOptions session;
+  LogRelayOptions logs;
 };
 
 // Safe for concurrent use; each call of Run is one attempt. Borrows everything.

@@ -19,18 +19,20 @@ v1::Phase PhaseOf(const v1::AttemptEvent& event, v1::Phase otherwise) {
 
 }  // namespace
 
-ChildSession::ChildSession(ChildProcess& child, AttemptControl& control, EventRelay& relay,
-                           const Clock& clock, SessionOptions options, std::string job)
+ChildSession::ChildSession(ChildProcess& child, AttemptControl& control,
+                           const SessionRelays& relays, const Clock& clock, SessionOptions options,
+                           std::string job)
     : child_(child),
       control_(control),
-      relay_(relay),
+      relays_(relays),
       clock_(clock),
       options_(options),
       job_(std::move(job)),
       tail_(options.stderr_lines) {}
 
-void ChildSession::LogLine(const std::string& line) const {
-  Log(Severity::kInfo, line, {{"job", job_}, {"pid", std::to_string(child_.pid())}});
+void ChildSession::TakeLine(const StderrLine& line) {
+  Log(Severity::kInfo, line.printable, {{"job", job_}, {"pid", std::to_string(child_.pid())}});
+  relays_.logs.Push(line.bytes, line.truncated);
 }
 
 void ChildSession::ObeyControl(absl::Duration now) {
@@ -51,14 +53,14 @@ absl::Status ChildSession::TakeEvent(v1::AttemptEvent event) {
   } else if (event.has_error()) {
     facts_->error = std::move(*event.mutable_error());
   } else {
-    return relay_.Push(std::move(event));
+    return relays_.events.Push(std::move(event));
   }
   KillBy(clock_.Monotonic() + options_.final_grace);
   return absl::OkStatus();
 }
 
 void ChildSession::TakeOutput(const ChildOutput& output) {
-  tail_.Feed(output.err, [this](const std::string& line) { LogLine(line); });
+  tail_.Feed(output.err, [this](const StderrLine& line) { TakeLine(line); });
   if (!facts_->stream.ok()) return;
   facts_->stream = reader_.Feed(
       output.out, [this](v1::AttemptEvent event) { return TakeEvent(std::move(event)); });
@@ -85,7 +87,8 @@ void ChildSession::Run(AttemptFacts* facts) {
     }
     TakeOutput(output);
   }
-  tail_.Finish([this](const std::string& line) { LogLine(line); });
+  tail_.Finish([this](const StderrLine& line) { TakeLine(line); });
+  relays_.logs.Finish();  // its thread sends the rest while events are reported
   facts->exit = child_.exit_status();
   facts->stop = control_.reason();
   facts->overdue = killed && facts->stop == StopReason::kNone && facts->stream.ok();

@@ -9,6 +9,7 @@
 #include "worker/agent/attempt_control.h"
 #include "worker/agent/event_reader.h"
 #include "worker/agent/event_relay.h"
+#include "worker/agent/log_relay.h"
 #include "worker/agent/outcome.h"
 #include "worker/agent/stderr_tail.h"
 
@@ -20,15 +21,21 @@ struct SessionOptions {
   size_t stderr_lines = 20;
 };
 
-// Reads events and log lines of the process, passes events on, and stops the
+// Where what the process prints goes. Borrows.
+struct SessionRelays {
+  EventRelay& events;
+  LogRelay& logs;
+};
+
+// Reads events and log lines of the process, passes them on, and stops the
 // process when the control says so: SIGTERM and, after the grace, SIGKILL for a
 // release, a pause or a cancellation, SIGKILL at once for a lease that is gone, for a line
 // that is no event, and after a last event without an end. Used once, by the
 // thread that started the process.
 class ChildSession {
  public:
-  ChildSession(ChildProcess& child, AttemptControl& control, EventRelay& relay, const Clock& clock,
-               SessionOptions options, std::string job);
+  ChildSession(ChildProcess& child, AttemptControl& control, const SessionRelays& relays,
+               const Clock& clock, SessionOptions options, std::string job);
 
   // Until the process has ended. Fills in what it learnt.
   void Run(AttemptFacts* facts);
@@ -38,11 +45,11 @@ class ChildSession {
   void TakeOutput(const ChildOutput& output);
   absl::Status TakeEvent(v1::AttemptEvent event);
   void KillBy(absl::Duration time) { kill_at_ = std::min(kill_at_, time); }
-  void LogLine(const std::string& line) const;
+  void TakeLine(const StderrLine& line);
 
   ChildProcess& child_;
   AttemptControl& control_;
-  EventRelay& relay_;
+  const SessionRelays relays_;
   const Clock& clock_;
   const SessionOptions options_;
   const std::string job_;

@@ -168,6 +168,14 @@ absl::StatusOr<v1::ReportEventsResponse> LeaseClient::ReportEvents(
   return response;
 }
 
+absl::StatusOr<v1::AppendLogsResponse> LeaseClient::AppendLogs(const v1::AppendLogsRequest& request,
+                                                               absl::Duration timeout) {
+  v1::AppendLogsResponse response;
+  Call call(*this, /*acquire=*/false, std::min(timeout, rpc_timeout_));
+  LF_RETURN_IF_ERROR(ToAbslStatus(stub_->AppendLogs(&call.context, request, &response)));
+  return response;
+}
+
 absl::Status LeaseClient::Complete(const v1::CompleteAttemptRequest& request) {
   v1::CompleteAttemptResponse response;
   Call call(*this, /*acquire=*/false, rpc_timeout_);

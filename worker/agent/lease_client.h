@@ -48,6 +48,9 @@ class LeaseClient {
   absl::StatusOr<v1::HeartbeatResponse> Heartbeat(const v1::HeartbeatRequest& request,
                                                   absl::Duration timeout);
   absl::StatusOr<v1::ReportEventsResponse> ReportEvents(const v1::ReportEventsRequest& request);
+  // `timeout` shortens the client's own.
+  absl::StatusOr<v1::AppendLogsResponse> AppendLogs(const v1::AppendLogsRequest& request,
+                                                    absl::Duration timeout);
   absl::Status Complete(const v1::CompleteAttemptRequest& request);
 
   // Ends Acquire calls, running and future, with CANCELLED.

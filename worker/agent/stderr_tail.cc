@@ -14,16 +14,15 @@ std::string PrintableText(absl::string_view text) {
   return printable;
 }
 
-void StderrTail::Keep(absl::string_view line, bool truncated,
-                      absl::FunctionRef<void(const std::string&)> each) {
-  std::string text = PrintableText(line);
-  if (truncated) text += " [...]";
-  each(text);
+void StderrTail::Keep(absl::string_view line, bool truncated, Each each) {
+  std::string text = PrintableText(line.substr(0, max_kept_bytes_));
+  if (truncated || line.size() > max_kept_bytes_) text += " [...]";
+  each({line, truncated, text});
   lines_.push_back(std::move(text));
   if (lines_.size() > max_lines_) lines_.pop_front();
 }
 
-void StderrTail::Feed(absl::string_view bytes, absl::FunctionRef<void(const std::string&)> each) {
+void StderrTail::Feed(absl::string_view bytes, Each each) {
   // The sink never fails.
   splitter_
       .Feed(bytes,
@@ -34,7 +33,7 @@ void StderrTail::Feed(absl::string_view bytes, absl::FunctionRef<void(const std:
       .IgnoreError();
 }
 
-void StderrTail::Finish(absl::FunctionRef<void(const std::string&)> each) {
+void StderrTail::Finish(Each each) {
   // The sink never fails.
   splitter_
       .Finish([&](absl::string_view line, bool truncated) {

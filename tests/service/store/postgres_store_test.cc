@@ -6,6 +6,7 @@
 
 #include "service/store/postgres_schema.h"
 #include "tests/service/store/postgres_server.h"
+#include "tests/service/store/store_log_suite.h"
 #include "tests/service/store/store_test_suite.h"
 
 namespace latentforge::service {
@@ -34,6 +35,9 @@ class PostgresHarness : public StoreHarness {
 };
 
 INSTANTIATE_TEST_SUITE_P(Postgres, StoreTestSuite, testing::Values(StoreHarnessFactory([] {
+                           return std::make_unique<PostgresHarness>();
+                         })));
+INSTANTIATE_TEST_SUITE_P(Postgres, StoreLogTest, testing::Values(StoreHarnessFactory([] {
                            return std::make_unique<PostgresHarness>();
                          })));
 
@@ -77,6 +81,24 @@ TEST_F(PostgresStoreTest, ServersThatStartTogetherMigrateOnce) {
   for (int i = 0; i < 6; ++i) servers.emplace_back([this] { OpenTestStore(uri_); });
   for (std::thread& server : servers) server.join();
   EXPECT_EQ(AskSql(uri_, "SELECT count(*) FROM schema_migrations"), CurrentPostgresSchemaVersion());
+}
+
+TEST_F(PostgresStoreTest, ADatabaseFromBeforeLogsKeepsItsJobsAndGetsLogs) {
+  {
+    auto connection = PgConnection::Connect(uri_, MigrationTimeouts());
+    ASSERT_TRUE(connection.ok()) << connection.status();
+    ASSERT_TRUE(MigratePostgres(*connection, 1).ok());
+  }
+  RunSql(uri_,
+         "INSERT INTO jobs (id, tenant, job, estimate) VALUES ('old', 'search', '', ''); "
+         "INSERT INTO job_states SELECT ordinal, 4, '', 0, 2, '', '', 1, 0, NULL, NULL, NULL, "
+         "NULL, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0 FROM jobs");
+  const std::unique_ptr<PostgresStore> store = OpenTestStore(uri_);
+  EXPECT_EQ(store->Get("old")->tenant, "search");
+  EXPECT_EQ(store->Get("old")->version, 4);
+  const LogAppend append = {.job = "old", .attempt = 1, .lines = {{.sequence = 1, .text = "x"}}};
+  ASSERT_TRUE(store->AppendLogs(append).ok());
+  EXPECT_EQ(store->Logs({.job = "old", .attempt = 1})->size(), 1u);
 }
 
 TEST_F(PostgresStoreTest, ANewerSchemaIsRefused) {

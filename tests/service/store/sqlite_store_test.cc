@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "service/store/sqlite_schema.h"
+#include "tests/service/store/store_log_suite.h"
 #include "tests/service/store/store_test_suite.h"
 #include "tests/service/temp_dir.h"
 
@@ -25,6 +26,9 @@ class SqliteHarness : public StoreHarness {
 };
 
 INSTANTIATE_TEST_SUITE_P(Sqlite, StoreTestSuite, testing::Values(StoreHarnessFactory([] {
+                           return std::make_unique<SqliteHarness>();
+                         })));
+INSTANTIATE_TEST_SUITE_P(Sqlite, StoreLogTest, testing::Values(StoreHarnessFactory([] {
                            return std::make_unique<SqliteHarness>();
                          })));
 
@@ -195,6 +199,29 @@ TEST(SqliteStoreTest, JobsFromBeforeSharesAreClaimedAsBefore) {
   EXPECT_FALSE((*store)->Claim(query, running)->has_value());
   query.worker.add_devices("cuda:0");
   EXPECT_EQ((**(*store)->Claim(query, running)).id, "gpu");
+}
+
+TEST(SqliteStoreTest, ADatabaseFromBeforeLogsKeepsItsJobsAndGetsLogs) {
+  TempDir dir;
+  {
+    auto db = Database::Open(dir.path() / "jobs.db", Database::Mode::kReadWrite);
+    ASSERT_TRUE(db.ok()) << db.status();
+    ASSERT_TRUE(Migrate(*db, absl::Now(), 3).ok());
+    const absl::Status inserted = db->Execute(
+        "INSERT INTO jobs (id, version, state, job, status, estimate, output_path, needs_cuda, "
+        "last_sequence, update_time, lease_epoch, completed_epoch, counted_attempts, "
+        "attempt_sequence, attempt_start_time, lease_expire_time, queue_time, claimable_time, "
+        "progress_event_time, progress_event_percent, tenant) "
+        "VALUES ('old', 4, 2, x'', x'', x'', '', 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'search')");
+    ASSERT_TRUE(inserted.ok()) << inserted;
+  }
+  const auto store = SqliteStore::Open(dir.path() / "jobs.db");
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_EQ((*store)->Get("old")->tenant, "search");
+  EXPECT_EQ((*store)->Get("old")->version, 4);
+  const LogAppend append = {.job = "old", .attempt = 1, .lines = {{.sequence = 1, .text = "x"}}};
+  ASSERT_TRUE((*store)->AppendLogs(append).ok());
+  EXPECT_EQ((*store)->Logs({.job = "old", .attempt = 1})->size(), 1u);
 }
 
 TEST(SqliteStoreTest, AFileThatIsNoDatabaseIsDataLoss) {

@@ -108,6 +108,16 @@ class StoreTestSuite : public testing::TestWithParam<StoreHarnessFactory> {
     return claimed.ok() && claimed->has_value() ? (*claimed)->id : "";
   }
 
+  // Sequences of all events that are there.
+  std::vector<int64_t> EventsOf(const std::string& id) {
+    const auto events = store_->Events(id, 0, 1'000'000);
+    EXPECT_TRUE(events.ok()) << events.status();
+    std::vector<int64_t> sequences;
+    if (events.ok())
+      for (const v1::JobEvent& event : *events) sequences.push_back(event.sequence());
+    return sequences;
+  }
+
   std::vector<std::string> ListIds(const JobQuery& query) {
     const auto listed = store_->List(query);
     EXPECT_TRUE(listed.ok()) << listed.status();

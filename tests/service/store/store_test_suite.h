@@ -186,6 +186,45 @@ TEST_P(StoreTestSuite, EventsComeInOrderAfterASequence) {
   EXPECT_TRUE(store_->Events("a", 10, 3)->empty());
 }
 
+TEST_P(StoreTestSuite, EventsAreRemovedUpToASequenceButForThoseToKeep) {
+  JobRecord record = Create(Job("a"));
+  for (int i = 0; i < 9; ++i) record = Commit(To(v1::JOB_STATE_RUNNING, record));
+  EXPECT_EQ(*store_->CompactedThrough("a"), 0);
+  ASSERT_TRUE(store_->CompactEvents({"a", 5, {1, 2}}).ok());
+  EXPECT_EQ(*store_->CompactedThrough("a"), 5);
+  EXPECT_THAT(EventsOf("a"), testing::ElementsAre(1, 2, 6, 7, 8, 9, 10));
+  ASSERT_TRUE(store_->CompactEvents({"a", 4, {}}).ok()) << "that was done already";
+  EXPECT_THAT(EventsOf("a"), testing::ElementsAre(1, 2, 6, 7, 8, 9, 10));
+  store_ = &harness_->Reopen();
+  ASSERT_TRUE(store_->CompactEvents({"a", 8, {7}}).ok());
+  EXPECT_EQ(*store_->CompactedThrough("a"), 8);
+  EXPECT_THAT(EventsOf("a"), testing::ElementsAre(1, 2, 7, 9, 10));
+  EXPECT_EQ(Commit(To(v1::JOB_STATE_RUNNING, record)).version, record.version + 1);
+  EXPECT_EQ(ReasonOf(store_->CompactEvents({"nope", 1, {}})), kJobNotFound);
+  EXPECT_EQ(ReasonOf(store_->CompactedThrough("nope").status()), kJobNotFound);
+}
+
+TEST_P(StoreTestSuite, LongHistoriesAreThoseOfJobsThatRun) {
+  for (const char* id : {"short", "long", "ended"}) {
+    JobRecord record = Commit(To(v1::JOB_STATE_RUNNING, Create(Job(id))));
+    const int more = id == std::string("short") ? 0 : 4;
+    for (int i = 0; i < more; ++i) record = Commit(To(v1::JOB_STATE_RUNNING, record));
+    if (id == std::string("ended")) Commit(To(v1::JOB_STATE_FAILED, record));
+  }
+  auto spans = store_->LongHistories(3, 10);
+  ASSERT_TRUE(spans.ok()) << spans.status();
+  ASSERT_EQ(spans->size(), 1u);
+  EXPECT_EQ(spans->front().id, "long");
+  EXPECT_EQ(spans->front().compacted, 0);
+  EXPECT_EQ(spans->front().last, 6);
+  EXPECT_EQ(store_->LongHistories(1, 1)->size(), 1u);
+  ASSERT_TRUE(store_->CompactEvents({"long", 3, {}}).ok());
+  EXPECT_TRUE(store_->LongHistories(3, 10)->empty());
+  spans = store_->LongHistories(2, 10);
+  ASSERT_EQ(spans->size(), 1u);
+  EXPECT_EQ(spans->front().compacted, 3);
+}
+
 TEST_P(StoreTestSuite, KnowsTheLastSequences) {
   Create(Job("a"));
   Commit(To(v1::JOB_STATE_RUNNING, Create(Job("b"))));

@@ -125,6 +125,24 @@ TEST_F(AttemptRunnerTest, ACrashIsReportedWithTheLastLinesAndKeepsItsFiles) {
   EXPECT_TRUE(fs::exists(scratch_->root() / "a/attempts"));
 }
 
+TEST_F(AttemptRunnerTest, EveryLineOfStderrIsInTheLogBeforeTheAttemptEnds) {
+  Run(absl::StrCat(kStarted, R"(,{"stderr":"line","times":600},{"stderr":"the end"},)", kResult));
+  const Attempts attempts = service().attempts();
+  ASSERT_EQ(attempts[0].lines.size(), 601u);
+  EXPECT_EQ(attempts[0].lines.front().sequence(), 1);
+  EXPECT_EQ(attempts[0].lines.back().sequence(), 601);
+  EXPECT_EQ(attempts[0].lines.back().text(), "the end");
+  EXPECT_GT(attempts[0].lines.back().time().seconds(), 0);
+}
+
+TEST_F(AttemptRunnerTest, AServerThatTakesNoLogsHoldsNoAttemptUp) {
+  service().FailLogsWith(ErrorWithReason(grpc::StatusCode::RESOURCE_EXHAUSTED, "LOGS_BUSY", "no"));
+  const absl::Time start = absl::Now();
+  Run(absl::StrCat(kStarted, R"(,{"stderr":"line","times":6000},)", kResult));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  EXPECT_TRUE(Outcome().has_result());
+}
+
 TEST_F(AttemptRunnerTest, ACrashWithinALineIsACrash) {
   Run(R"({"write":"{\"sequence\":1,\"lo"},{"signal":6})");
   EXPECT_EQ(Outcome().error().reason(), "WORKER_CRASHED");

@@ -15,7 +15,7 @@ using ::testing::ElementsAre;
 TEST(StderrTailTest, KeepsTheLastLinesAndHandsOutAll) {
   StderrTail tail(2);
   std::vector<std::string> seen;
-  const auto see = [&](const std::string& line) { seen.push_back(line); };
+  const auto see = [&](const StderrLine& line) { seen.push_back(line.printable); };
   tail.Feed("one\ntwo\nthree\nfo", see);
   tail.Feed("ur", see);
   EXPECT_THAT(tail.lines(), ElementsAre("two", "three"));
@@ -26,8 +26,24 @@ TEST(StderrTailTest, KeepsTheLastLinesAndHandsOutAll) {
 
 TEST(StderrTailTest, BoundsTheLengthOfALine) {
   StderrTail tail(5, 8);
-  tail.Feed(absl::StrCat(std::string(100000, 'x'), "\n"), [](const std::string&) {});
+  tail.Feed(absl::StrCat(std::string(100000, 'x'), "\n"), [](const StderrLine&) {});
   EXPECT_THAT(tail.lines(), ElementsAre("xxxxxxxx [...]"));
+}
+
+TEST(StderrTailTest, HandsOutMoreOfALineThanItKeepsAndAsItIs) {
+  StderrTail tail(5, 2, 4);
+  std::vector<std::string> seen;
+  const auto see = [&](const StderrLine& line) {
+    seen.push_back(absl::StrCat(line.bytes, line.truncated ? "|" : ""));
+  };
+  tail.Feed(
+      "a\x1b"
+      "b\nfives\nfour\n",
+      see);
+  EXPECT_THAT(seen, ElementsAre("a\x1b"
+                                "b",
+                                "five|", "four"));
+  EXPECT_THAT(tail.lines(), ElementsAre("a  [...]", "fi [...]", "fo [...]"));
 }
 
 TEST(StderrTailTest, MakesTextPrintable) {

@@ -1,0 +1,31 @@
+// How many events of a job are kept.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "service/job_engine.h"
+
+namespace latentforge::service {
+
+// Removes the oldest events of running jobs that have more than the limit, until they have a
+// tenth less. Changes of state stay, for whoever reads the database, though no watch shows them
+// any more. One thread at a time may Sweep. Borrows the engine.
+class Compaction {
+ public:
+  Compaction(JobEngine& engine, int64_t events_per_job)
+      : engine_(engine), events_per_job_(events_per_job) {}
+
+  // A bounded part of the work. Does nothing within ten seconds of the last one, unless that
+  // left something over.
+  absl::Status Sweep();
+
+ private:
+  // One transaction's worth.
+  absl::Status CompactOne(const EventSpan& span);
+
+  JobEngine& engine_;
+  const int64_t events_per_job_;
+  absl::Time next_ = absl::InfinitePast();
+};
+
+}  // namespace latentforge::service

@@ -1,0 +1,112 @@
+#include "service/store/postgres_logs.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "service/store/postgres_writes.h"
+
+namespace latentforge::service::postgres {
+namespace {
+
+// Where the log of one attempt ends.
+struct LogEnd {
+  int64_t sequence = 0;
+  int64_t total_bytes = 0;
+};
+
+PgParams OfAttempt(int64_t ordinal, int32_t attempt) {
+  return PgParams().Bind(ordinal).Bind(int64_t{attempt});
+}
+
+absl::StatusOr<LogEnd> EndOfLog(PgConnection& connection, int64_t ordinal, int32_t attempt) {
+  LF_ASSIGN_OR_RETURN(PgRows rows, connection.Run("SELECT sequence, total_bytes FROM attempt_logs "
+                                                  "WHERE ordinal = $1 AND attempt = $2 "
+                                                  "ORDER BY sequence DESC LIMIT 1",
+                                                  OfAttempt(ordinal, attempt)));
+  LogEnd end;
+  if (!rows.Next()) return end;
+  end.sequence = rows.Int();
+  end.total_bytes = rows.Int();
+  return end;
+}
+
+// Looks at the lines that go and one more, not at those that stay.
+absl::Status TrimLog(PgConnection& connection, int64_t ordinal, const LogAppend& append,
+                     const LogEnd& end) {
+  PgParams bytes = OfAttempt(ordinal, append.attempt);
+  bytes.Bind(end.total_bytes - append.keep.bytes);
+  LF_ASSIGN_OR_RETURN(PgRows within,
+                      connection.Run("SELECT sequence FROM attempt_logs "
+                                     "WHERE ordinal = $1 AND attempt = $2 AND total_bytes > $3 "
+                                     "ORDER BY sequence LIMIT 1",
+                                     bytes));
+  const int64_t first =
+      std::max(within.Next() ? within.Int() : 0, end.sequence - append.keep.lines + 1);
+  PgParams older = OfAttempt(ordinal, append.attempt);
+  older.Bind(first);
+  return connection
+      .Run("DELETE FROM attempt_logs WHERE ordinal = $1 AND attempt = $2 AND sequence < $3", older)
+      .status();
+}
+
+}  // namespace
+
+absl::StatusOr<LogAppended> WriteLogs(PgConnection& connection, const LogAppend& append) {
+  LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(connection, append.job));
+  LF_ASSIGN_OR_RETURN(LogEnd end, EndOfLog(connection, ordinal, append.attempt));
+  LogAppended appended;
+  std::string sql = "INSERT INTO attempt_logs VALUES ";
+  PgParams params = OfAttempt(ordinal, append.attempt);
+  for (const LogRecord& line : append.lines) {
+    if (line.sequence <= end.sequence) continue;
+    appended.added += 1;
+    appended.missing += line.sequence - end.sequence - 1;
+    end.sequence = line.sequence;
+    end.total_bytes += static_cast<int64_t>(line.text.size());
+    params.Bind(line.sequence).Bind(line.time).BindBlob(line.text).Bind(end.total_bytes);
+    const int last = params.size();
+    absl::StrAppend(&sql, appended.added > 1 ? "," : "", "($1,$2,$", last - 3, ",$", last - 2, ",$",
+                    last - 1, ",$", last, ")");
+  }
+  appended.last_sequence = end.sequence;
+  if (appended.added == 0) return appended;
+  // A worker that heard no answer may be writing the same lines through another server.
+  LF_RETURN_IF_ERROR(connection.Run(sql + " ON CONFLICT DO NOTHING", params).status());
+  LF_RETURN_IF_ERROR(TrimLog(connection, ordinal, append, end));
+  return appended;
+}
+
+absl::StatusOr<std::vector<LogRecord>> ReadLogs(PgConnection& connection, const LogQuery& query) {
+  LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(connection, query.job));
+  PgParams params = OfAttempt(ordinal, query.attempt);
+  params.Bind(query.after).Bind(int64_t{query.limit});
+  LF_ASSIGN_OR_RETURN(PgRows rows,
+                      connection.Run("SELECT sequence, time, text FROM attempt_logs "
+                                     "WHERE ordinal = $1 AND attempt = $2 AND sequence > $3 "
+                                     "ORDER BY sequence LIMIT $4",
+                                     params));
+  std::vector<LogRecord> lines;
+  while (rows.Next()) {
+    LogRecord& line = lines.emplace_back();
+    line.sequence = rows.Int();
+    line.time = rows.Time();
+    line.text = rows.Blob();
+  }
+  return lines;
+}
+
+absl::StatusOr<int64_t> FindLogTail(PgConnection& connection, absl::string_view id, int32_t attempt,
+                                    int lines) {
+  LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(connection, id));
+  PgParams params = OfAttempt(ordinal, attempt);
+  params.Bind(int64_t{lines});
+  LF_ASSIGN_OR_RETURN(PgRows rows, connection.Run("SELECT sequence FROM attempt_logs "
+                                                  "WHERE ordinal = $1 AND attempt = $2 "
+                                                  "ORDER BY sequence DESC LIMIT 1 OFFSET $3",
+                                                  params));
+  return rows.Next() ? rows.Int() : 0;
+}
+
+}  // namespace latentforge::service::postgres

@@ -1,0 +1,30 @@
+// How much memory another process has.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+
+namespace latentforge::service {
+
+// Resident memory in MiB.
+inline int64_t RssMiB(pid_t pid) {
+  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
+  for (std::string line; std::getline(status, line);) {
+    int64_t kib = 0;  // "VmRSS:     1234 kB"
+    if (absl::StartsWith(line, "VmRSS:") &&
+        absl::SimpleAtoi(line.substr(6, line.size() - 6 - 3), &kib))
+      return kib >> 10;
+  }
+  ADD_FAILURE() << "process " << pid << " has no resident memory";
+  return 0;
+}
+
+}  // namespace latentforge::service
