@@ -48,7 +48,8 @@ class JobEngine {
 
   Store& store() { return parts_.store; }
   Observer& observer() { return parts_.observer; }
-  absl::Time Now() const { return parts_.clock.Now(); }
+  // In whole microseconds, as stores keep times: what a change answers is what is read later.
+  absl::Time Now() const { return absl::FromUnixMicros(absl::ToUnixMicros(parts_.clock.Now())); }
 
  private:
   absl::StatusOr<JobRecord> ApplyOnce(absl::string_view id, const Command& command);
