@@ -128,7 +128,7 @@ void Print(const History& history, const Injector& injector, absl::Duration time
 }
 
 TEST_P(FaultsTest, PromisesHoldUnderRandomFaults) {
-  const absl::Duration length = absl::Seconds(FromEnvironment("LATENTFORGE_FAULT_SECONDS", 15));
+  const absl::Duration length = absl::Seconds(FromEnvironment("LATENTFORGE_FAULT_SECONDS", 12));
   const auto seed = static_cast<uint64_t>(FromEnvironment("LATENTFORGE_FAULT_SEED", 1));
   Recorder recorder;
   Injector injector(cluster_, StartTargets(), seed);
