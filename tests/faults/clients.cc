@@ -33,7 +33,7 @@ Clients::Clients(const ClientOptions& options, Recorder& recorder)
     : options_(options), recorder_(recorder) {
   for (int i = 0; i < options_.submitters; ++i) threads_.emplace_back([this, i] { Submit(i); });
   for (int i = 0; i < options_.watchers; ++i) threads_.emplace_back([this, i] { Watch(i); });
-  threads_.emplace_back([this] { Cancel(); });
+  threads_.emplace_back([this] { Change(); });
   threads_.emplace_back([this] { Pry(); });
 }
 
@@ -69,7 +69,8 @@ v1::CreateJobRequest Clients::NewJob(const std::string& id, Random& random) cons
 }
 
 // Sends until there is an answer, even while stopping: the history must not depend on when.
-void Clients::SubmitOne(const Tenant& tenant, const v1::CreateJobRequest& request) {
+// Returns the job's name.
+std::string Clients::SubmitOne(const Tenant& tenant, const v1::CreateJobRequest& request) {
   Servers servers(options_.addresses);
   recorder_.Sent(request.request_id());
   while (true) {
@@ -78,12 +79,13 @@ void Clients::SubmitOne(const Tenant& tenant, const v1::CreateJobRequest& reques
         servers.Call(&Servers::Stub::CreateJob, tenant.token, request, response);
     if (status.ok()) {
       recorder_.Seen(tenant.name, response.job().name());
-      return recorder_.Acknowledged(request.request_id(), {response.job().name(), tenant.name});
+      recorder_.Acknowledged(request.request_id(), {response.job().name(), tenant.name});
+      return response.job().name();
     }
     if (!IsOfFault(status)) {
       ADD_FAILURE() << request.request_id() << ": " << status.error_code() << " "
                     << status.error_message();
-      return;
+      return "";
     }
     servers.Turn();
   }
@@ -92,16 +94,20 @@ void Clients::SubmitOne(const Tenant& tenant, const v1::CreateJobRequest& reques
 void Clients::Submit(int number) {
   Random random(options_.seed * 1000 + static_cast<uint64_t>(number));
   const Tenant& tenant = options_.tenants[static_cast<size_t>(number) % options_.tenants.size()];
+  Servers servers(options_.addresses);
   for (int i = 0; !stopping_; ++i) {
     const std::string id = absl::StrCat("s", options_.seed, "-", number, "-", i);
     const v1::CreateJobRequest request = NewJob(id, random);
+    std::string job;
     if (random() % 3 == 0) {
       std::thread twin([&] { SubmitOne(tenant, request); });
-      SubmitOne(tenant, request);
+      job = SubmitOne(tenant, request);
       twin.join();
     } else {
-      SubmitOne(tenant, request);
+      job = SubmitOne(tenant, request);
     }
+    // No faster than the workers for long: what waits at the end has to end soon.
+    if (i % 8 == 7) recorder_.Add(Follow(servers, tenant.token, job, 0, stopping_));
     absl::SleepFor(absl::Milliseconds(50 + random() % 200));
   }
 }
@@ -119,24 +125,55 @@ void Clients::Watch(int number) {
   }
 }
 
-void Clients::Cancel() {
+void Clients::Cancel(Servers& servers, const KnownJob& job) {
+  v1::CancelJobRequest request;
+  request.set_name(job.name);
+  v1::CancelJobResponse response;
+  const grpc::Status status =
+      servers.Call(&Servers::Stub::CancelJob, TokenOf(job.tenant), request, response);
+  if (status.ok()) {
+    recorder_.Cancelled(job.name);
+  } else if (!IsOfFault(status)) {
+    ADD_FAILURE() << "cancel " << job.name << ": " << status.error_message();
+  } else {
+    servers.Turn();
+  }
+}
+
+// Whether or not the pause was answered, the job goes on: resumes until there is an answer, even
+// while stopping. One that has ended, or is about to, is refused.
+void Clients::PauseAndResume(Servers& servers, const KnownJob& job, absl::Duration pause) {
+  const auto check = [&](const grpc::Status& status, const char* what) {
+    const bool fine = status.ok() || IsOfFault(status) ||
+                      status.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
+    if (!fine) ADD_FAILURE() << what << " " << job.name << ": " << status.error_message();
+    return status;
+  };
+  v1::PauseJobRequest request;
+  request.set_name(job.name);
+  v1::PauseJobResponse paused;
+  check(servers.Call(&Servers::Stub::PauseJob, TokenOf(job.tenant), request, paused), "pause");
+  absl::SleepFor(pause);
+  v1::ResumeJobRequest resume;
+  resume.set_name(job.name);
+  v1::ResumeJobResponse resumed;
+  while (IsOfFault(check(
+      servers.Call(&Servers::Stub::ResumeJob, TokenOf(job.tenant), resume, resumed), "resume"))) {
+    servers.Turn();
+  }
+}
+
+void Clients::Change() {
   Random random(options_.seed * 1000 + 200);
   Servers servers(options_.addresses);
   while (!stopping_) {
-    absl::SleepFor(absl::Milliseconds(300 + random() % 600));
+    absl::SleepFor(absl::Milliseconds(200 + random() % 400));
     const KnownJob job = recorder_.PickJob(random);
     if (job.name.empty()) continue;
-    v1::CancelJobRequest request;
-    request.set_name(job.name);
-    v1::CancelJobResponse response;
-    const grpc::Status status =
-        servers.Call(&Servers::Stub::CancelJob, TokenOf(job.tenant), request, response);
-    if (status.ok()) {
-      recorder_.Cancelled(job.name);
-    } else if (!IsOfFault(status)) {
-      ADD_FAILURE() << "cancel " << job.name << ": " << status.error_message();
+    if (random() % 2 == 0) {
+      Cancel(servers, job);
     } else {
-      servers.Turn();
+      PauseAndResume(servers, job, absl::Milliseconds(random() % 500));
     }
   }
 }

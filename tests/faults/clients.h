@@ -31,9 +31,9 @@ struct ClientOptions {
 };
 
 // Threads that submit jobs (some twice, with one request_id), watch them, resume their watches,
-// cancel some, and try to see other tenants' jobs, from construction to Stop. A call that fails
-// because of a fault is repeated at the next server; one that fails otherwise is a failure of the
-// test.
+// pause and cancel some, and try to see other tenants' jobs, from construction to Stop. A call that
+// fails because of a fault is repeated at the next server; one that fails otherwise is a failure of
+// the test.
 class Clients {
  public:
   Clients(const ClientOptions& options, Recorder& recorder);
@@ -47,10 +47,12 @@ class Clients {
 
   const std::string& TokenOf(const std::string& tenant) const;
   void Submit(int number);
-  void SubmitOne(const Tenant& tenant, const v1::CreateJobRequest& request);
+  std::string SubmitOne(const Tenant& tenant, const v1::CreateJobRequest& request);
   v1::CreateJobRequest NewJob(const std::string& id, Random& random) const;
   void Watch(int number);
-  void Cancel();
+  void Change();
+  void Cancel(Servers& servers, const KnownJob& job);
+  void PauseAndResume(Servers& servers, const KnownJob& job, absl::Duration pause);
   void Pry();
   void PryOnce(Servers& servers, const Tenant& tenant, const std::string& job);
   void ListAll(Servers& servers, const Tenant& tenant);
