@@ -161,6 +161,10 @@ TEST_F(LoadTest, T18AThousandWatchersLoseTheirServerAndNoEvent) {
     }
   };
   for (int event = 1; event <= kEvents / 2; ++event) report(event);
+  for (const auto& watcher : watchers) {
+    EXPECT_TRUE(Await([&] { return watcher->last_sequence() == kEvents / 2 + 2; }))
+        << watcher->last_sequence();
+  }
   EXPECT_LT(FootprintOf(cluster_.server().pid()).rss_kib, 200 << 10);
   cluster_.KillServer();
   cluster_.StartServer();

@@ -71,7 +71,7 @@ class PartitionTest : public testing::Test {
     return {};
   }
 
-  ProxiedCluster proxied_;
+  ProxiedCluster proxied_{{.lease = "4s"}};
   Cluster& cluster_ = proxied_.cluster();
 };
 

@@ -28,7 +28,7 @@ class TwoServersTest : public testing::Test {
   std::vector<std::string> addresses() const { return {cluster_.address(0), cluster_.address(1)}; }
 
   TempDir folder_;
-  ProxiedCluster proxied_ = ProxiedCluster::OnPostgres(2, {.lease = "10s"});
+  ProxiedCluster proxied_ = ProxiedCluster::OnPostgres(2, {.lease = "60s"});
   Cluster& cluster_ = proxied_.cluster();
 };
 
