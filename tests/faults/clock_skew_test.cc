@@ -18,7 +18,7 @@ std::vector<std::string> WithClock(const std::string& skew) {
 // A job that lasts longer than two leases.
 void ExpectOneAttempt(Cluster& cluster) {
   const std::string job = cluster.Submit(
-      {R"({"event":{"phaseStarted":{"phase":"PHASE_CALIBRATING"}}},{"sleep_ms":5000},)"
+      {R"({"event":{"phaseStarted":{"phase":"PHASE_CALIBRATING"}}},{"sleep_ms":4200},)"
        R"({"event":{"result":{"artifactUri":"file:///out"}}})"});
   const v1::Job ended = cluster.AwaitEnd(job);
   EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED) << ended.ShortDebugString();

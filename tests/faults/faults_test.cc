@@ -128,7 +128,7 @@ void Print(const History& history, const Injector& injector, absl::Duration time
 }
 
 TEST_P(FaultsTest, PromisesHoldUnderRandomFaults) {
-  const absl::Duration length = absl::Seconds(FromEnvironment("LATENTFORGE_FAULT_SECONDS", 12));
+  const absl::Duration length = absl::Seconds(FromEnvironment("LATENTFORGE_FAULT_SECONDS", 9));
   const auto seed = static_cast<uint64_t>(FromEnvironment("LATENTFORGE_FAULT_SEED", 1));
   Recorder recorder;
   Injector injector(cluster_, StartTargets(), seed);
@@ -139,7 +139,8 @@ TEST_P(FaultsTest, PromisesHoldUnderRandomFaults) {
       options.addresses.push_back(proxied_.client_address(server));
     Clients clients(options, recorder);
     std::mt19937_64 random(seed + 1);
-    while (absl::Now() - begin < length && !HasFailure()) {
+    // Longer where the machine is so busy that little happens.
+    while ((absl::Now() - begin < length || !recorder.Enough()) && !HasFailure()) {
       absl::SleepFor(absl::Milliseconds(20 + random() % 180));
       injector.Inject();
     }
@@ -147,8 +148,6 @@ TEST_P(FaultsTest, PromisesHoldUnderRandomFaults) {
   History history = recorder.Take();
   Complete(history);
   Print(history, injector, absl::Now() - begin);
-  EXPECT_GT(history.jobs.size(), 10u);
-  EXPECT_GT(history.watches.size(), 10u);
   for (const Violation& violation : Check(history)) {
     ADD_FAILURE() << "promise (" << violation.promise << "): " << violation.what;
   }

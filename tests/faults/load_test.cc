@@ -200,9 +200,9 @@ TEST_F(LoadTest, T28AServerDoesNotGrowWithTheJobsThatItHasServed) {
       EXPECT_TRUE(client.jobs->DeleteJob(&delete_context, request, &response).ok());
     }
   };
-  serve(300);  // what it needs once
+  serve(200);  // what it needs once
   const Footprint warm = FootprintOf(cluster_.server().pid());
-  for (int round = 0; round < 4; ++round) serve(300);
+  for (int round = 0; round < 3; ++round) serve(300);
   const Footprint later = FootprintOf(cluster_.server().pid());
   EXPECT_LE(later.rss_kib, warm.rss_kib + (4 << 10));
   EXPECT_LE(later.threads, warm.threads + 2);  // gRPC keeps as many as it last needed

@@ -52,6 +52,12 @@ class Recorder {
     return jobs_[jobs_.size() - 1 - back];
   }
 
+  // Whether there is something to check.
+  bool Enough() const {
+    absl::MutexLock lock(&mutex_);
+    return jobs_.size() > 10 && history_.watches.size() > 10;
+  }
+
   History Take() {
     absl::MutexLock lock(&mutex_);
     return std::move(history_);
