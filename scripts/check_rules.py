@@ -2,7 +2,8 @@
 
 Include arrows between folders, which folders may see gRPC and LibTorch, `using
 namespace` in headers, exceptions, bare new and delete, file lengths, unfinished work; and
-that docs/errors.md explains every reason that an error can have, and client/advice.cc says what to do about it.
+that docs/errors.md explains every reason that an error can have, and client/advice.cc says what to do about it; and
+that the tests that tests/faults/README.md names are there.
 """
 
 import pathlib
@@ -49,6 +50,10 @@ REASON_ROW = re.compile(r"^\| `([A-Z_0-9]+)` \|.*\| ([^|]+) \|$", re.MULTILINE)
 # What the client tells itself, and reasons that only logs show.
 ADVICE_FILE = "client/advice.cc"
 NO_ADVICE = re.compile(r"`latentforge COMMAND --help`|nothing|report it")
+
+FAULTS_FILE = pathlib.Path("tests/faults/README.md")
+NAMED_TEST = re.compile(r"`(\w+Test)\.(\w+)`")
+TEST = re.compile(r"^TEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\)", re.MULTILINE)
 
 COMMENT_OR_STRING = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'', re.DOTALL)
@@ -129,13 +134,21 @@ def reason_errors(sources):
             yield f"{ADVICE_FILE}: has no advice on {name}: {documented[name]}"
 
 
+def fault_errors(sources):
+    """Tests that the table of faults names and that are not there."""
+    tests = {name for path, text in sources.items() if path.startswith("tests/") for name in TEST.findall(text)}
+    for suite, name in NAMED_TEST.findall(FAULTS_FILE.read_text(encoding="utf-8")):
+        if (suite, name) not in tests:
+            yield f"{FAULTS_FILE}: names {suite}.{name}, which is no test"
+
+
 def main():
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.h", "*.cc"],
         check=True, capture_output=True, text=True)
     paths = [path for path in listing.stdout.splitlines() if pathlib.Path(path).exists()]
     sources = {path: pathlib.Path(path).read_text(encoding="utf-8") for path in paths}
-    errors = list(reason_errors(sources))
+    errors = [*reason_errors(sources), *fault_errors(sources)]
     for path, text in sources.items():
         for check in (include_errors, text_errors):
             errors += [f"{path}: {message}" for message in check(path, text)]

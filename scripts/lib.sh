@@ -175,6 +175,7 @@ set_up_postgresql() {
 
 # What the tests compare with, and what they need beside it.
 set_up_tests() {
+  packages "${TEST_PACKAGES[@]}"
   set_up_postgresql
   set_up_model
   provide venv-parity "${PARITY_WHEELS[*]}" venv "${PARITY_WHEELS[@]}"

@@ -34,6 +34,7 @@ PYTHON_PACKAGES=(python3 python3-venv)
 RUST_PACKAGES=(cargo-web rustc-web)
 # PostgreSQL 15 or newer, whichever the distribution has.
 POSTGRES_PACKAGE=postgresql
+TEST_PACKAGES=(faketime)
 CHECK_PACKAGES=(clang clang-format libclang-rt-14-dev llvm shellcheck)
 # Unpacked below .deps, not installed: the package would start a service.
 PROMETHEUS_PACKAGE=prometheus

@@ -1,9 +1,11 @@
 #include "service/errors.h"
 
 #include "absl/strings/cord.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/json.h"
 #include "google/rpc/error_details.pb.h"
 
 namespace latentforge::service {
@@ -15,6 +17,13 @@ std::string TypeUrl(const google::protobuf::Message& message) {
   return absl::StrCat(kTypePrefix, message.GetDescriptor()->full_name());
 }
 
+// A message with a string that is not UTF-8 cannot be read by anybody, and what is quoted may be
+// any bytes, or be cut within a character.
+std::string Utf8(absl::string_view text) {
+  const absl::StatusOr<Json> readable = ParseJson(WriteJson(Json(std::string(text))));
+  return readable.ok() ? readable->get<std::string>() : absl::CHexEscape(text);
+}
+
 void Attach(absl::Status& status, const google::protobuf::Message& detail) {
   status.SetPayload(TypeUrl(detail), absl::Cord(detail.SerializeAsString()));
 }
@@ -23,11 +32,11 @@ void Attach(absl::Status& status, const google::protobuf::Message& detail) {
 
 absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message,
                        const std::map<std::string, std::string>& metadata) {
-  absl::Status status(code, message);
+  absl::Status status(code, Utf8(message));
   google::rpc::ErrorInfo info;
   info.set_reason(std::string(reason));
   info.set_domain(kErrorDomain);
-  info.mutable_metadata()->insert(metadata.begin(), metadata.end());
+  for (const auto& [key, value] : metadata) (*info.mutable_metadata())[key] = Utf8(value);
   Attach(status, info);
   return status;
 }
@@ -38,8 +47,8 @@ absl::Status MakeFieldError(absl::string_view reason, const std::vector<FieldVio
   google::rpc::BadRequest request;
   for (const FieldViolation& violation : violations) {
     auto* added = request.add_field_violations();
-    added->set_field(violation.field);
-    added->set_description(violation.description);
+    added->set_field(Utf8(violation.field));
+    added->set_description(Utf8(violation.description));
   }
   const std::string message =
       absl::StrJoin(violations, "; ", [](std::string* out, const FieldViolation& violation) {
@@ -91,7 +100,7 @@ google::rpc::Status ToRpcStatus(const absl::Status& status) {
   }
   google::rpc::Status rpc;
   rpc.set_code(static_cast<int>(status.code()));
-  rpc.set_message(std::string(status.message()));
+  rpc.set_message(Utf8(status.message()));
   complete.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
     auto* any = rpc.add_details();
     any->set_type_url(std::string(url));

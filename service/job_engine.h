@@ -54,7 +54,8 @@ class JobEngine {
 
   Store& store() { return parts_.store; }
   Observer& observer() { return parts_.observer; }
-  absl::Time Now() const { return parts_.clock.Now(); }
+  // In whole microseconds, as stores keep times: what a change answers is what is read later.
+  absl::Time Now() const { return absl::FromUnixMicros(absl::ToUnixMicros(parts_.clock.Now())); }
   TenantLimits LimitsOf(const std::string& tenant) const { return parts_.tenants()->Of(tenant); }
 
  private:

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "service/errors.h"
+
 namespace latentforge::service {
 
 int CountColumns(absl::string_view columns) {
@@ -35,11 +37,13 @@ bool ParsePhases(const std::string& bytes, AttemptRecord& attempt) {
 }
 
 absl::Status CorruptJobError(absl::string_view id) {
-  return absl::DataLossError(absl::StrCat("job ", id, " is corrupt in the database"));
+  return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
+                   absl::StrCat("job ", id, " is corrupt in the database"));
 }
 
 absl::Status CorruptAttemptError(int32_t number) {
-  return absl::DataLossError(absl::StrCat("attempt ", number, " is corrupt in the database"));
+  return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
+                   absl::StrCat("attempt ", number, " is corrupt in the database"));
 }
 
 }  // namespace latentforge::service

@@ -32,6 +32,7 @@ class Checker {
       CheckCancel(name, job);
     }
     for (const Watched& watched : history_.watches) CheckWatch(watched);
+    for (const auto& [tenant, names] : history_.seen) CheckTenant(tenant, names);
     for (const std::string& job : history_.torn_artifacts) {
       Add('f', absl::StrCat("the artifact of ", job, " is not whole"));
     }
@@ -130,6 +131,15 @@ class Checker {
       Add('d',
           absl::StrCat("a watch saw ", watched.job, " end as ", v1::JobState_Name(*watched.at_end),
                        ", it is ", v1::JobState_Name(job->second.status().state())));
+    }
+  }
+
+  // (g) no tenant sees a job of another.
+  void CheckTenant(const std::string& tenant, const std::set<std::string>& names) {
+    for (const std::string& name : names) {
+      const auto job = history_.jobs.find(name);
+      if (job == history_.jobs.end() || job->second.tenant() == tenant) continue;
+      Add('g', absl::StrCat("tenant ", tenant, " saw ", name, " of tenant ", job->second.tenant()));
     }
   }
 

@@ -128,6 +128,14 @@ TEST_F(CheckerTest, ATornArtifact) {
   EXPECT_THAT(Check(history_), Breaks('f', "not whole"));
 }
 
+TEST_F(CheckerTest, AJobOfAnotherTenant) {
+  history_.jobs["jobs/a"].set_tenant("search");
+  history_.seen["search"] = {"jobs/a"};
+  EXPECT_THAT(Check(history_), IsEmpty());
+  history_.seen["ads"] = {"jobs/a"};
+  EXPECT_THAT(Check(history_), Breaks('g', "tenant ads saw jobs/a of tenant search"));
+}
+
 TEST_F(CheckerTest, ASlowCancellation) {
   history_.cancels["jobs/a"] = absl::FromUnixSeconds(60);
   EXPECT_THAT(Check(history_, {.cancel = absl::Seconds(39)}), Breaks('h', "ended 40s after"));

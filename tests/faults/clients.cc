@@ -1,13 +1,11 @@
 #include "tests/faults/clients.h"
 
-#include <chrono>
 #include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
-#include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 
 namespace latentforge::faults {
@@ -29,25 +27,14 @@ constexpr char kUserError[] =
     R"({"event":{"error":{"reason":"MALFORMED_CHECKPOINT","message":"tensor x has NaN",)"
     R"("errorClass":"ERROR_CLASS_USER"}}},{"exit":1})";
 
-void SetDeadline(grpc::ClientContext& context) {
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
-}
-
-// The server is away, or was stopped in the middle of the call: gRPC's server cancels calls that
-// arrive while it shuts down.
-bool IsOfFault(const grpc::Status& status) {
-  return status.error_code() == grpc::StatusCode::UNAVAILABLE ||
-         status.error_code() == grpc::StatusCode::CANCELLED ||
-         status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
-}
-
 }  // namespace
 
 Clients::Clients(const ClientOptions& options, Recorder& recorder)
     : options_(options), recorder_(recorder) {
   for (int i = 0; i < options_.submitters; ++i) threads_.emplace_back([this, i] { Submit(i); });
   for (int i = 0; i < options_.watchers; ++i) threads_.emplace_back([this, i] { Watch(i); });
-  threads_.emplace_back([this] { Cancel(); });
+  threads_.emplace_back([this] { Change(); });
+  threads_.emplace_back([this] { Pry(); });
 }
 
 void Clients::Stop() {
@@ -56,13 +43,10 @@ void Clients::Stop() {
   threads_.clear();
 }
 
-std::unique_ptr<v1::JobService::Stub> Clients::Dial() const {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 20);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
-  return v1::JobService::NewStub(
-      grpc::CreateCustomChannel(options_.address, grpc::InsecureChannelCredentials(), arguments));
+const std::string& Clients::TokenOf(const std::string& tenant) const {
+  size_t i = 0;
+  while (options_.tenants[i].name != tenant) ++i;
+  return options_.tenants[i].token;
 }
 
 v1::CreateJobRequest Clients::NewJob(const std::string& id, Random& random) const {
@@ -85,96 +69,174 @@ v1::CreateJobRequest Clients::NewJob(const std::string& id, Random& random) cons
 }
 
 // Sends until there is an answer, even while stopping: the history must not depend on when.
-void Clients::SubmitOne(const std::string& request_id, const v1::CreateJobRequest& request) {
-  const auto stub = Dial();
-  recorder_.Sent(request_id);
+// Returns the job's name.
+std::string Clients::SubmitOne(const Tenant& tenant, const v1::CreateJobRequest& request) {
+  Servers servers(options_.addresses);
+  recorder_.Sent(request.request_id());
   while (true) {
-    grpc::ClientContext context;
-    SetDeadline(context);
     v1::CreateJobResponse response;
-    const grpc::Status status = stub->CreateJob(&context, request, &response);
-    if (status.ok()) return recorder_.Acknowledged(request_id, response.job().name());
-    if (!IsOfFault(status)) {
-      ADD_FAILURE() << request_id << ": " << status.error_code() << " " << status.error_message();
-      return;
+    const grpc::Status status =
+        servers.Call(&Servers::Stub::CreateJob, tenant.token, request, response);
+    if (status.ok()) {
+      recorder_.Seen(tenant.name, response.job().name());
+      recorder_.Acknowledged(request.request_id(), {response.job().name(), tenant.name});
+      return response.job().name();
     }
-    absl::SleepFor(kPause);
+    if (!IsOfFault(status)) {
+      ADD_FAILURE() << request.request_id() << ": " << status.error_code() << " "
+                    << status.error_message();
+      return "";
+    }
+    servers.Turn();
   }
 }
 
 void Clients::Submit(int number) {
   Random random(options_.seed * 1000 + static_cast<uint64_t>(number));
+  const Tenant& tenant = options_.tenants[static_cast<size_t>(number) % options_.tenants.size()];
+  Servers servers(options_.addresses);
   for (int i = 0; !stopping_; ++i) {
     const std::string id = absl::StrCat("s", options_.seed, "-", number, "-", i);
     const v1::CreateJobRequest request = NewJob(id, random);
+    std::string job;
     if (random() % 3 == 0) {
-      std::thread twin([&] { SubmitOne(id, request); });
-      SubmitOne(id, request);
+      std::thread twin([&] { SubmitOne(tenant, request); });
+      job = SubmitOne(tenant, request);
       twin.join();
     } else {
-      SubmitOne(id, request);
+      job = SubmitOne(tenant, request);
     }
+    // No faster than the workers for long: what waits at the end has to end soon.
+    if (i % 8 == 7) recorder_.Add(Follow(servers, tenant.token, job, 0, stopping_));
     absl::SleepFor(absl::Milliseconds(50 + random() % 200));
   }
 }
 
-void Clients::WatchOne(v1::JobService::Stub& stub, const std::string& job, int64_t from) {
-  Watched watched{.job = job, .from_sequence = from};
-  int64_t last = from;
-  bool ended = false;
-  while (!ended && !stopping_) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(2));
-    v1::WatchJobRequest request;
-    request.set_name(job);
-    request.set_from_sequence(last);
-    const auto stream = stub.WatchJob(&context, request);
-    for (v1::WatchJobResponse message; stream->Read(&message);) {
-      if (!message.has_event()) continue;
-      last = message.event().sequence();
-      watched.events.push_back(message.event());
-    }
-    const grpc::Status status = stream->Finish();
-    ended = status.ok();
-    if (!ended && !IsOfFault(status)) {
-      ADD_FAILURE() << "watch of " << job << " from " << last << ": " << status.error_message();
-      break;
-    }
-    if (!ended) absl::SleepFor(kPause);
-  }
-  if (ended && !watched.events.empty() && watched.events.back().has_state_changed()) {
-    watched.at_end = watched.events.back().state_changed().state();
-  }
-  recorder_.Add(std::move(watched));
-}
-
 void Clients::Watch(int number) {
   Random random(options_.seed * 1000 + 100 + static_cast<uint64_t>(number));
-  const auto stub = Dial();
+  Servers servers(options_.addresses);
   while (!stopping_) {
-    const std::string job = recorder_.PickJob(random);
-    if (!job.empty()) WatchOne(*stub, job, random() % 2 == 0 ? 0 : 1);
+    const KnownJob job = recorder_.PickJob(random);
+    if (!job.name.empty()) {
+      const int64_t from = random() % 2 == 0 ? 0 : 1;
+      recorder_.Add(Follow(servers, TokenOf(job.tenant), job.name, from, stopping_));
+    }
     absl::SleepFor(kPause);
   }
 }
 
-void Clients::Cancel() {
+void Clients::Cancel(Servers& servers, const KnownJob& job) {
+  v1::CancelJobRequest request;
+  request.set_name(job.name);
+  v1::CancelJobResponse response;
+  const grpc::Status status =
+      servers.Call(&Servers::Stub::CancelJob, TokenOf(job.tenant), request, response);
+  if (status.ok()) {
+    recorder_.Cancelled(job.name);
+  } else if (!IsOfFault(status)) {
+    ADD_FAILURE() << "cancel " << job.name << ": " << status.error_message();
+  } else {
+    servers.Turn();
+  }
+}
+
+// Whether or not the pause was answered, the job goes on: resumes until there is an answer, even
+// while stopping. One that has ended, or is about to, is refused.
+void Clients::PauseAndResume(Servers& servers, const KnownJob& job, absl::Duration pause) {
+  const auto check = [&](const grpc::Status& status, const char* what) {
+    const bool fine = status.ok() || IsOfFault(status) ||
+                      status.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
+    if (!fine) ADD_FAILURE() << what << " " << job.name << ": " << status.error_message();
+    return status;
+  };
+  v1::PauseJobRequest request;
+  request.set_name(job.name);
+  v1::PauseJobResponse paused;
+  check(servers.Call(&Servers::Stub::PauseJob, TokenOf(job.tenant), request, paused), "pause");
+  absl::SleepFor(pause);
+  v1::ResumeJobRequest resume;
+  resume.set_name(job.name);
+  v1::ResumeJobResponse resumed;
+  while (IsOfFault(check(
+      servers.Call(&Servers::Stub::ResumeJob, TokenOf(job.tenant), resume, resumed), "resume"))) {
+    servers.Turn();
+  }
+}
+
+void Clients::Change() {
   Random random(options_.seed * 1000 + 200);
-  const auto stub = Dial();
+  Servers servers(options_.addresses);
   while (!stopping_) {
-    absl::SleepFor(absl::Milliseconds(300 + random() % 600));
-    v1::CancelJobRequest request;
-    request.set_name(recorder_.PickJob(random));
-    if (request.name().empty()) continue;
-    grpc::ClientContext context;
-    SetDeadline(context);
-    v1::CancelJobResponse response;
-    const grpc::Status status = stub->CancelJob(&context, request, &response);
-    if (status.ok()) {
-      recorder_.Cancelled(request.name());
-    } else if (!IsOfFault(status)) {
-      ADD_FAILURE() << "cancel " << request.name() << ": " << status.error_message();
+    absl::SleepFor(absl::Milliseconds(200 + random() % 400));
+    const KnownJob job = recorder_.PickJob(random);
+    if (job.name.empty()) continue;
+    if (random() % 2 == 0) {
+      Cancel(servers, job);
+    } else {
+      PauseAndResume(servers, job, absl::Milliseconds(random() % 500));
     }
+  }
+}
+
+// Every way to name a job, of which a tenant knows the exact name.
+void Clients::PryOnce(Servers& servers, const Tenant& tenant, const std::string& job) {
+  const auto expect_absent = [&](const grpc::Status& status, const char* what) {
+    if (status.ok()) recorder_.Seen(tenant.name, job);
+    if (status.error_code() != grpc::StatusCode::NOT_FOUND && !IsOfFault(status)) {
+      ADD_FAILURE() << what << " " << job << " as " << tenant.name << ": " << status.error_code()
+                    << " " << status.error_message();
+    }
+  };
+  v1::GetJobRequest get;
+  get.set_name(job);
+  v1::GetJobResponse got;
+  expect_absent(servers.Call(&Servers::Stub::GetJob, tenant.token, get, got), "get");
+  v1::CancelJobRequest cancel;
+  cancel.set_name(job);
+  v1::CancelJobResponse cancelled;
+  expect_absent(servers.Call(&Servers::Stub::CancelJob, tenant.token, cancel, cancelled), "cancel");
+  v1::ListAttemptsRequest attempts;
+  attempts.set_parent(job);
+  v1::ListAttemptsResponse listed;
+  expect_absent(servers.Call(&Servers::Stub::ListAttempts, tenant.token, attempts, listed),
+                "attempts of");
+  grpc::ClientContext context;
+  Introduce(context, tenant.token, absl::Seconds(10));
+  v1::WatchJobRequest watch;
+  watch.set_name(job);
+  const auto stream = servers.current().WatchJob(&context, watch);
+  v1::WatchJobResponse message;
+  if (stream->Read(&message)) recorder_.Seen(tenant.name, job);
+  context.TryCancel();
+  expect_absent(stream->Finish(), "watch");
+}
+
+// The jobs that a list of all of them names, on its pages.
+void Clients::ListAll(Servers& servers, const Tenant& tenant) {
+  v1::ListJobsRequest request;
+  request.set_page_size(20);
+  do {
+    v1::ListJobsResponse response;
+    const grpc::Status status =
+        servers.Call(&Servers::Stub::ListJobs, tenant.token, request, response);
+    if (!status.ok()) {
+      if (!IsOfFault(status)) ADD_FAILURE() << "list: " << status.error_message();
+      return servers.Turn();
+    }
+    for (const v1::Job& job : response.jobs()) recorder_.Seen(tenant.name, job.name());
+    request.set_page_token(response.next_page_token());
+  } while (!request.page_token().empty() && !stopping_);
+}
+
+void Clients::Pry() {
+  Random random(options_.seed * 1000 + 300);
+  Servers servers(options_.addresses);
+  while (!stopping_) {
+    absl::SleepFor(absl::Milliseconds(100 + random() % 200));
+    const Tenant& tenant = options_.tenants[random() % options_.tenants.size()];
+    const KnownJob job = recorder_.PickJob(random);
+    if (!job.name.empty() && job.tenant != tenant.name) PryOnce(servers, tenant, job.name);
+    if (random() % 4 == 0) ListAll(servers, tenant);
   }
 }
 

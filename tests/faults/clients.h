@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <random>
 #include <string>
 #include <thread>
@@ -12,20 +11,29 @@
 
 #include "latentforge/v1/job_service.grpc.pb.h"
 #include "tests/faults/recorder.h"
+#include "tests/faults/servers.h"
 
 namespace latentforge::faults {
 
+// Whose jobs a client's are.
+struct Tenant {
+  std::string name;
+  std::string token;
+};
+
 struct ClientOptions {
-  std::string address;
-  std::filesystem::path folder;  // of the cluster: "model", "corpus.txt" and the outputs
+  std::vector<std::string> addresses;  // of the servers; after a fault the next one is asked
+  std::vector<Tenant> tenants;         // at least two
+  std::filesystem::path folder;        // of the cluster: "model", "corpus.txt" and the outputs
   uint64_t seed = 0;
   int submitters = 2;
   int watchers = 4;
 };
 
-// Threads that submit jobs (some twice, with one request_id), watch them, resume their watches and
-// cancel some, from construction to Stop. A call that fails because of a fault is repeated; one
-// that fails otherwise is a failure of the test.
+// Threads that submit jobs (some twice, with one request_id), watch them, resume their watches,
+// pause and cancel some, and try to see other tenants' jobs, from construction to Stop. A call that
+// fails because of a fault is repeated at the next server; one that fails otherwise is a failure of
+// the test.
 class Clients {
  public:
   Clients(const ClientOptions& options, Recorder& recorder);
@@ -37,13 +45,17 @@ class Clients {
  private:
   using Random = std::mt19937_64;
 
-  std::unique_ptr<v1::JobService::Stub> Dial() const;
+  const std::string& TokenOf(const std::string& tenant) const;
   void Submit(int number);
-  void SubmitOne(const std::string& request_id, const v1::CreateJobRequest& request);
+  std::string SubmitOne(const Tenant& tenant, const v1::CreateJobRequest& request);
   v1::CreateJobRequest NewJob(const std::string& id, Random& random) const;
   void Watch(int number);
-  void WatchOne(v1::JobService::Stub& stub, const std::string& job, int64_t from);
-  void Cancel();
+  void Change();
+  void Cancel(Servers& servers, const KnownJob& job);
+  void PauseAndResume(Servers& servers, const KnownJob& job, absl::Duration pause);
+  void Pry();
+  void PryOnce(Servers& servers, const Tenant& tenant, const std::string& job);
+  void ListAll(Servers& servers, const Tenant& tenant);
 
   const ClientOptions options_;
   Recorder& recorder_;

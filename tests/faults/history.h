@@ -27,6 +27,8 @@ struct History {
   // When each cancellation was acknowledged, by job; the first.
   std::map<std::string, absl::Time> cancels;
   std::vector<Watched> watches;
+  // Every job that an answer, list or watch named to a tenant's clients.
+  std::map<std::string, std::set<std::string>> seen;
   // At the end, when all is quiet: every job, and its whole log of events.
   std::map<std::string, v1::Job> jobs;
   std::map<std::string, std::vector<v1::JobEvent>> logs;

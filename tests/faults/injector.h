@@ -1,4 +1,4 @@
-// Faults of whole processes: kills, stops, drains.
+// Faults of whole processes and of what connects them.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +7,29 @@
 #include <string>
 #include <vector>
 
+#include "tests/faults/fault_proxy.h"
 #include "tests/system/cluster.h"
 
 namespace latentforge::faults {
 
-// One fault at a time, chosen by a seed. Not safe for concurrent use. Borrows the cluster.
+// Connections of one kind, such as those between workers and servers, by proxy.
+struct Link {
+  std::string name;
+  std::vector<FaultProxy*> proxies;
+};
+
+struct Targets {
+  // They run, and are started again so when a fault ends them.
+  std::map<std::string, WorkerOptions> workers;
+  Link worker_link;
+  Link client_link;
+  Link database_link;  // without proxies where the database is a file
+};
+
+// One fault at a time, chosen by a seed. Not safe for concurrent use. Borrows cluster and proxies.
 class Injector {
  public:
-  // `workers` run and are started again when a fault ends them.
-  Injector(Cluster& cluster, std::vector<std::string> workers, uint64_t seed);
+  Injector(Cluster& cluster, Targets targets, uint64_t seed);
 
   // Makes one fault, and what it takes to go on after it.
   void Inject();
@@ -32,12 +46,25 @@ class Injector {
   void StopWorker();
   void KillProcess();
   void StopProcess();
+  void CutConnections();
+  void HalfClose();
+  void Stall();
+  void Delay();
+  void LoseRequests();
+  void LoseAnswers();
+  void Refuse();
+  void PartitionWorkers();
+  void EndDatabase();
 
-  const std::string& AnyWorker() { return workers_[random_() % workers_.size()]; }
+  size_t AnyServer() { return random_() % cluster_.servers(); }
+  const std::string& AnyWorker();
+  FaultProxy& AnyProxy();
   pid_t LastProcess() const;
+  static void Disturb(const std::vector<FaultProxy*>& proxies, const Passage& passage,
+                      absl::Duration length);
 
   Cluster& cluster_;
-  const std::vector<std::string> workers_;
+  const Targets targets_;
   std::mt19937_64 random_;
   std::map<std::string, int64_t> counts_;
 };

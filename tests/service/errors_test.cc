@@ -50,6 +50,23 @@ TEST(ErrorsTest, RetryInfoHoldsTheDelay) {
   EXPECT_EQ(info.retry_delay().nanos(), 500'000'000);
 }
 
+TEST(ErrorsTest, WhatIsNoUtf8ComesOverTheWireToo) {
+  const std::string cut = "caf\xC3";  // within a character
+  const absl::Status status =
+      MakeFieldError("BAD_NAME", {{"labels." + cut, "is " + cut}}, {{"name", cut}});
+  for (const absl::Status& error : {status, absl::InternalError(cut)}) {
+    google::rpc::Status received;
+    ASSERT_TRUE(received.ParseFromString(ToRpcStatus(error).SerializeAsString()));
+    google::rpc::ErrorInfo info;
+    EXPECT_EQ(CountDetails(received, &info), 1);
+    EXPECT_EQ(info.reason(), ReasonOf(error));
+    EXPECT_THAT(received.message(), testing::HasSubstr("caf"));
+  }
+  google::rpc::BadRequest request;
+  ASSERT_EQ(CountDetails(ToRpcStatus(status), &request), 1);
+  EXPECT_THAT(request.field_violations(0).description(), testing::StartsWith("is caf"));
+}
+
 TEST(PageTokenTest, OnlyTheSameKeyAndBindingRead) {
   const PageTokenCodec codec("key");
   const std::string token = codec.Encode("17", "filter");

@@ -103,8 +103,9 @@ TEST_F(EventSequenceTest, T27TenThousandEventsAreDenseOverKillsAndCompacted) {
     status = ReadAll(job, 0, last);
     google::rpc::Status details;
     google::rpc::ErrorInfo info;
-    if (details.ParseFromString(status.error_details()))
+    if (details.ParseFromString(status.error_details())) {
       for (const auto& any : details.details()) any.UnpackTo(&info);
+    }
     const auto found = info.metadata().find("oldest_sequence");
     if (found != info.metadata().end()) {
       ASSERT_TRUE(absl::SimpleAtoi(found->second, &oldest));

@@ -45,6 +45,17 @@ TEST_F(JobsTest, ARepeatedRequestReturnsItsJobEvenWhenTheInputsAreGone) {
   EXPECT_EQ(observer_["deduplicated"], 1);
 }
 
+// A clock is finer than what stores keep.
+TEST_F(JobsTest, ARepetitionAndAReadAnswerWhatTheFirstCallDid) {
+  clock_.Advance(absl::Nanoseconds(1'234'567'891));
+  const auto created = jobs_->Create(CreateRequest("r"));
+  ASSERT_TRUE(created.ok()) << created.status();
+  const auto repeated = jobs_->Create(CreateRequest("r"));
+  ASSERT_TRUE(repeated.ok()) << repeated.status();
+  EXPECT_EQ(repeated->ShortDebugString(), created->ShortDebugString());
+  EXPECT_EQ(GetJob(created->job().name()).ShortDebugString(), created->job().ShortDebugString());
+}
+
 TEST_F(JobsTest, ARepeatAfterARestartReturnsItsJob) {
   const std::string job = CreateJob(CreateRequest("r1"));
   Restart();

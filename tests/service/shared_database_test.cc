@@ -8,6 +8,7 @@
 #include "grpc/grpc.h"
 #include "service/server.h"
 #include "service/time_util.h"
+#include "tests/fakes/skewed_clock.h"
 #include "tests/service/rpc_client.h"
 #include "tests/service/server_process.h"
 #include "tests/service/store/postgres_server.h"
@@ -228,18 +229,6 @@ TEST_F(SharedDatabaseTest, NoLogHoldsThePassword) {
   EXPECT_THAT(careless.Log(), HasSubstr("holds a password"));
   EXPECT_THAT(careless.Log(), Not(HasSubstr(PostgresServer::kPassword)));
 }
-
-// A machine whose wall clock is wrong.
-class SkewedClock final : public Clock {
- public:
-  explicit SkewedClock(absl::Duration skew) : skew_(skew) {}
-  absl::Time Now() const override { return RealClock().Now() + skew_; }
-  absl::Duration Monotonic() const override { return RealClock().Monotonic(); }
-  void SleepFor(absl::Duration duration) override { RealClock().SleepFor(duration); }
-
- private:
-  const absl::Duration skew_;
-};
 
 TEST_F(SharedDatabaseTest, LeasesFollowTheDatabasesClock) {
   const auto start = [&](const TempDir& dir, Clock& clock) {

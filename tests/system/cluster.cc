@@ -51,9 +51,11 @@ bool IsRunning(pid_t pid) {
   return stat.ok() && !absl::StrContains(*stat, ") Z ") && !absl::StrContains(*stat, ") X ");
 }
 
-Daemon::Daemon(const std::string& name, const std::vector<std::string>& arguments) {
+Daemon::Daemon(const std::string& name, const std::vector<std::string>& arguments,
+               const std::vector<std::string>& launcher) {
   ChildCommand command;
-  command.argv = {absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/", name)};
+  command.argv = launcher;
+  command.argv.push_back(absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/", name));
   command.argv.insert(command.argv.end(), arguments.begin(), arguments.end());
   auto started = ChildProcess::Start(command);
   EXPECT_TRUE(started.ok()) << started.status();
@@ -81,55 +83,77 @@ ExitStatus Daemon::Wait() {
   return process_ != nullptr ? process_->exit_status() : ExitStatus{.code = -1};
 }
 
-Cluster::Cluster()
-    : folder_(checkpoint::NewTestDirectory("cluster")),
-      address_(absl::StrCat("unix:", (folder_ / "s.sock").string())) {
+Cluster::Cluster(ClusterOptions options)
+    : options_(std::move(options)), folder_(checkpoint::NewTestDirectory("cluster")) {
   const absl::Status written = checkpoint::WriteTinyCheckpoint(folder_ / "model");
   EXPECT_TRUE(written.ok()) << written;
   std::ofstream(folder_ / "corpus.txt") << "In the beginning was the word.\n";
-  StartServer();
+  servers_.resize(options_.databases.size());
+  for (size_t server = 0; server < servers(); ++server) StartServer(server);
 }
 
 Cluster::~Cluster() {
   workers_.clear();
-  server_.reset();
+  servers_.clear();
   fs::remove_all(folder_);
 }
 
-void Cluster::StartServer(const std::string& lease) {
-  fs::remove(folder_ / "ready");
-  server_ = std::make_unique<Daemon>(
-      "latentforge-server",
-      std::vector<std::string>{"--listen", address_, "--database", (folder_ / "jobs.db").string(),
-                               "--ready-file", (folder_ / "ready").string(), "--lease-duration",
-                               lease, "--retry-backoff", "10ms", "--drain-delay", "0s"});
-  EXPECT_TRUE(Await([this] { return fs::exists(folder_ / "ready"); })) << "no server";
-  // A connection of its own: one to a server that was killed fails its first call.
+std::string Cluster::address(size_t server) const {
+  return absl::StrCat("unix:", (folder_ / absl::StrCat("server", server, ".sock")).string());
+}
+
+void Cluster::StartServer(size_t server) {
+  const fs::path ready = folder_ / absl::StrCat("server", server, ".ready");
+  fs::remove(ready);
+  const std::string& database = options_.databases[server];
+  std::vector<std::string> flags = {
+      "--listen",         address(server),
+      "--database",       database.empty() ? (folder_ / "jobs.db").string() : database,
+      "--ready-file",     ready.string(),
+      "--lease-duration", options_.lease,
+      "--retry-backoff",  "10ms",
+      "--drain-delay",    "0s"};
+  flags.insert(flags.end(), options_.server_flags.begin(), options_.server_flags.end());
+  servers_[server] =
+      std::make_unique<Daemon>("latentforge-server", flags, options_.server_launcher);
+  EXPECT_TRUE(Await([&] { return fs::exists(ready); })) << "no server";
+  if (server == asked_) Ask(server);
+}
+
+// A connection of its own: one to a server that was killed fails its first call.
+void Cluster::Ask(size_t server) {
+  asked_ = server;
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   const auto channel =
-      grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
+      grpc::CreateCustomChannel(address(server), grpc::InsecureChannelCredentials(), arguments);
   jobs_ = v1::JobService::NewStub(channel);
   leases_ = v1::WorkerService::NewStub(channel);
 }
 
-void Cluster::KillServer() {
-  server_->Signal(SIGKILL);
-  server_->Wait();
+void Cluster::KillServer(size_t server) {
+  servers_[server]->Signal(SIGKILL);
+  servers_[server]->Wait();
 }
 
-Daemon& Cluster::StartWorker(const std::string& name, const std::vector<std::string>& more_flags) {
+Daemon& Cluster::StartWorker(const std::string& name, const WorkerOptions& options) {
   const fs::path ready = folder_ / (name + ".ready");
   fs::remove(ready);
   std::vector<std::string> flags = {
-      "--server",     address_,
-      "--name",       name,
-      "--scratch",    (folder_ / ("scratch." + name)).string(),
-      "--convert",    absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/fake_convert"),
-      "--ready-file", ready.string(),
-      "--stop-grace", "3s"};
-  flags.insert(flags.end(), more_flags.begin(), more_flags.end());
-  workers_[name] = std::make_unique<Daemon>("latentforge-worker", flags);
+      "--server",
+      options.server.empty() ? address() : options.server,
+      "--name",
+      name,
+      "--scratch",
+      (options.scratch.empty() ? folder_ / ("scratch." + name) : options.scratch).string(),
+      "--convert",
+      absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/fake_convert"),
+      "--ready-file",
+      ready.string(),
+      "--stop-grace",
+      "3s"};
+  flags.insert(flags.end(), options.flags.begin(), options.flags.end());
+  workers_[name] = std::make_unique<Daemon>("latentforge-worker", flags, options.launcher);
   EXPECT_TRUE(Await([&] { return fs::exists(ready); })) << "no worker";
   return *workers_[name];
 }

@@ -30,10 +30,13 @@ bool IsRunning(pid_t pid);
 // A program of the build, killed at the latest with the object.
 class Daemon {
  public:
-  Daemon(const std::string& name, const std::vector<std::string>& arguments);
+  // `launcher` is a program with arguments that becomes this one, such as "faketime -f +10m".
+  Daemon(const std::string& name, const std::vector<std::string>& arguments,
+         const std::vector<std::string>& launcher = {});
   ~Daemon();
 
   void Signal(int signal) const;
+  pid_t pid() const { return process_->pid(); }
   // Blocks until it has ended.
   ExitStatus Wait();
   // What it wrote; after Wait.
@@ -45,19 +48,41 @@ class Daemon {
   std::thread reader_;
 };
 
+struct ClusterOptions {
+  // One server for each: its --database, where "" is a SQLite file of the cluster's own.
+  std::vector<std::string> databases = {""};
+  std::vector<std::string> server_flags;
+  std::vector<std::string> server_launcher;
+  std::string lease = "2s";
+};
+
+struct WorkerOptions {
+  std::string server;             // its address; empty: that of the first server
+  std::filesystem::path scratch;  // empty: a folder of the cluster's
+  std::vector<std::string> flags;
+  std::vector<std::string> launcher;  // as Daemon's
+};
+
 // A folder with a tiny checkpoint, a database, and the processes around them. The
-// server leases for two seconds and repeats failed attempts at once.
+// servers lease for two seconds and repeat failed attempts at once.
 class Cluster {
  public:
-  Cluster();
+  explicit Cluster(ClusterOptions options = {});
   ~Cluster();
 
-  void StartServer(const std::string& lease = "2s");
-  void KillServer();
-  void SignalServer(int signal) { server_->Signal(signal); }
+  void StartServer(size_t server = 0);
+  void KillServer(size_t server = 0);
+  void SignalServer(int signal, size_t server = 0) { servers_[server]->Signal(signal); }
   // Blocks until it has ended.
-  void AwaitServer() { server_->Wait(); }
-  Daemon& StartWorker(const std::string& name, const std::vector<std::string>& more_flags = {});
+  void AwaitServer(size_t server = 0) { servers_[server]->Wait(); }
+  Daemon& server(size_t server = 0) { return *servers_[server]; }
+  size_t servers() const { return servers_.size(); }
+  // Of servers that start from now on.
+  void set_lease(const std::string& lease) { options_.lease = lease; }
+  // Whom the calls below go to; the first one until then.
+  void Ask(size_t server);
+
+  Daemon& StartWorker(const std::string& name, const WorkerOptions& options = {});
   Daemon& worker(const std::string& name) { return *workers_.at(name); }
 
   // Creates a job whose process runs `attempts`: for each attempt a list of steps of
@@ -80,17 +105,22 @@ class Cluster {
   // Sends one call of the worker API with a lease; returns its status.
   grpc::Status Beat(const v1::Lease& lease, const std::string& worker);
 
-  const std::string& address() const { return address_; }
+  // For calls that the above do not make.
+  v1::JobService::Stub& jobs() { return *jobs_; }
+  v1::WorkerService::Stub& leases() { return *leases_; }
+
+  std::string address(size_t server = 0) const;
   std::filesystem::path Path(const std::string& name) const { return folder_ / name; }
   std::filesystem::path Scratch(const std::string& worker, const std::string& job) const;
 
  private:
+  ClusterOptions options_;
   const std::filesystem::path folder_;
-  const std::string address_;
-  std::unique_ptr<Daemon> server_;
+  std::vector<std::unique_ptr<Daemon>> servers_;
   std::map<std::string, std::unique_ptr<Daemon>> workers_;
   std::unique_ptr<v1::JobService::Stub> jobs_;
   std::unique_ptr<v1::WorkerService::Stub> leases_;
+  size_t asked_ = 0;
   int submitted_ = 0;
 };
 

@@ -116,6 +116,20 @@ TEST_F(ServiceKillTest, ACrashIsRepeatedUntilTheLastAttemptAndTheSlotSurvives) {
             v1::JOB_STATE_SUCCEEDED);
 }
 
+TEST_F(ServiceKillTest, AJobThatAlwaysCrashesHoldsNoOtherUp) {
+  cluster_.StartWorker("w1");
+  const std::string poison = cluster_.Submit({R"({"signal":9})"});
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(cluster_.AwaitEnd(cluster_.Submit({kResult})).status().state(),
+              v1::JOB_STATE_SUCCEEDED);
+  }
+  const v1::Job ended = cluster_.AwaitEnd(poison);
+  EXPECT_EQ(ended.status().state(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(ended.status().error().reason(), "OUT_OF_MEMORY");
+  EXPECT_EQ(ended.status().error().error_class(), v1::ERROR_CLASS_RESOURCE);
+  EXPECT_EQ(ended.status().attempt(), 3);
+}
+
 TEST_F(ServiceKillTest, AKilledComputeProcessGoesOnFromItsLastLayer) {
   cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit(
@@ -150,7 +164,8 @@ TEST_F(ServiceKillTest, AKilledWorkerTakesItsProcessAlongAndAnotherFinishes) {
 TEST_F(ServiceKillTest, AServerKilledAndRestartedInterruptsNothing) {
   // On a busy machine a worker finds its server again after some seconds.
   cluster_.KillServer();
-  cluster_.StartServer("30s");
+  cluster_.set_lease("30s");
+  cluster_.StartServer();
   cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit(
       {Steps({kStarted, Layer(0), kNote, kWaitForGo,
@@ -161,7 +176,7 @@ TEST_F(ServiceKillTest, AServerKilledAndRestartedInterruptsNothing) {
   Go();
   EXPECT_TRUE(Await([&] { return Lines(cluster_.Path("work")).size() == 2; }));
   EXPECT_TRUE(Await([&] { return !IsRunning(process); }));
-  cluster_.StartServer("30s");
+  cluster_.StartServer();
   const v1::Job ended = cluster_.AwaitEnd(job);
   EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED) << ended.ShortDebugString();
   EXPECT_EQ(ended.status().attempt(), 1);
@@ -315,7 +330,7 @@ TEST_F(ServiceKillTest, AWorkerThatLeavesGivesItsJobBack) {
 }
 
 TEST_F(ServiceKillTest, APrivateWorkerLeavesWithItsServer) {
-  Daemon& worker = cluster_.StartWorker("w1", {"--exit-when-server-gone", "500ms"});
+  Daemon& worker = cluster_.StartWorker("w1", {.flags = {"--exit-when-server-gone", "500ms"}});
   cluster_.Submit({Steps({kStarted, kNote, kForever})});
   const pid_t process = AwaitProcess(1);
   cluster_.KillServer();

@@ -16,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_worker_service.h"
+#include "tests/fakes/skewed_clock.h"
 
 namespace latentforge::agent {
 namespace {
@@ -63,7 +64,7 @@ class AttemptRunnerTest : public testing::Test {
     const auto grant = client_.Acquire(info, absl::Seconds(10));
     ASSERT_TRUE(grant.ok() && grant->has_lease()) << grant.status();
     AttemptRunner runner(
-        client_, *scratch_, RealClock(), [] { return 0.5; }, options_);
+        client_, *scratch_, *clock_, [] { return 0.5; }, options_);
     runner.Run(*grant, *control_);
   }
 
@@ -85,6 +86,7 @@ class AttemptRunnerTest : public testing::Test {
   FakeWorkerServer server_{folder_.string()};
   LeaseClient client_{*MakeServerChannel(server_.address()), absl::Seconds(5), RealClock()};
   std::unique_ptr<Scratch> scratch_;
+  const Clock* clock_ = &RealClock();
   AttemptOptions options_;
   std::unique_ptr<AttemptControl> control_;
 };
@@ -245,6 +247,21 @@ TEST_F(AttemptRunnerTest, WithoutHeartbeatsTheProcessEndsBeforeTheLease) {
   run.join();
   EXPECT_TRUE(Outcome().has_released()) << "the server had not given the job away";
 }
+
+class WrongWallClockTest : public AttemptRunnerTest,
+                           public testing::WithParamInterface<absl::Duration> {};
+
+TEST_P(WrongWallClockTest, ChangesNothing) {
+  service().SetLease(absl::Milliseconds(600), absl::Milliseconds(100));
+  const SkewedClock clock(GetParam());
+  clock_ = &clock;
+  Run(absl::StrCat(kStarted, R"(,{"sleep_ms":1500},)", kResult));  // longer than its lease
+  EXPECT_TRUE(Outcome().has_result()) << Outcome().ShortDebugString();
+  EXPECT_GE(service().attempts()[0].heartbeats, 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(TenMinutes, WrongWallClockTest,
+                         testing::Values(-absl::Minutes(10), absl::Minutes(10)));
 
 TEST_F(AttemptRunnerTest, AServerThatIsAwayForAWhileLosesNothing) {
   std::thread run = Start(absl::StrCat(
