@@ -37,7 +37,8 @@ absl::Status CheckCreateRequest(const v1::CreateJobRequest& request) {
   if (request.labels_size() > kMaxLabels)
     violations.push_back({"labels", absl::StrCat("has ", request.labels_size(),
                                                  " entries, expected at most ", kMaxLabels)});
-  if (!violations.empty()) return Result(violations);  // thousands of labels need no check each
+  // Thousands need no check each.
+  if (request.labels_size() > kMaxLabels) return Result(violations);
   for (const auto& [key, value] : request.labels()) {
     if (key.empty() || key.size() > kMaxLabelBytes)
       violations.push_back({"labels", absl::StrCat("has a key of ", key.size(), " bytes, \"",
@@ -56,7 +57,7 @@ absl::Status CheckFilter(const v1::JobFilter& filter) {
     violations.push_back(
         {"filter.states", absl::StrCat("has ", filter.states_size(), " entries, expected at most ",
                                        v1::JobState_ARRAYSIZE)});
-  if (!violations.empty()) return Result(violations);  // thousands of states need no check each
+  if (!violations.empty()) return Result(violations);  // thousands need no check each
   for (const int state : filter.states()) {
     if (state == v1::JOB_STATE_UNSPECIFIED || !v1::JobState_IsValid(state))
       violations.push_back({"filter.states", absl::StrCat("has the state ", state,
