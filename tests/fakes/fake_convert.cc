@@ -1,7 +1,8 @@
 // Stands in for latentforge-convert in tests: the same command line, and a script
 // instead of a computation.
 //
-//   fake_convert --spec FILE --work-dir DIR
+//   fake_convert --spec FILE --work-dir DIR [--statistics DIR] [--allowed-root DIR]...
+// writes these arguments into DIR/arguments.
 //
 // The script is JSON: OUT.script.json, where OUT is the path of spec.output.uri,
 // or else the file that LATENTFORGE_FAKE_SCRIPT names:
@@ -34,9 +35,11 @@
 #include <fstream>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -200,10 +203,20 @@ bool Lock(const std::filesystem::path& work_dir) {
   return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
 }
 
+// --spec FILE --work-dir DIR, then others that the real program has, each with a value.
+bool IsUsage(const std::vector<std::string>& arguments) {
+  if (arguments.size() < 4 || arguments.size() % 2 != 0) return false;
+  for (size_t i = 4; i < arguments.size(); i += 2) {
+    if (arguments[i] != "--statistics" && arguments[i] != "--allowed-root") return false;
+  }
+  return arguments[0] == "--spec" && arguments[2] == "--work-dir";
+}
+
 int Main(int argc, char** argv) {
-  const bool known = argc == 5 || (argc == 7 && std::string(argv[5]) == "--statistics");
-  if (!known || std::string(argv[1]) != "--spec" || std::string(argv[3]) != "--work-dir") {
-    std::cerr << "usage: fake_convert --spec FILE --work-dir DIR [--statistics DIR]\n";
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (!IsUsage(arguments)) {
+    std::cerr << "usage: fake_convert --spec FILE --work-dir DIR [--statistics DIR] "
+                 "[--allowed-root DIR]...\n";
     return kExitUsage;
   }
   SetTerminateHandler(OnTerminate);
@@ -218,6 +231,7 @@ int Main(int argc, char** argv) {
     std::cerr << "fake_convert: " << work_dir << " is in use\n";
     return kExitSystem;
   }
+  std::ofstream(work_dir / "arguments") << absl::StrJoin(arguments, " ");
   const int attempt = CountAttempt(work_dir);
   const Json& attempts = (*script)["attempts"];
   const size_t index = std::min<size_t>(static_cast<size_t>(attempt), attempts.size()) - 1;

@@ -99,6 +99,8 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
   if (!options_.statistics.empty()) {
     command.argv.insert(command.argv.end(), {"--statistics", options_.statistics.string()});
   }
+  for (const std::filesystem::path& root : options_.allowed_roots)
+    command.argv.insert(command.argv.end(), {"--allowed-root", root.string()});
   absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(command);
   if (!child.ok()) {
     facts.start = child.status();

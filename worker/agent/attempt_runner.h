@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -20,11 +21,12 @@
 namespace latentforge::agent {
 
 struct AttemptOptions {
-  std::filesystem::path convert;     // latentforge-convert
-  std::filesystem::path statistics;  // kept by conversions for later ones
-  std::string worker;                // our name
-  std::string device;                // for jobs that leave it open; empty: left open
-  int threads = 0;                   // for jobs that leave it open; 0: left open
+  std::filesystem::path convert;                     // latentforge-convert
+  std::filesystem::path statistics;                  // kept by conversions for later ones
+  std::vector<std::filesystem::path> allowed_roots;  // beneath which jobs' files lie; none: any
+  std::string worker;                                // our name
+  std::string device;  // for jobs that leave it open; empty: left open
+  int threads = 0;     // for jobs that leave it open; 0: left open
   SessionOptions session;
   LogRelayOptions logs;
 };

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -73,6 +74,8 @@ AttemptOptions DescribeAttempts(const WorkerFlags& flags) {
   AttemptOptions options;
   options.convert = flags.convert;
   options.statistics = flags.statistics;
+  for (const std::string& root : flags.allowed_roots)
+    options.allowed_roots.push_back(std::filesystem::absolute(root));
   options.worker = flags.name;
   options.device = flags.device;
   options.threads = flags.threads;

@@ -116,6 +116,11 @@ int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
   app.add_option("--statistics", flags.statistics,
                  "Folder of calibration statistics that later jobs use again, at most 4 GiB "
                  "(default: SCRATCH/statistics)");
+  app.add_option("--allowed-root", flags.allowed_roots,
+                 "Folder beneath which jobs' models, texts and results lie: attempts touch no file "
+                 "elsewhere, wherever a link leads. Repeatable (default: any file)")
+      ->check(CLI::ExistingDirectory)
+      ->allow_extra_args(false);
   AddDuration(app, "--scratch-keep", flags.scratch_keep,
               "Remove unused scratch files after this time (default: 168h)");
   app.add_option("--convert", flags.convert,

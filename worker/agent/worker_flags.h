@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -22,6 +23,7 @@ struct WorkerFlags {
   std::map<std::string, std::string> labels;
   std::string scratch;
   std::string statistics;
+  std::vector<std::string> allowed_roots;
   absl::Duration scratch_keep = absl::Hours(24 * 7);
   std::string convert;
   std::string device;

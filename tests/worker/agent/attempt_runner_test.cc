@@ -115,6 +115,13 @@ TEST_F(AttemptRunnerTest, FillsDeviceAndThreadsOfTheWorkerIntoTheSpec) {
   EXPECT_THAT(*spec, HasSubstr(R"("threads":3)"));
 }
 
+TEST_F(AttemptRunnerTest, HoldsTheProcessToTheAllowedRoots) {
+  options_.allowed_roots = {"/models", "/texts"};
+  Run(R"({"append":")" + Path("marker") + R"(","text":"x"},{"signal":11})");
+  EXPECT_THAT(*ReadFile(scratch_->root() / "a/arguments"),
+              HasSubstr("--allowed-root /models --allowed-root /texts"));
+}
+
 TEST_F(AttemptRunnerTest, ACrashIsReportedWithTheLastLinesAndKeepsItsFiles) {
   Run(absl::StrCat(kStarted,
                    R"(,{"stderr":"line","times":50},{"stderr":"the end"},{"signal":11})"));
