@@ -145,6 +145,7 @@ constexpr Row kFlags[] = {
     {"spec.evaluation.quality_gate", "--quality-gate"},
     {"spec.healing.tokens", "--heal-tokens"},
     {"spec.healing.weights", "--heal-weights"},
+    {"spec.healing.optimizer", "--heal-optimizer"},
     {"spec.healing.learning_rate", "--heal-learning-rate"},
     {"spec.healing.corpora", "--heal-text"},
     {"spec.dtype", "--dtype"},

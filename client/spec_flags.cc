@@ -110,6 +110,10 @@ absl::Status ApplyHealing(const SpecFlags& flags, const FileAccess& files, v1::J
       "--heal-weights", flags.heal_weights, v1::HealedWeights_descriptor(), [&](int value) {
         spec->mutable_healing()->set_weights(static_cast<v1::HealedWeights>(value));
       }));
+  LF_RETURN_IF_ERROR(ApplyEnum(
+      "--heal-optimizer", flags.heal_optimizer, v1::HealingOptimizer_descriptor(), [&](int value) {
+        spec->mutable_healing()->set_optimizer(static_cast<v1::HealingOptimizer>(value));
+      }));
   if (flags.heal_text.empty()) return absl::OkStatus();
   auto* corpora = spec->mutable_healing()->mutable_corpora();
   corpora->Clear();

@@ -45,6 +45,7 @@ struct SpecFlags {
   std::optional<int64_t> heal_tokens;
   std::optional<double> heal_learning_rate;
   std::optional<std::string> heal_weights;
+  std::optional<std::string> heal_optimizer;
   std::vector<std::string> heal_text;
   std::optional<uint64_t> seed;
   std::optional<std::string> dtype;

@@ -161,6 +161,8 @@ void CheckHealing(const v1::JobSpec& spec, Findings& findings) {
   CheckRange(findings, "spec.healing.evaluate_every", healing.evaluate_every(), 0, kMaxSequences);
   CheckEnum(findings, "spec.healing.weights", healing.weights(),
             v1::HealedWeights_IsValid(healing.weights()));
+  CheckEnum(findings, "spec.healing.optimizer", healing.optimizer(),
+            v1::HealingOptimizer_IsValid(healing.optimizer()));
   CheckRange(findings, "spec.healing.corpora", healing.corpora_size(), 0, kMaxCorpora);
   for (int i = 0; i < std::min(healing.corpora_size(), kMaxCorpora); ++i)
     CheckCorpus(healing.corpora(i), absl::StrCat("spec.healing.corpora[", i, "]"), findings);
@@ -316,6 +318,8 @@ void FillHealing(v1::HealingSpec& spec, int32_t sequence_length) {
   if (spec.evaluate_every() == 0) spec.set_evaluate_every(kDefaultHealingEvaluateEvery);
   if (spec.weights() == v1::HEALED_WEIGHTS_UNSPECIFIED)
     spec.set_weights(v1::HEALED_WEIGHTS_ATTENTION);
+  if (spec.optimizer() == v1::HEALING_OPTIMIZER_UNSPECIFIED)
+    spec.set_optimizer(v1::HEALING_OPTIMIZER_MUON);
   for (v1::CorpusSpec& corpus : *spec.mutable_corpora())
     if (corpus.weight() == 0) corpus.set_weight(1);
 }

@@ -141,6 +141,11 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
                                " (default: attention)"))
       ->group(group)
       ->type_name("WEIGHTS");
+  app->add_option("--heal-optimizer", flags->heal_optimizer,
+                  absl::StrCat("Heal, with steps of: ", OneOf(v1::HealingOptimizer_descriptor()),
+                               " (default: muon)"))
+      ->group(group)
+      ->type_name("OPTIMIZER");
   app->add_option(
          "--heal-text", flags->heal_text,
          "Heal with this text, FILE or FILE:WEIGHT; repeatable (default: the calibration's)")

@@ -33,7 +33,7 @@ void EachMatrix(State& state, const F& f) {
       auto& slot = layer.slots[i];
       f(name + "master", slot.master);
       f(name + "first", slot.first);
-      f(name + "second", slot.second);
+      if (slot.second.defined()) f(name + "second", slot.second);
       f(name + "best", *best[i].second);
     }
   }

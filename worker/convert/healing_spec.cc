@@ -17,6 +17,12 @@ constexpr std::array<std::pair<const char*, bool>, 3> kWeights = {{
     {"HEALED_WEIGHTS_ATTENTION", true},
 }};
 
+constexpr std::array<std::pair<const char*, finetune::Optimizer>, 3> kOptimizers = {{
+    {"HEALING_OPTIMIZER_UNSPECIFIED", finetune::Optimizer::kMuon},
+    {"HEALING_OPTIMIZER_MUON", finetune::Optimizer::kMuon},
+    {"HEALING_OPTIMIZER_ADAMW", finetune::Optimizer::kAdamW},
+}};
+
 constexpr double kMaxAttentionLoss = 1000;
 
 // A count in [1, most]; absent and 0 mean the default.
@@ -30,11 +36,11 @@ absl::StatusOr<int64_t> Count(const JsonObject& object, absl::string_view key, i
 
 absl::StatusOr<std::optional<HealingSpec>> ParseHealingSpec(const JsonObject& job) {
   if (!job.Has("healing")) return std::nullopt;
-  LF_ASSIGN_OR_RETURN(
-      const JsonObject object,
-      ProtoMessage(job, "healing",
-                   {"tokens", "sequenceLength", "batchSequences", "learningRate", "warmupSteps",
-                    "weightDecay", "evaluateEvery", "corpora", "weights", "attentionLoss"}));
+  LF_ASSIGN_OR_RETURN(const JsonObject object,
+                      ProtoMessage(job, "healing",
+                                   {"tokens", "sequenceLength", "batchSequences", "learningRate",
+                                    "warmupSteps", "weightDecay", "evaluateEvery", "corpora",
+                                    "weights", "attentionLoss", "optimizer"}));
   constexpr int64_t kInt32 = std::numeric_limits<int32_t>::max();
   HealingSpec spec;
   LF_ASSIGN_OR_RETURN(spec.tokens, Count(object, "tokens", int64_t{1} << 40, spec.tokens));
@@ -60,6 +66,7 @@ absl::StatusOr<std::optional<HealingSpec>> ParseHealingSpec(const JsonObject& jo
   LF_ASSIGN_OR_RETURN(spec.evaluate_every,
                       Count(object, "evaluateEvery", kInt32, spec.evaluate_every));
   LF_ASSIGN_OR_RETURN(spec.attention, ProtoEnum(object, "weights", kWeights));
+  LF_ASSIGN_OR_RETURN(spec.optimizer, ProtoEnum(object, "optimizer", kOptimizers));
   LF_ASSIGN_OR_RETURN(spec.corpora, ParseCorpora(object, "corpora"));
   return spec;
 }
@@ -73,7 +80,8 @@ Json HealingSpecToJson(const HealingSpec& spec) {
                {"weightDecay", spec.weight_decay},
                {"attentionLoss", spec.attention_loss},
                {"evaluateEvery", spec.evaluate_every},
-               {"weights", spec.attention ? "HEALED_WEIGHTS_ATTENTION" : "HEALED_WEIGHTS_LATENTS"}};
+               {"weights", spec.attention ? "HEALED_WEIGHTS_ATTENTION" : "HEALED_WEIGHTS_LATENTS"},
+               {"optimizer", ProtoEnumName(kOptimizers, spec.optimizer)}};
   if (!spec.corpora.empty()) json["corpora"] = CorporaToJson(spec.corpora);
   return json;
 }

@@ -9,6 +9,7 @@
 #include "base/conversion_defaults.h"
 #include "base/json.h"
 #include "worker/convert/corpus_spec.h"
+#include "worker/finetune/matrix_slot.h"
 
 namespace latentforge::convert {
 
@@ -23,6 +24,7 @@ struct HealingSpec {
   int64_t evaluate_every = kDefaultHealingEvaluateEvery;
   std::vector<CorpusSpec> corpora;  // empty: the calibration's
   bool attention = true;            // trains the query and output projections too
+  finetune::Optimizer optimizer = finetune::Optimizer::kMuon;
 };
 
 // Reads the member "healing" of `job` and fills in defaults; nullopt when it is

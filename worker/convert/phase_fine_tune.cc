@@ -36,6 +36,8 @@ finetune::HealingOptions Options(const Attempt& attempt) {
   options.dtype = attempt.dtype;
   options.learning_rate = spec.learning_rate;
   options.warmup_steps = spec.warmup_steps;
+  options.optimizer = spec.optimizer;
+  options.muon.weight_decay = spec.weight_decay;
   options.adam.weight_decay = spec.weight_decay;
   options.attention_loss = spec.attention_loss;
   options.evaluate_every = spec.evaluate_every;
@@ -66,7 +68,7 @@ absl::StatusOr<HealingState> Start(const Attempt& attempt, const checkpoint::Che
     }
     initial.push_back(std::move(weights));
   }
-  return finetune::StartHealing(initial);
+  return finetune::StartHealing(initial, attempt.spec.healing->optimizer, source.config().head_dim);
 }
 
 // Turns what the healer observes into events.

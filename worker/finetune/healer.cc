@@ -23,17 +23,20 @@ namespace {
 using Layer = HealingState::Layer;
 
 // What reads the hidden state has a latent, or a query's element, in each row; what writes keys,
-// values or hidden states takes one in each column.
-LatentAxis AxisOf(absl::string_view name) {
-  return absl::EndsWith(name, "down") || name == "q" ? LatentAxis::kRows : LatentAxis::kColumns;
+// values or hidden states takes one in each column. Queries and attention's output are made of
+// heads.
+MatrixKind KindOf(absl::string_view name, int64_t head_dim) {
+  const bool reads = absl::EndsWith(name, "down") || name == "q";
+  return {.axis = reads ? LatentAxis::kRows : LatentAxis::kColumns,
+          .block = name == "q" || name == "o" ? head_dim : 0};
 }
 
-Layer StartLayer(const TrainableWeights& initial) {
+Layer StartLayer(const TrainableWeights& initial, Optimizer optimizer, int64_t head_dim) {
   Layer layer;
   const auto named = initial.Named();
   for (size_t i = 0; i < named.size(); ++i) {
     if (named[i].second->defined())
-      layer.slots[i] = MakeSlot(*named[i].second, AxisOf(named[i].first));
+      layer.slots[i] = MakeSlot(*named[i].second, KindOf(named[i].first, head_dim), optimizer);
   }
   layer.best = Map(initial, [](const at::Tensor& x) { return x.to(at::kFloat); });
   return layer;
@@ -48,7 +51,7 @@ TrainableWeights Masters(const Layer& layer) {
 
 // One matrix that is trained: its slot, and the gradient of this step.
 struct Trained {
-  AdamSlot* slot;
+  MatrixSlot* slot;
   const at::Tensor* gradient;
 };
 
@@ -76,18 +79,24 @@ void ForEach(const std::vector<Trained>& all, const std::function<void(size_t)>&
 double Norm(const std::vector<Trained>& all) {
   std::vector<double> squares(all.size());
   ForEach(all, [&](size_t i) {
-    const AdamSlot& slot = *all[i].slot;
-    const int64_t within = slot.axis == LatentAxis::kRows ? 1 : 0;
+    const MatrixSlot& slot = *all[i].slot;
+    const int64_t within = slot.kind.axis == LatentAxis::kRows ? 1 : 0;
     const at::Tensor latents = all[i].gradient->square().sum(within, /*keepdim=*/true, at::kDouble);
     squares[i] = latents.mul_(slot.scale.to(at::kDouble).square()).sum().item<double>();
   });
   return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
 }
 
+// Along the gradients shortened by `factor`; the `count`-th step.
 void Update(const std::vector<Trained>& all, double factor, int64_t count, double rate,
-            const AdamOptions& options) {
-  ForEach(all,
-          [&](size_t i) { Step(*all[i].slot, *all[i].gradient, factor, count, rate, options); });
+            const HealingOptions& options) {
+  ForEach(all, [&](size_t i) {
+    if (options.optimizer == Optimizer::kMuon) {
+      Step(*all[i].slot, *all[i].gradient, factor, rate, options.muon);
+    } else {
+      Step(*all[i].slot, *all[i].gradient, factor, count, rate, options.adam);
+    }
+  });
 }
 
 }  // namespace
@@ -103,9 +112,11 @@ std::vector<HealingMeasurement>::const_iterator HealingState::Best() const {
                           });
 }
 
-HealingState StartHealing(const std::vector<TrainableWeights>& initial) {
+HealingState StartHealing(const std::vector<TrainableWeights>& initial, Optimizer optimizer,
+                          int64_t head_dim) {
   HealingState state;
-  for (const TrainableWeights& weights : initial) state.layers.push_back(StartLayer(weights));
+  for (const TrainableWeights& weights : initial)
+    state.layers.push_back(StartLayer(weights, optimizer, head_dim));
   return state;
 }
 
@@ -173,7 +184,7 @@ absl::Status Healer::Train(HealingState& state) {
                                 : SuitableRate(state.measurements.front().divergence);
         const double rate = LearningRate(state.steps_done(), steps(), options_.warmup_steps, peak);
         Update(trained, norm > options_.clip ? options_.clip / norm : 1.0, state.steps_done() + 1,
-               rate, options_.adam);
+               rate, options_);
         state.steps.push_back({.step = state.steps_done() + 1,
                                .loss = distance.divergence,
                                .learning_rate = rate,

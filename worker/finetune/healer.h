@@ -13,7 +13,9 @@
 #include "absl/status/statusor.h"
 #include "checkpoint/checkpoint.h"
 #include "worker/finetune/distiller.h"
+#include "worker/finetune/matrix_slot.h"
 #include "worker/finetune/relative_adam.h"
+#include "worker/finetune/relative_muon.h"
 #include "worker/finetune/trainable_weights.h"
 #include "worker/finetune/training_text.h"
 
@@ -25,6 +27,8 @@ struct HealingOptions {
   // The largest relative step; 0: that of SuitableRate.
   double learning_rate = 0;
   int64_t warmup_steps = 5;
+  Optimizer optimizer = Optimizer::kMuon;
+  MuonOptions muon;
   AdamOptions adam;
   double attention_loss = 0;  // DistillerOptions::attention_loss
   // Gradients are shortened together to this norm, measured in nats for changes of each element
@@ -60,7 +64,7 @@ struct HealingMeasurement {
 // Everything that a run needs to go on where another one stopped, with the same bytes.
 struct HealingState {
   struct Layer {
-    std::array<AdamSlot, TrainableWeights::kCount>
+    std::array<MatrixSlot, TrainableWeights::kCount>
         slots;              // as TrainableWeights::Named; undefined where that is
     TrainableWeights best;  // fp32
   };
@@ -76,9 +80,10 @@ struct HealingState {
   int64_t best_step() const { return Best() == measurements.end() ? 0 : Best()->step; }
 };
 
-// The state before the first step: trains from `initial`, one of each layer, of any type. Those in
-// fp32 are taken over without a copy, as the best ones so far.
-HealingState StartHealing(const std::vector<TrainableWeights>& initial);
+// The state before the first step: trains from `initial`, one of each layer, of any type, heads
+// being `head_dim` wide. Those in fp32 are taken over without a copy, as the best ones so far.
+HealingState StartHealing(const std::vector<TrainableWeights>& initial, Optimizer optimizer,
+                          int64_t head_dim);
 
 // Borrows checkpoint and text. Not safe for concurrent use.
 class Healer {

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "worker/finetune/matrix_slot.h"
+
 namespace latentforge::finetune {
 
 struct AdamOptions {
@@ -14,22 +16,6 @@ struct AdamOptions {
   double weight_decay = 0;
 };
 
-// Which dimension of a matrix counts the latents: a down-projection has one in each row, an
-// up-projection one in each column.
-enum class LatentAxis { kRows, kColumns };
-
-// One matrix and its moments, fp32 of one shape.
-struct AdamSlot {
-  LatentAxis axis = LatentAxis::kRows;
-  at::Tensor master;
-  at::Tensor first;   // running mean of gradients
-  at::Tensor second;  // running mean of squared gradients
-  at::Tensor scale;   // root mean square that each latent began with: [r, 1] or [1, r]
-};
-
-// A slot for training `initial` (any type; copied): moments are zero.
-AdamSlot MakeSlot(const at::Tensor& initial, LatentAxis axis);
-
 // One step in place, the `count`-th (from 1), along factor · gradient (fp32, on the CPU), with
 // bias-corrected moments m and v:
 //   master -= rate · scale · m / (sqrt(v) + eps · sqrt(mean v)) + rate · weight_decay · master
@@ -37,7 +23,7 @@ AdamSlot MakeSlot(const at::Tensor& initial, LatentAxis axis);
 // loss matters nor how a product up · down is divided between its two factors. A latent without
 // any gradient so far keeps its values. LibTorch's exceptions pass through. Thread-safe on slots
 // of their own.
-void Step(AdamSlot& slot, const at::Tensor& gradient, double factor, int64_t count, double rate,
+void Step(MatrixSlot& slot, const at::Tensor& gradient, double factor, int64_t count, double rate,
           const AdamOptions& options);
 
 }  // namespace latentforge::finetune

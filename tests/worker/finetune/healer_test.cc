@@ -25,6 +25,9 @@ class HealerTest : public testing::Test {
     options_ = {.dtype = at::kFloat, .learning_rate = 0.02, .warmup_steps = 2, .evaluate_every = 5};
   }
 
+  HealingState Start() const {
+    return StartHealing(factors_, options_.optimizer, model_->config().head_dim);
+  }
   Healer Make() { return Healer::Create(*model_, text_, options_).value(); }
 
   static void ExpectSameBits(const HealingState& a, const HealingState& b) {
@@ -35,7 +38,7 @@ class HealerTest : public testing::Test {
       for (size_t i = 0; i < a.layers[l].slots.size(); ++i) {
         if (!a.layers[l].slots[i].master.defined()) continue;
         EXPECT_TRUE(at::equal(a.layers[l].slots[i].master, b.layers[l].slots[i].master));
-        EXPECT_TRUE(at::equal(a.layers[l].slots[i].second, b.layers[l].slots[i].second));
+        EXPECT_TRUE(at::equal(a.layers[l].slots[i].first, b.layers[l].slots[i].first));
         EXPECT_TRUE(
             at::equal(*a.layers[l].best.Named()[i].second, *b.layers[l].best.Named()[i].second));
       }
@@ -51,27 +54,35 @@ class HealerTest : public testing::Test {
 TEST_F(HealerTest, BringsTheModelCloserToTheOriginal) {
   Healer healer = Make();
   EXPECT_EQ(healer.steps(), 20);
-  HealingState state = StartHealing(factors_);
+  HealingState state = Start();
   ASSERT_TRUE(healer.Run(state, {}).ok());
   EXPECT_EQ(state.steps_done(), 20);
   EXPECT_EQ(state.steps.size(), 20u);
   ASSERT_EQ(state.measurements.size(), 5u);
   EXPECT_EQ(state.ended_early, "");
   EXPECT_GT(state.best_step(), 0);
-  // Measured: 0.89 of the start.
+  // Measured: 0.88 of the start.
+  EXPECT_LT(state.Best()->divergence, 0.95 * state.measurements[0].divergence);
+}
+
+TEST_F(HealerTest, AdamWBringsItCloserToo) {
+  options_.optimizer = Optimizer::kAdamW;
+  Healer healer = Make();
+  HealingState state = Start();
+  ASSERT_TRUE(healer.Run(state, {}).ok());
   EXPECT_LT(state.Best()->divergence, 0.95 * state.measurements[0].divergence);
 }
 
 TEST_F(HealerTest, GoesOnWithTheSameBits) {
   factors_ = TinyFactors(*model_, /*joint=*/true, 5, /*attention=*/true);
   Healer whole = Make();
-  HealingState expected = StartHealing(factors_);
+  HealingState expected = Start();
   ASSERT_TRUE(whole.Run(expected, {}).ok());
   // Stopped in the middle of a step, between measurements.
   int64_t calls = 0;
   options_.stop = [&] { return ++calls > 120; };
   Healer first = Make();
-  HealingState state = StartHealing(factors_);
+  HealingState state = Start();
   EXPECT_TRUE(absl::IsCancelled(first.Run(state, {})));
   EXPECT_GT(state.steps_done(), 3);
   EXPECT_LT(state.steps_done(), 20);
@@ -87,7 +98,7 @@ TEST_F(HealerTest, TheRateFollowsTheStart) {
   EXPECT_DOUBLE_EQ(SuitableRate(0), 1e-4);
   options_.learning_rate = 0;
   Healer healer = Make();
-  HealingState state = StartHealing(factors_);
+  HealingState state = Start();
   ASSERT_TRUE(healer.Run(state, {}).ok());
   // The second step ends the warm-up.
   EXPECT_DOUBLE_EQ(state.steps[1].learning_rate, SuitableRate(state.measurements[0].divergence));
@@ -99,7 +110,7 @@ TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
   options_.hopeless = 1;
   options_.evaluate_every = 2;
   Healer healer = Make();
-  HealingState state = StartHealing(factors_);
+  HealingState state = Start();
   ASSERT_TRUE(healer.Run(state, {}).ok());
   EXPECT_EQ(state.best_step(), 0);
   EXPECT_EQ(state.steps_done(), 4);
@@ -117,7 +128,7 @@ TEST_F(HealerTest, WaitsForSmallerStepsBeforeItGivesUp) {
   options_.hopeless = 3;
   options_.evaluate_every = 2;
   Healer healer = Make();
-  HealingState state = StartHealing(factors_);
+  HealingState state = Start();
   ASSERT_TRUE(healer.Run(state, {}).ok());
   // Worse, but not hopeless: the measurements at 10 and 12 are the first two of the second half.
   EXPECT_LT(state.measurements[1].divergence, 3 * state.measurements[0].divergence);
@@ -126,7 +137,7 @@ TEST_F(HealerTest, WaitsForSmallerStepsBeforeItGivesUp) {
 }
 
 TEST_F(HealerTest, ALossThatIsNotFiniteEndsItAndNamesTheStep) {
-  HealingState state = StartHealing(factors_);
+  HealingState state = Start();
   const auto poison = [&](const HealingState&) {
     if (state.steps_done() == 7) {
       state.layers[1].slots[0].master.fill_(std::numeric_limits<float>::quiet_NaN());
@@ -143,7 +154,7 @@ TEST_F(HealerTest, ALossThatIsNotFiniteEndsItAndNamesTheStep) {
 
 TEST_F(HealerTest, AnErrorOfTheObserverEndsIt) {
   Healer healer = Make();
-  HealingState state = StartHealing(factors_);
+  HealingState state = Start();
   const absl::Status status = healer.Run(
       state, {.measurement = [](const HealingState&) { return absl::UnavailableError("disk"); }});
   EXPECT_EQ(status.message(), "disk");
@@ -151,7 +162,7 @@ TEST_F(HealerTest, AnErrorOfTheObserverEndsIt) {
 
 TEST_F(HealerTest, RefusesFactorsOfAnotherModel) {
   factors_.pop_back();
-  HealingState state = StartHealing(factors_);
+  HealingState state = Start();
   EXPECT_EQ(Make().Run(state, {}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(state.steps_done(), 0);
 }

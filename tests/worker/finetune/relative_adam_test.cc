@@ -10,7 +10,7 @@ namespace latentforge::finetune {
 namespace {
 
 // The formula of the header for one latent, one element at a time in fp64.
-struct Reference {
+struct AdamReference {
   std::vector<double> x, m, v;
   double scale;
 
@@ -37,10 +37,10 @@ TEST(RelativeAdamTest, FollowsTheFormulaForEachLatent) {
     const auto place = [&](const at::Tensor& rows) {
       return axis == LatentAxis::kRows ? rows : rows.t().contiguous();
     };
-    AdamSlot slot = MakeSlot(
+    MatrixSlot slot = MakeSlot(
         place(at::stack({at::tensor(start[0], at::kDouble), at::tensor(start[1], at::kDouble)})),
-        axis);
-    std::vector<Reference> references;
+        {.axis = axis}, Optimizer::kAdamW);
+    std::vector<AdamReference> references;
     for (const std::vector<double>& x : start) {
       const double scale = std::sqrt((x[0] * x[0] + x[1] * x[1] + x[2] * x[2]) / 3);
       references.push_back({x, std::vector<double>(3), std::vector<double>(3), scale});
@@ -68,8 +68,8 @@ TEST(RelativeAdamTest, FollowsTheFormulaForEachLatent) {
 }
 
 TEST(RelativeAdamTest, AScaledProblemTakesScaledSteps) {
-  AdamSlot a = MakeSlot(at::tensor({1.0, 2.0}).view({1, 2}), LatentAxis::kRows);
-  AdamSlot b = MakeSlot(at::tensor({1024.0, 2048.0}).view({1, 2}), LatentAxis::kRows);
+  MatrixSlot a = MakeSlot(at::tensor({1.0, 2.0}).view({1, 2}), {}, Optimizer::kAdamW);
+  MatrixSlot b = MakeSlot(at::tensor({1024.0, 2048.0}).view({1, 2}), {}, Optimizer::kAdamW);
   for (int t = 1; t <= 3; ++t) {
     const at::Tensor gradient = at::tensor({0.3, -0.1}, at::kFloat).view({1, 2});
     Step(a, gradient, 1, t, 0.1, {});
@@ -80,7 +80,7 @@ TEST(RelativeAdamTest, AScaledProblemTakesScaledSteps) {
 }
 
 TEST(RelativeAdamTest, ALatentWithoutAnyGradientStays) {
-  AdamSlot slot = MakeSlot(at::tensor({1.0, 2.0, 3.0, 4.0}).view({2, 2}), LatentAxis::kRows);
+  MatrixSlot slot = MakeSlot(at::tensor({1.0, 2.0, 3.0, 4.0}).view({2, 2}), {}, Optimizer::kAdamW);
   const at::Tensor gradient = at::tensor({0.0, 0.0, 1.0, 1.0}, at::kFloat).view({2, 2});
   Step(slot, gradient, 1, 1, 0.1, {.weight_decay = 0.5});
   EXPECT_TRUE(at::equal(slot.master[0], at::tensor({1.0f, 2.0f})));
