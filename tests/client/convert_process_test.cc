@@ -43,7 +43,7 @@ class ConvertTest : public testing::Test {
     folder_ =
         checkpoint::NewTestDirectory(testing::UnitTest::GetInstance()->current_test_info()->name());
     ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
-    std::ofstream(folder_ / "text.txt") << "Some words.\n";
+    std::ofstream(folder_ / "text.txt") << std::string(1 << 16, 'a') << "\n";
     fs::create_directories(folder_ / "out");
     // The programs look for each other beside themselves.
     fs::create_directories(folder_ / "bin");
