@@ -99,6 +99,7 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
   if (!options_.statistics.empty()) {
     command.argv.insert(command.argv.end(), {"--statistics", options_.statistics.string()});
   }
+  const std::optional<int64_t> killed_before = options_.oom_kills();
   absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(command);
   if (!child.ok()) {
     facts.start = child.status();
@@ -108,6 +109,9 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
   ChildSession session(**child, control, {events, logs}, clock_, options_.session,
                        grant.lease().job());
   session.Run(&facts);
+  if (const std::optional<int64_t> killed = options_.oom_kills(); killed && killed_before) {
+    facts.memory_ran_out = *killed > *killed_before;
+  }
   return facts;  // the relays report what is left
 }
 
