@@ -12,6 +12,7 @@
 
 namespace latentforge::service {
 
+// What a listener speaks.
 enum class Wire { kPlain, kTls };
 
 struct WatchdogOptions {
