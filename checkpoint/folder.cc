@@ -60,7 +60,9 @@ absl::StatusOr<fs::path> ResolveInFolder(const fs::path& dir, absl::string_view 
   const fs::path blobs = CacheBlobs(real_dir);
   if (!IsBeneath(real, real_dir) && (blobs.empty() || !IsBeneath(real, blobs))) {
     return absl::PermissionDeniedError(
-        absl::StrCat(path.string(), " is a symbolic link that leads out of its folder"));
+        absl::StrCat(path.string(), " leads to ", real.string(),
+                     ", out of its folder, expected a file of the folder itself (or a link of a "
+                     "Hugging Face cache): copy the linked files into it (cp -rL)"));
   }
   const bool regular = fs::is_regular_file(real, error);
   if (error) return ErrnoStatus(error.value(), "looking at", path);

@@ -32,7 +32,7 @@ constexpr Row kAdvice[] = {
     {"CREDENTIALS_MISSING",
      "name the file that holds your token: --token-file, LATENTFORGE_TOKEN_FILE"},
     {"DEADLINE_TOO_LONG", "give a shorter deadline; the message says how long it may be"},
-    {"DEVICE_UNAVAILABLE", "leave --device out, or name one that the worker has"},
+    {"DEVICE_UNAVAILABLE", "leave --device out, or name one that the machine has"},
     {"DRAINING", "repeat the command when the server's successor is there"},
     {"ETAG_MISMATCH", "look at the job again: latentforge job get JOB"},
     {"EVENT_STREAM_INVALID", "install worker and compute process of one version"},
@@ -92,7 +92,8 @@ constexpr Row kAdvice[] = {
     {"SLOW_CONSUMER", "read what comes as it comes, and open the stream again behind it"},
     {"SOURCE_CORRUPT", "download the weights again"},
     {"SOURCE_NOT_READABLE",
-     "name the folder that holds config.json, *.safetensors and tokenizer.json"},
+     "name the folder that holds config.json, *.safetensors and tokenizer.json themselves, not "
+     "links to elsewhere, all readable where the computation runs"},
     {"STORE_BUSY", "repeat the command"},
     {"STORE_CONFLICT", "repeat the command"},
     {"STORE_CORRUPT", "restore the server's database from a back-up"},

@@ -52,8 +52,12 @@ absl::Status RunNewToken(const NewTokenOptions& options, const CommandContext& c
   LF_RETURN_IF_ERROR(WriteSecret(options.out, absl::StrCat(token, "\n")));
   context.terminal.Write(absl::StrCat("the token is in ", options.out,
                                       "; append this line to the server's --token-file:\n"));
-  return PrintOutput(absl::StrCat("sha256:", Sha256Hex(token), " ", options.subject, " ",
-                                  options.tenant, " ", options.role, "\n"));
+  const absl::Status told =
+      PrintOutput(absl::StrCat("sha256:", Sha256Hex(token), " ", options.subject, " ",
+                               options.tenant, " ", options.role, "\n"));
+  // No server will know a token whose line nobody saw.
+  if (!told.ok()) unlink(options.out.c_str());
+  return told;
 }
 
 }  // namespace latentforge::client

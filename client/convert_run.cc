@@ -15,6 +15,8 @@
 #include "client/follow_job.h"
 #include "client/interrupt.h"
 #include "client/job_tracker.h"
+#include "client/local_device.h"
+#include "client/output_lock.h"
 #include "client/own_program.h"
 #include "client/private_service.h"
 #include "client/result_table.h"
@@ -114,22 +116,6 @@ absl::StatusOr<v1::Job> Follow(ConversionClient& client, PrivateService& service
   return std::move(result->job);
 }
 
-// The private worker is this machine's only one: without a device the job would wait
-// for ever.
-absl::Status CheckLocalDevice(const std::string& device) {
-  std::error_code error;
-  if (!absl::StartsWith(device, "cuda") || std::filesystem::exists("/dev/nvidiactl", error)) {
-    return absl::OkStatus();
-  }
-  return WithNextStep(
-      WithReason(absl::InvalidArgumentError(
-                     absl::StrCat("--device is ", device,
-                                  ", but this machine has no NVIDIA driver "
-                                  "(/dev/nvidiactl is absent); expected cpu or auto here")),
-                 "DEVICE_UNAVAILABLE"),
-      "leave --device out, or submit to a server with a GPU worker: latentforge job submit");
-}
-
 // With the reason that a submitted job would be refused for.
 absl::Status InputStatus(const absl::Status& status) {
   const bool model = absl::StartsWith(status.message(), "MODEL");
@@ -214,6 +200,9 @@ absl::StatusOr<PrivateServiceOptions> FindPrograms() {
 absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, PrivateServiceOptions options,
                                   const JobDraft& draft, const std::string& digest,
                                   const CommandContext& context) {
+  LF_RETURN_IF_ERROR(CheckNotFull(folder.path(), FreeBytes));
+  LF_ASSIGN_OR_RETURN(const OutputLock output,
+                      OutputLock::Acquire(folder.path().parent_path(), draft.spec.output().uri()));
   options.folder = folder.path();
   LF_ASSIGN_OR_RETURN(options.socket, folder.SocketPath());
   LF_ASSIGN_OR_RETURN(const std::unique_ptr<PrivateService> service,

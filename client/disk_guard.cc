@@ -26,6 +26,17 @@ std::optional<int64_t> FreeBytes(const std::filesystem::path& folder) {
   return static_cast<int64_t>(geteuid() == 0 ? space.free : space.available);
 }
 
+absl::Status CheckNotFull(const std::filesystem::path& folder, const FreeBytesOf& free_bytes) {
+  const std::optional<int64_t> free = free_bytes(folder);
+  if (!free.has_value() || *free >= kWanted) return absl::OkStatus();
+  const absl::Status full = absl::ResourceExhaustedError(absl::StrCat(
+      "the disk of the work folder ", folder.string(), " has ", *free,
+      " bytes free, expected at least ", kWanted, " for the job's database and finished layers"));
+  return WithNextStep(WithReason(full, "SCRATCH_FULL"),
+                      "free space there and repeat the command, which continues this run, or name "
+                      "a folder on another disk with --work-dir");
+}
+
 DiskGuard::DiskGuard(std::filesystem::path folder, Clock& clock, FreeBytesOf free_bytes)
     : folder_(std::move(folder)),
       clock_(clock),
@@ -36,19 +47,13 @@ absl::Status DiskGuard::Check() {
   const absl::Duration now = clock_.Monotonic();
   if (now < next_look_) return absl::OkStatus();
   next_look_ = now + kInterval;
-  const std::optional<int64_t> free = free_bytes_(folder_);
-  if (!free.has_value() || *free >= kWanted) {
+  const absl::Status full = CheckNotFull(folder_, free_bytes_);
+  if (full.ok()) {
     full_since_.reset();
-    return absl::OkStatus();
+    return full;
   }
   if (!full_since_.has_value()) full_since_ = now;
-  if (now - *full_since_ < kPatience) return absl::OkStatus();
-  const absl::Status full = absl::ResourceExhaustedError(absl::StrCat(
-      "the disk of the work folder ", folder_.string(), " has ", *free,
-      " bytes free, expected at least ", kWanted, " for the job's database and finished layers"));
-  return WithNextStep(WithReason(full, "SCRATCH_FULL"),
-                      "free space there and repeat the command, which continues this run, or name "
-                      "a folder on another disk with --work-dir");
+  return now - *full_since_ < kPatience ? absl::OkStatus() : full;
 }
 
 }  // namespace latentforge::client

@@ -17,16 +17,19 @@ namespace latentforge::client {
 // system does not say.
 std::optional<int64_t> FreeBytes(const std::filesystem::path& folder);
 
+using FreeBytesOf = std::function<std::optional<int64_t>(const std::filesystem::path&)>;
+
+// ResourceExhausted SCRATCH_FULL, with folder, bytes free and bytes wanted, when the disk of a
+// work folder is full at this moment.
+absl::Status CheckNotFull(const std::filesystem::path& folder, const FreeBytesOf& free_bytes);
+
 // Not safe for concurrent use. Borrows the clock.
 class DiskGuard {
  public:
-  using FreeBytesOf = std::function<std::optional<int64_t>(const std::filesystem::path&)>;
-
   DiskGuard(std::filesystem::path folder, Clock& clock, FreeBytesOf free_bytes);
 
-  // ResourceExhausted SCRATCH_FULL, with folder, bytes free and bytes wanted, once
-  // the disk has been full for ten seconds; others may free some meanwhile. Cheap:
-  // looks once a second.
+  // As CheckNotFull, once the disk has been full for ten seconds; others may free some
+  // meanwhile. Cheap: looks once a second.
   absl::Status Check();
 
  private:

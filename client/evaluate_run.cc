@@ -15,6 +15,7 @@
 #include "client/compute_events.h"
 #include "client/error.h"
 #include "client/interrupt.h"
+#include "client/local_device.h"
 #include "client/output.h"
 #include "client/own_program.h"
 #include "client/progress_view.h"
@@ -114,6 +115,7 @@ absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& c
                         flag[0] == 'M' ? "SOURCE_NOT_READABLE" : "CORPUS_NOT_READABLE");
     }
   }
+  LF_RETURN_IF_ERROR(CheckLocalDevice(options.device.value_or("")));
   LF_ASSIGN_OR_RETURN(const std::filesystem::path program, OwnProgram("latentforge-convert"));
   LF_ASSIGN_OR_RETURN(
       const std::unique_ptr<ChildProcess> child,

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "base/clock.h"
+#include "base/standard_descriptors.h"
 #include "client/app.h"
 #include "client/interrupt.h"
 #include "client/program_name.h"
@@ -13,6 +14,7 @@
 
 int main(int argc, char** argv) {
   using namespace latentforge;  // NOLINT: nothing else is declared here
+  HoldStandardDescriptors();
   client::InstallInterruptHandlers();
   client::FdTerminal terminal(STDERR_FILENO, client::GetProcessEnvironment);
   const auto same = [](const std::filesystem::path& a, const std::filesystem::path& b) {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "client/error.h"
 #include "client/progress_text.h"
 #include "client/result_table.h"
 #include "client/text_format.h"
@@ -243,7 +244,9 @@ absl::Status PrintOutput(absl::string_view text) {
     signal(SIGPIPE, SIG_DFL);
     raise(SIGPIPE);
   }
-  return ErrnoStatus(error, "write", "standard output");
+  const absl::Status failed = ErrnoStatus(error, "write", "standard output");
+  if (error != EBADF) return failed;
+  return WithNextStep(failed, "standard output is closed: leave it open, or send it to a file");
 }
 
 }  // namespace latentforge::client

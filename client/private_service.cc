@@ -89,6 +89,8 @@ std::string PrivateService::address() const {
 
 absl::Status PrivateService::CheckOne(const std::string& name, ChildProcess& process) const {
   if (!process.Wait(absl::ZeroDuration())) return absl::OkStatus();
+  // On a full disk its log is empty.
+  LF_RETURN_IF_ERROR(CheckNotFull(options_.folder, options_.free_bytes));
   const std::filesystem::path log = LogFile(options_.folder, name);
   return WithNextStep(WithReason(absl::InternalError(absl::StrCat(
                                      name, " ended with ", process.exit_status().ToString(),
@@ -105,7 +107,10 @@ absl::StatusOr<std::unique_ptr<PrivateService::Program>> PrivateService::StartOn
   const std::filesystem::path log = LogFile(options_.folder, name);
   absl::StatusOr<std::unique_ptr<ChildProcess>> child =
       ChildProcess::Start({.argv = std::move(command), .log = log});
-  if (!child.ok()) return WithReason(child.status(), "PROGRAM_UNUSABLE");
+  if (!child.ok()) {
+    LF_RETURN_IF_ERROR(CheckNotFull(options_.folder, options_.free_bytes));  // its log
+    return WithReason(child.status(), "PROGRAM_UNUSABLE");
+  }
   auto program = std::make_unique<Program>(*std::move(child));
   const absl::Duration deadline = clock_.Monotonic() + options_.patience;
   std::error_code error;

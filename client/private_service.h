@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "base/child_process.h"
 #include "base/clock.h"
+#include "client/disk_guard.h"
 #include "client/interrupt.h"
 
 namespace latentforge::client {
@@ -25,20 +26,22 @@ struct PrivateServiceOptions {
   std::filesystem::path convert;
   absl::Duration patience = absl::Seconds(30);  // for each to be ready
   std::function<bool()> interrupted;            // gives up starting
+  FreeBytesOf free_bytes = FreeBytes;           // on the disk of `folder`
 };
 
 // Both programs die with this object or process. Not safe for concurrent use.
 class PrivateService {
  public:
-  // Returns when both are ready. Internal with the last lines of the log of the
-  // program that did not start; Cancelled when interrupted. Borrows the clock.
+  // Returns when both are ready. ResourceExhausted SCRATCH_FULL when one did not start for a full
+  // disk, else Internal with the last lines of its log; Cancelled when interrupted. Borrows the
+  // clock.
   static absl::StatusOr<std::unique_ptr<PrivateService>> Start(const PrivateServiceOptions& options,
                                                                Clock& clock);
 
   // "unix:PATH".
   std::string address() const;
 
-  // Internal, with the last lines of its log, when one of them has ended.
+  // When one of them has ended: as Start.
   absl::Status Check();
 
   // Stops the worker, then the server.

@@ -1,6 +1,7 @@
 #include "service/accept_watchdog.h"
 
 #include <netdb.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -25,7 +26,29 @@ namespace latentforge::service {
 namespace {
 
 // RFC 9113, 3.4: the connection preface, and an empty SETTINGS frame.
-constexpr absl::string_view kHello("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 33);
+constexpr absl::string_view kHttp2Hello("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 33);
+
+// As a gRPC client's; empty where OpenSSL has no memory.
+std::string TlsHello() {
+  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_client_method()),
+                                                                  &SSL_CTX_free);
+  if (context == nullptr) return "";
+  constexpr unsigned char kProtocols[] = {2, 'h', '2'};
+  SSL_CTX_set_alpn_protos(context.get(), kProtocols, sizeof(kProtocols));
+  const std::unique_ptr<SSL, decltype(&SSL_free)> tls(SSL_new(context.get()), &SSL_free);
+  BIO* const in = BIO_new(BIO_s_mem());
+  BIO* const out = BIO_new(BIO_s_mem());
+  if (tls == nullptr || in == nullptr || out == nullptr) {
+    BIO_free(in);
+    BIO_free(out);
+    return "";
+  }
+  SSL_set_bio(tls.get(), in, out);  // which owns both from now on
+  SSL_connect(tls.get());           // as far as it comes without an answer
+  char* bytes = nullptr;
+  const long size = BIO_get_mem_data(out, &bytes);
+  return std::string(bytes, static_cast<size_t>(std::max(size, 0L)));
+}
 
 absl::Status NoSocket(int error) {
   return absl::ResourceExhaustedError(
@@ -83,7 +106,7 @@ bool WaitFor(const UniqueFd& fd, short events, absl::Time deadline) {
 
 }  // namespace
 
-absl::Status ProbeListener(const std::string& address, absl::Duration timeout) {
+absl::Status ProbeListener(const std::string& address, Wire wire, absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   LF_ASSIGN_OR_RETURN(const ListenAddress parsed, ParseListenAddress(address));
   LF_ASSIGN_OR_RETURN(const UniqueFd fd, Dial(parsed));
@@ -93,7 +116,8 @@ absl::Status ProbeListener(const std::string& address, absl::Duration timeout) {
   getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
   if (error != 0) return NoConnection(parsed, error);
   // A connection that was closed before the words are out was accepted too.
-  const bool heard = connected && (send(fd.get(), kHello.data(), kHello.size(), MSG_NOSIGNAL) < 0 ||
+  const std::string hello = wire == Wire::kTls ? TlsHello() : std::string(kHttp2Hello);
+  const bool heard = connected && (send(fd.get(), hello.data(), hello.size(), MSG_NOSIGNAL) < 0 ||
                                    WaitFor(fd, POLLIN, deadline));
   if (heard) return absl::OkStatus();
   return absl::DeadlineExceededError(absl::StrCat(
@@ -123,7 +147,7 @@ bool AcceptWatchdog::Sleep() {
 void AcceptWatchdog::Run() {
   int failures = 0;
   while (failures < options_.failures && Sleep()) {
-    const absl::Status answered = ProbeListener(address_, options_.timeout);
+    const absl::Status answered = ProbeListener(address_, options_.wire, options_.timeout);
     if (answered.ok()) failures = 0;
     if (!absl::IsDeadlineExceeded(answered)) continue;
     ++failures;

@@ -12,17 +12,22 @@
 
 namespace latentforge::service {
 
+// What a listener speaks.
+enum class Wire { kPlain, kTls };
+
 struct WatchdogOptions {
   absl::Duration interval = absl::Seconds(5);  // between two looks
   absl::Duration timeout = absl::Seconds(5);   // of a look
   int failures = 3;                            // in a row, before it is given up
+  Wire wire = Wire::kPlain;
 };
 
-// Opens a connection to `address` ("host:port" or "unix:/path", of this machine), says what an
-// HTTP/2 client says first, and waits for any answer; to be refused, or TLS' complaint, is one.
-// DeadlineExceeded when none comes: nobody accepted it. ResourceExhausted when this process cannot
-// open a socket, which says nothing about the listener.
-absl::Status ProbeListener(const std::string& address, absl::Duration timeout);
+// Opens a connection to `address` ("host:port" or "unix:/path", of this machine), says what a
+// client says first there (HTTP/2's preface, or TLS' hello), and waits for any answer; to be
+// refused is one. It goes before a handshake is complete, so that the listener has nothing to
+// complain of. DeadlineExceeded when no answer comes: nobody accepted it. ResourceExhausted when
+// this process cannot open a socket, which says nothing about the listener.
+absl::Status ProbeListener(const std::string& address, Wire wire, absl::Duration timeout);
 
 // Looks from construction to destruction; `give_up` is called once, with the reason, after as many
 // failures in a row as the options say. Its caller has no other way than to end the process.

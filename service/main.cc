@@ -13,10 +13,12 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/standard_descriptors.h"
 #include "base/version.h"
 #include "grpc/grpc.h"
 #include "service/options.h"
 #include "service/server.h"
+#include "service/start_advice.h"
 #include "service/store/open_store.h"
 
 namespace latentforge::service {
@@ -42,6 +44,7 @@ void RaiseDescriptorLimit() {
 int Fail(const absl::Status& status) {
   Log(Severity::kError, absl::StrCat("latentforge-server cannot start: ", status.message()),
       {{"code", absl::StatusCodeToString(status.code())}});
+  Log(Severity::kError, absl::StrCat("next: ", StartAdvice(status)));
   return 1;
 }
 
@@ -100,4 +103,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace latentforge::service
 
-int main(int argc, char** argv) { return latentforge::service::Main(argc, argv); }
+int main(int argc, char** argv) {
+  latentforge::HoldStandardDescriptors();
+  return latentforge::service::Main(argc, argv);
+}

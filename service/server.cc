@@ -97,6 +97,25 @@ absl::StatusOr<TenantSource> OpenTenants(const std::filesystem::path& path, cons
   return TenantSource([file] { return file->Current(); });
 }
 
+// The web server inside would only say that it could not start.
+absl::Status CheckMetricsAddress(const std::string& address) {
+  const absl::StatusOr<ListenAddress> parsed = ParseListenAddress(address);
+  if (address.empty() || !parsed.ok()) return absl::OkStatus();
+  return Annotate(ListenSocket::Open(*parsed).status(), "metrics");
+}
+
+// Of options that cannot be served nothing is left, not even a new database: this is before it.
+absl::StatusOr<std::vector<ListenSocket>> OpenSockets(const ServerOptions& options) {
+  if (!options.tls.certificate.empty()) LF_RETURN_IF_ERROR(CheckTlsFiles(options.tls));
+  LF_RETURN_IF_ERROR(CheckMetricsAddress(options.metrics_address));
+  std::vector<ListenSocket> sockets;
+  for (const ListenAddress& address : options.listen) {
+    LF_ASSIGN_OR_RETURN(ListenSocket socket, ListenSocket::Open(address));
+    sockets.push_back(std::move(socket));
+  }
+  return sockets;
+}
+
 // gRPC's part of one listener.
 using Handler = std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor>;
 
@@ -178,8 +197,9 @@ struct Server::Parts {
   std::vector<std::unique_ptr<ConnectionAcceptor>> acceptors;
   std::vector<std::unique_ptr<AcceptWatchdog>> watchdogs;
 
-  absl::Status Listen();
-  void Accept(ListenSocket socket, grpc::experimental::ExternalConnectionAcceptor& handler);
+  absl::Status Listen(std::vector<ListenSocket> sockets);
+  void Accept(ListenSocket socket, Wire wire,
+              grpc::experimental::ExternalConnectionAcceptor& handler);
   absl::Status ServeMetrics();
   void SetServing(bool serving);
   void SetReady(bool ready);
@@ -194,7 +214,7 @@ absl::Status Server::Parts::Tick() {
   return status;
 }
 
-absl::Status Server::Parts::Listen() {
+absl::Status Server::Parts::Listen(std::vector<ListenSocket> sockets) {
   grpc::EnableDefaultHealthCheckService(true);
   if (options.enable_reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -203,13 +223,9 @@ absl::Status Server::Parts::Listen() {
   const std::shared_ptr<grpc::ServerCredentials> local = grpc::InsecureServerCredentials();
   std::shared_ptr<grpc::ServerCredentials> tcp = local;
   if (!options.tls.certificate.empty()) {
-    LF_RETURN_IF_ERROR(CheckTlsFiles(options.tls));
     tcp = MakeTlsCredentials(options.tls, gatekeeper->authenticator());
   }
-  std::vector<ListenSocket> sockets;
   for (const ListenAddress& address : options.listen) {
-    LF_ASSIGN_OR_RETURN(ListenSocket socket, ListenSocket::Open(address));
-    sockets.push_back(std::move(socket));
     handlers.push_back(builder.experimental().AddExternalConnectionAcceptor(
         grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
         address.unix_path.empty() ? tcp : local));
@@ -218,11 +234,14 @@ absl::Status Server::Parts::Listen() {
   builder.RegisterService(&workers_rpc);
   grpc_server = builder.BuildAndStart();
   if (grpc_server == nullptr) return absl::InternalError("gRPC did not start");
-  for (size_t i = 0; i < sockets.size(); ++i) Accept(std::move(sockets[i]), *handlers[i]);
+  for (size_t i = 0; i < sockets.size(); ++i) {
+    const bool tls = options.listen[i].unix_path.empty() && !options.tls.certificate.empty();
+    Accept(std::move(sockets[i]), tls ? Wire::kTls : Wire::kPlain, *handlers[i]);
+  }
   return absl::OkStatus();
 }
 
-void Server::Parts::Accept(ListenSocket socket,
+void Server::Parts::Accept(ListenSocket socket, Wire wire,
                            grpc::experimental::ExternalConnectionAcceptor& handler) {
   addresses.push_back(socket.text());
   const auto serve = [&handler](UniqueFd connection) {
@@ -232,8 +251,8 @@ void Server::Parts::Accept(ListenSocket socket,
   };
   acceptors.push_back(std::make_unique<ConnectionAcceptor>(
       std::move(socket), AcceptorOptions{.descriptor_limit = SuitableDescriptorLimit()}, serve));
-  watchdogs.push_back(
-      std::make_unique<AcceptWatchdog>(addresses.back(), WatchdogOptions(), EndProcess));
+  watchdogs.push_back(std::make_unique<AcceptWatchdog>(addresses.back(),
+                                                       WatchdogOptions{.wire = wire}, EndProcess));
 }
 
 absl::Status Server::Parts::ServeMetrics() {
@@ -269,19 +288,20 @@ Server::~Server() {
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, Clock& clock) {
+  LF_ASSIGN_OR_RETURN(std::vector<ListenSocket> sockets, OpenSockets(options));
+  LF_ASSIGN_OR_RETURN(std::unique_ptr<Gatekeeper> gatekeeper,
+                      Gatekeeper::Open(options.token_file, options.oidc, clock));
+  LF_ASSIGN_OR_RETURN(TenantSource tenants, OpenTenants(options.tenants_file, clock));
   LF_ASSIGN_OR_RETURN(
       std::unique_ptr<Store> store,
       OpenStore({options.database, options.database_max_bytes, options.threads}, clock));
   LF_ASSIGN_OR_RETURN(auto store_clock, StoreClock::Start(*store, clock));
   LF_ASSIGN_OR_RETURN(const std::string key, store->GetOrPutSecret("page_token_key", RandomKey()));
-  LF_ASSIGN_OR_RETURN(std::unique_ptr<Gatekeeper> gatekeeper,
-                      Gatekeeper::Open(options.token_file, options.oidc, clock));
-  LF_ASSIGN_OR_RETURN(TenantSource tenants, OpenTenants(options.tenants_file, clock));
   auto parts = std::make_unique<Parts>(options, std::move(store), std::move(store_clock),
                                        std::move(gatekeeper), std::move(tenants), key);
   LF_RETURN_IF_ERROR(parts->scheduler.RenewLeases());
   LF_RETURN_IF_ERROR(parts->ServeMetrics());
-  LF_RETURN_IF_ERROR(parts->Listen());
+  LF_RETURN_IF_ERROR(parts->Listen(std::move(sockets)));
   parts->maintenance = std::make_unique<Maintenance>([work = parts.get()] { return work->Tick(); },
                                                      parts->wakeup, kTick);
   parts->SetServing(true);

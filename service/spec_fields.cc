@@ -6,8 +6,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "base/conversion_defaults.h"
+#include "base/device_name.h"
 #include "proto/enum_text.h"
 #include "service/needs.h"
 #include "service/time_util.h"
@@ -168,13 +168,6 @@ void CheckHealing(const v1::JobSpec& spec, Findings& findings) {
     CheckCorpus(healing.corpora(i), absl::StrCat("spec.healing.corpora[", i, "]"), findings);
 }
 
-bool DeviceIsKnown(absl::string_view device) {
-  if (device.empty() || device == "auto" || device == "cpu" || device == "cuda") return true;
-  int index = -1;
-  return absl::ConsumePrefix(&device, "cuda:") && device.size() <= 3 &&
-         absl::SimpleAtoi(device, &index) && index >= 0;
-}
-
 void CheckSelector(const v1::JobSpec& spec, Findings& findings) {
   constexpr int kMaxSelectors = 16;
   constexpr char kField[] = "spec.worker_selector";
@@ -254,6 +247,8 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
             v1::FisherLabels_IsValid(calibration.labels()));
   CheckRange(findings, "spec.calibration.sequence_length", calibration.sequence_length(), 0,
              kMaxLength);
+  if (calibration.sequence_length() == 1)
+    findings.Add(kInvalidField, "spec.calibration.sequence_length", "is 1, expected at least 2");
   CheckCorpus(spec.evaluation().corpus(), "spec.evaluation.corpus", findings);
   CheckRange(findings, "spec.evaluation.windows", spec.evaluation().windows(), 0, kMaxSequences);
   CheckRange(findings, "spec.evaluation.window_length", spec.evaluation().window_length(), 0,
@@ -271,10 +266,8 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   if (spec.dtype() == v1::DATA_TYPE_FLOAT16)
     findings.Add(kInvalidField, "spec.dtype",
                  "is float16, expected bfloat16 or float32: float16 is for output only");
-  if (!DeviceIsKnown(spec.device()))
-    findings.Add(kInvalidField, "spec.device",
-                 absl::StrCat("is \"", spec.device().substr(0, 40),
-                              "\", expected auto, cpu, cuda or cuda:N"));
+  if (const absl::Status device = CheckDeviceName(spec.device()); !device.ok())
+    findings.Add(kInvalidField, "spec.device", device.message());
   CheckSelector(spec, findings);
   CheckEnum(findings, "spec.priority", spec.priority(), v1::Priority_IsValid(spec.priority()));
   CheckRange(findings, "spec.threads", spec.threads(), 0, kMaxThreads);

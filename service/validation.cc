@@ -16,6 +16,7 @@
 #include "checkpoint/kv_budget.h"
 #include "checkpoint/tokenizer_file.h"
 #include "proto/enum_text.h"
+#include "service/text_check.h"
 
 namespace latentforge::service {
 namespace {
@@ -287,6 +288,7 @@ void FileSpecChecker::CheckCorpusFile(v1::CorpusSpec& corpus, const std::string&
   }
   if (fs::file_size(*path, error) == 0 && !error)
     findings.Add("CORPUS_NOT_READABLE", field + ".uri", absl::StrCat(path->string(), " is empty"));
+  CheckIsText(*path, field + ".uri", findings);
   corpus.set_uri(UriFromPath(*path));
 }
 
@@ -339,6 +341,7 @@ absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) cons
   LF_RETURN_IF_ERROR(findings.ToStatus());
   checked.spec = WithDefaults(resolved, config->max_position_embeddings);
   CheckRanksFit(checked.spec, *config, findings);
+  CheckTextsSuffice(checked.spec, findings);
   LF_RETURN_IF_ERROR(findings.ToStatus());
   absl::StatusOr<v1::Estimate> estimate = EstimateOf(checked.spec, *config);
   if (!estimate.ok()) {

@@ -25,7 +25,7 @@ struct Arguments {
 absl::Status Prepare(const std::filesystem::path& folder) {
   if (std::filesystem::exists(folder / "text.txt")) return absl::OkStatus();
   const absl::Status written = checkpoint::WriteTinyCheckpoint(folder / "model");
-  return written.ok() ? WriteFileAtomic(folder / "text.txt", "some text\n") : written;
+  return written.ok() ? WriteFileAtomic(folder / "text.txt", std::string(1 << 16, 'a')) : written;
 }
 
 Json Measure(const Arguments& arguments, Target& target) {

@@ -84,7 +84,7 @@ void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--sequence-length", flags->sequence_length,
                   absl::StrCat("Tokens in each (default: ", kDefaultSequenceLength, ")"))
-      ->check(Integer(1))
+      ->check(Integer(2))
       ->group(group);
   app->add_option("--fisher-labels", flags->fisher_labels,
                   absl::StrCat("Labels of the Fisher information: ",

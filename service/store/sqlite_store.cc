@@ -1,5 +1,7 @@
 #include "service/store/sqlite_store.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +38,28 @@ absl::StatusOr<JobRecord> ReadById(Database& db, absl::string_view id) {
   return std::move(found.front());
 }
 
+struct Connections {
+  Database writer;
+  Database reader;
+};
+
+absl::StatusOr<Connections> Connect(const std::filesystem::path& path, const SqliteOptions& options,
+                                    absl::Time now) {
+  LF_ASSIGN_OR_RETURN(Database writer, Database::Open(path, Database::Mode::kReadWrite));
+  LF_RETURN_IF_ERROR(Annotate(Configure(writer, options), path.string()));
+  LF_RETURN_IF_ERROR(Annotate(Migrate(writer, now), path.string()));
+  LF_ASSIGN_OR_RETURN(Database reader, Database::Open(path, Database::Mode::kReadOnly));
+  return Connections{std::move(writer), std::move(reader)};
+}
+
+// Of a start that failed, under its lock.
+void RemoveDatabase(const std::filesystem::path& path) {
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    std::error_code ignored;
+    std::filesystem::remove(path.string() + suffix, ignored);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::filesystem::path& path,
@@ -48,12 +72,16 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::filesy
     return Annotate(lock.status(),
                     absl::StrCat("database ", path.string(), " cannot be opened by this server"));
   }
-  LF_ASSIGN_OR_RETURN(Database writer, Database::Open(path, Database::Mode::kReadWrite));
-  LF_RETURN_IF_ERROR(Annotate(Configure(writer, options), path.string()));
-  LF_RETURN_IF_ERROR(Annotate(Migrate(writer, clock.Now()), path.string()));
-  LF_ASSIGN_OR_RETURN(Database reader, Database::Open(path, Database::Mode::kReadOnly));
-  return std::unique_ptr<SqliteStore>(
-      new SqliteStore(clock, *std::move(lock), std::move(writer), std::move(reader)));
+  std::error_code error;
+  const bool database_is_new = !std::filesystem::exists(path, error);
+  auto connections = Connect(path, options, clock.Now());
+  if (!connections.ok()) {
+    if (database_is_new) RemoveDatabase(path);
+    if (lock->made()) lock->RemoveFile();
+    return connections.status();
+  }
+  return std::unique_ptr<SqliteStore>(new SqliteStore(
+      clock, *std::move(lock), std::move(connections->writer), std::move(connections->reader)));
 }
 
 absl::StatusOr<JobRecord> SqliteStore::Create(const NewJob& job) {

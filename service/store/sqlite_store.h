@@ -7,7 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
-#include "service/store/file_lock.h"
+#include "base/file_lock.h"
 #include "service/store/group_commit.h"
 #include "service/store/sqlite_db.h"
 #include "service/store/store.h"

@@ -43,7 +43,7 @@ class ConvertTest : public testing::Test {
     folder_ =
         checkpoint::NewTestDirectory(testing::UnitTest::GetInstance()->current_test_info()->name());
     ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
-    std::ofstream(folder_ / "text.txt") << "Some words.\n";
+    std::ofstream(folder_ / "text.txt") << std::string(1 << 16, 'a') << "\n";
     fs::create_directories(folder_ / "out");
     // The programs look for each other beside themselves.
     fs::create_directories(folder_ / "bin");
@@ -193,6 +193,23 @@ TEST_F(ConvertTest, CtrlCCancelsAndCleansUp) {
   EXPECT_THAT(LeftInWork(), IsEmpty());
 }
 
+TEST_F(ConvertTest, ASecondConversionIntoTheFolderIsRefusedAtOnce) {
+  Script(R"([{"append": "@/pid", "text": "$PID"}, {"sleep_ms": 600000}])");
+  const std::unique_ptr<ChildProcess> first = Start("table");
+  ASSERT_TRUE(Await([&] { return ComputePid() > 0; }));
+  const Ending second = Finish(*Start("table", {"--seed", "7"}));
+  EXPECT_EQ(second.how, "exit code 7");
+  EXPECT_THAT(second.progress, HasSubstr(absl::StrCat("another conversion writes to ",
+                                                      (folder_ / "out").string(), " already")));
+  EXPECT_THAT(second.progress, HasSubstr(absl::StrCat("(process ", first->pid(), ")")));
+  EXPECT_THAT(second.progress, HasSubstr("[OUTPUT_IN_USE]\nnext: choose another --out"));
+  first->Signal(SIGKILL);
+  Finish(*first);
+  // A killed holder holds nothing.
+  Script(success_);
+  EXPECT_EQ(Finish(*Start("table", {"--seed", "7"})).how, "exit code 0");
+}
+
 // As `timeout` and service managers send them: to the process, and to its group.
 TEST_F(ConvertTest, TwoTermsTogetherAreOne) {
   Script(R"([{"append": "@/pid", "text": "$PID"}, {"sleep_ms": 600000}])");
@@ -272,13 +289,13 @@ TEST_F(ConvertTest, AFullDiskEndsTheOnlyMachinesJobAtOnce) {
 }
 
 TEST_F(ConvertTest, OnlyWhatTheSameCommandCanGoOnWithIsPromised) {
-  const std::vector<std::string> wrong = {"--device", "tpu"};
+  const std::vector<std::string> wrong = {"--threads", "5000"};
   const Ending refused = Finish(*Start("table", wrong));
   EXPECT_EQ(refused.how, "exit code 2") << refused.progress;
-  EXPECT_THAT(refused.progress, HasSubstr("error: --device is \"tpu\""));
+  EXPECT_THAT(refused.progress, HasSubstr("error: --threads is 5000, expected 0 to 1024"));
   EXPECT_THAT(refused.progress, Not(HasSubstr("kept: ")));
   EXPECT_THAT(LeftInWork(), IsEmpty());
-  const Ending kept = Finish(*Start("table", {"--device", "tpu", "--keep-work"}));
+  const Ending kept = Finish(*Start("table", {"--threads", "5000", "--keep-work"}));
   EXPECT_THAT(kept.progress, HasSubstr(" (logs and files of this run)\n"));
   EXPECT_THAT(kept.progress, Not(HasSubstr("the same command")));
   const Ending again = Finish(*Start("table", wrong));

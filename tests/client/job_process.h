@@ -51,7 +51,7 @@ class JobTest : public testing::Test {
   void SetUp() override {
     folder_ = checkpoint::NewTestDirectory("job");
     ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
-    std::ofstream(folder_ / "text.txt") << "Some words.\n";
+    std::ofstream(folder_ / "text.txt") << std::string(1 << 16, 'a') << "\n";
     address_ = absl::StrCat("unix:", (folder_ / "sock").string());
     StartServer();
   }

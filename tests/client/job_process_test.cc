@@ -174,7 +174,7 @@ TEST_F(JobTest, EveryRefusalOfTheServerHasOneStyle) {
 }
 
 TEST_F(JobTest, RepeatableFlagsTakeOneValueEachTime) {
-  std::ofstream(folder_ / "more.txt") << "Some more words.\n";
+  std::ofstream(folder_ / "more.txt") << std::string(1 << 16, 'a') << "\n";
   const Ending submitted =
       Submit({"--calibration", folder_ / "more.txt", "--set", "calibration.seed=7", "--set",
               "calibration.corpora.1.weight=3", "--label", "team=x", "--label", "size=small"});

@@ -88,6 +88,27 @@ TEST_F(JobTest, AFormatThatACommandHasNotIsRefusedAtOnce) {
   EXPECT_THAT(ending.messages, HasSubstr("-o is \"name\", expected table, json or jsonl"));
 }
 
+TEST_F(JobTest, OneWordingForDevicesThatAreNotHere) {
+  const std::vector<std::string> convert = {"convert", folder_ / "model", "--kv-budget",
+                                            "0.5",     "--calibration",   folder_ / "text.txt",
+                                            "--out",   folder_ / "out"};
+  const std::vector<std::string> evaluate = {"evaluate", folder_ / "model", "--text",
+                                             folder_ / "text.txt"};
+  for (std::vector<std::string> command : {convert, evaluate}) {
+    command.insert(command.end(), {"--device", "cuda:x"});
+    const Ending malformed = Finish(*Start(command));
+    EXPECT_EQ(malformed.how, "exit code 2");
+    EXPECT_THAT(malformed.messages,
+                HasSubstr("--device is \"cuda:x\", expected auto, cpu, cuda or cuda:N"));
+    if (fs::exists("/dev/nvidiactl")) continue;
+    command.back() = "cuda";
+    const Ending absent = Finish(*Start(command));
+    EXPECT_EQ(absent.how, "exit code 2");
+    EXPECT_THAT(absent.messages, HasSubstr("--device is cuda, but this machine has no NVIDIA"));
+    EXPECT_THAT(absent.messages, HasSubstr("[DEVICE_UNAVAILABLE]\nnext: leave --device out"));
+  }
+}
+
 TEST_F(JobTest, UsageErrorsSayWhatWasSeenAndExpected) {
   const struct {
     std::vector<std::string> arguments;
@@ -97,7 +118,7 @@ TEST_F(JobTest, UsageErrorsSayWhatWasSeenAndExpected) {
       {{"--kv-budget", "0"}, "--kv-budget is \"0\", expected a number in (0, 1]"},
       {{"--kv-budget", ""}, "--kv-budget is \"\", expected a number in (0, 1]"},
       {{"--calibration-sequences", "0"}, "is \"0\", expected an integer of at least 1"},
-      {{"--sequence-length", "0"}, "--sequence-length is \"0\", expected an integer of at least 1"},
+      {{"--sequence-length", "1"}, "--sequence-length is \"1\", expected an integer of at least 2"},
       {{"--evaluate-windows", "0"},
        "--evaluate-windows is \"0\", expected an integer of at least 1"},
       {{"--window-length", "1"}, "--window-length is \"1\", expected an integer of at least 2"},
@@ -208,6 +229,13 @@ TEST_F(JobTest, OutputThatNobodyReadsEndsLikeThatOfOtherPrograms) {
     EXPECT_THAT(full.messages, HasSubstr("write standard output: No space left on device"));
     EXPECT_THAT(full.messages, HasSubstr("\nnext: free "));
   }
+  const std::string token = folder_ / "unseen-token";
+  const Ending none = shell(absl::StrCat(program, " auth new-token --subject a --tenant b --role ",
+                                         "user --out ", token, " >&-"));
+  EXPECT_EQ(none.how, "exit code 1");
+  EXPECT_THAT(none.messages, HasSubstr("write standard output: Bad file descriptor"));
+  EXPECT_THAT(none.messages, HasSubstr("next: standard output is closed"));
+  EXPECT_FALSE(fs::exists(token)) << "its hash was not told";
 }
 
 }  // namespace

@@ -32,18 +32,24 @@ TEST(ProbeListenerTest, AnyAnswerWillDo) {
   for (const std::string& text :
        {std::string("127.0.0.1:0"), "unix:" + (folder.path() / "s.sock").string()}) {
     const ConnectionAcceptor acceptor(Open(text), {.descriptor_limit = 1000}, HangUp);
-    EXPECT_TRUE(ProbeListener(acceptor.text(), absl::Seconds(10)).ok()) << text;
+    EXPECT_TRUE(ProbeListener(acceptor.text(), Wire::kPlain, absl::Seconds(10)).ok()) << text;
   }
 }
 
 TEST(ProbeListenerTest, NobodyAccepts) {
   const TempDir folder;
   const ListenSocket tcp = Open("127.0.0.1:0");
-  const absl::Status silent = ProbeListener(tcp.text(), kProbeTimeout);
+  const absl::Status silent = ProbeListener(tcp.text(), Wire::kPlain, kProbeTimeout);
   EXPECT_EQ(silent.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(silent.message(), HasSubstr(tcp.text() + " got no answer in 200ms"));
   const ListenSocket unix_socket = Open("unix:" + (folder.path() / "s.sock").string());
-  EXPECT_EQ(ProbeListener(unix_socket.text(), kProbeTimeout).code(),
+  EXPECT_EQ(ProbeListener(unix_socket.text(), Wire::kPlain, kProbeTimeout).code(),
+            absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST(ProbeListenerTest, NobodyAnswersTls) {
+  const ListenSocket silent = Open("127.0.0.1:0");
+  EXPECT_EQ(ProbeListener(silent.text(), Wire::kTls, kProbeTimeout).code(),
             absl::StatusCode::kDeadlineExceeded);
 }
 
@@ -53,7 +59,8 @@ TEST(ProbeListenerTest, NobodyListens) {
     const ListenSocket gone = Open("127.0.0.1:0");
     text = gone.text();
   }
-  EXPECT_EQ(ProbeListener(text, kProbeTimeout).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ProbeListener(text, Wire::kPlain, kProbeTimeout).code(),
+            absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST(AcceptWatchdogTest, GivesUpAfterFailuresInARow) {

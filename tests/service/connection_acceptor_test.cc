@@ -109,7 +109,8 @@ TEST(ConnectionAcceptorTest, GoesOnAfterDescriptorsRanOut) {
     const Exhaustion exhaustion;
     ASSERT_TRUE(Dial(during, acceptor.text()));  // by the kernel
     EXPECT_FALSE(connections.Reach(1, kSoon));
-    EXPECT_EQ(ProbeListener(acceptor.text(), kSoon).code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(ProbeListener(acceptor.text(), Wire::kPlain, kSoon).code(),
+              absl::StatusCode::kResourceExhausted);
   }
   EXPECT_TRUE(connections.Reach(1, kPatience));
   ASSERT_TRUE(Dial(after, acceptor.text()));

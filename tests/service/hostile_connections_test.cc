@@ -10,7 +10,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
+#include "service/accept_watchdog.h"
 #include "tests/service/process_memory.h"
 #include "tests/service/raw_http2.h"
 #include "tests/service/rpc_client.h"
@@ -30,6 +32,25 @@ class HostileConnectionsTest : public testing::Test {
     server_ = std::make_unique<ServerProcess>(dir_.path(), flags);
     server_->WaitReady();
     before_ = RssMiB(server_->pid());
+  }
+
+  // The port that speaks TLS.
+  int StartTlsServer() {
+    const TestCertificate certificate = authority_.Issue({});
+    std::ofstream(dir_.path() / "cert.pem") << certificate.certificate;
+    std::ofstream(dir_.path() / "key.pem") << certificate.key;
+    std::ofstream(dir_.path() / "tokens");
+    StartServer({"--listen", "127.0.0.1:0", "--tls-cert", (dir_.path() / "cert.pem").string(),
+                 "--tls-key", (dir_.path() / "key.pem").string(), "--token-file",
+                 (dir_.path() / "tokens").string()});
+    int port = 0;
+    std::ifstream ready(dir_.path() / "ready");
+    for (std::string line; std::getline(ready, line);) {
+      if (absl::StartsWith(line, "127.0.0.1:")) {
+        EXPECT_TRUE(absl::SimpleAtoi(line.substr(line.find(':') + 1), &port));
+      }
+    }
+    return port;
   }
 
   void TearDown() override {
@@ -54,6 +75,7 @@ class HostileConnectionsTest : public testing::Test {
     return connection;
   }
 
+  TestAuthority authority_ = TestAuthority("ours");
   TempDir dir_;
   std::unique_ptr<ServerProcess> server_;
   int64_t before_ = 0;
@@ -141,22 +163,25 @@ TEST_F(HostileConnectionsTest, T16MoreStreamsThanAConnectionMayHave) {
   for (const auto& one : contexts) one->TryCancel();
 }
 
-TEST_F(HostileConnectionsTest, T16HandshakesThatStopInTheMiddle) {
-  TestAuthority authority("ours");
-  const TestCertificate certificate = authority.Issue({});
-  std::ofstream(dir_.path() / "cert.pem") << certificate.certificate;
-  std::ofstream(dir_.path() / "key.pem") << certificate.key;
-  std::ofstream(dir_.path() / "tokens");
-  StartServer({"--listen", "127.0.0.1:0", "--tls-cert", (dir_.path() / "cert.pem").string(),
-               "--tls-key", (dir_.path() / "key.pem").string(), "--token-file",
-               (dir_.path() / "tokens").string()});
-  int port = 0;
-  std::ifstream ready(dir_.path() / "ready");
-  for (std::string line; std::getline(ready, line);) {
-    if (absl::StartsWith(line, "127.0.0.1:")) {
-      ASSERT_TRUE(absl::SimpleAtoi(line.substr(line.find(':') + 1), &port));
-    }
+TEST_F(HostileConnectionsTest, TheWatchdogLeavesNoTraceInTheLogOfATlsServer) {
+  const std::string address = absl::StrCat("127.0.0.1:", StartTlsServer());
+  const std::string before = server_->Log();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(ProbeListener(address, Wire::kTls, absl::Seconds(10)).ok());
   }
+  // The server has dealt with these three once it has closed one that is wrong, which it logs.
+  EXPECT_TRUE(ProbeListener(address, Wire::kPlain, absl::Seconds(10)).ok());
+  const absl::Duration end = RealClock().Monotonic() + absl::Seconds(10);
+  while (server_->Log() == before && RealClock().Monotonic() < end) {
+    RealClock().SleepFor(absl::Milliseconds(10));
+  }
+  const std::vector<std::string> logged =
+      absl::StrSplit(server_->Log().substr(before.size()), '\n', absl::SkipEmpty());
+  EXPECT_EQ(logged.size(), 1) << server_->Log();
+}
+
+TEST_F(HostileConnectionsTest, T16HandshakesThatStopInTheMiddle) {
+  const int port = StartTlsServer();
   ASSERT_NE(port, 0);
   std::vector<UniqueFd> halves;
   for (int i = 0; i < 200; ++i) {
@@ -171,7 +196,7 @@ TEST_F(HostileConnectionsTest, T16HandshakesThatStopInTheMiddle) {
     halves.push_back(std::move(fd));
   }
   grpc::SslCredentialsOptions trust;
-  trust.pem_root_certs = authority.certificate();
+  trust.pem_root_certs = authority_.certificate();
   RpcClient client(absl::StrCat("localhost:", port), grpc::SslCredentials(trust));
   EXPECT_EQ(AskHealth(client, ""), 1) << "beside them";
   for (const UniqueFd& fd : halves) {

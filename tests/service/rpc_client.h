@@ -109,7 +109,7 @@ inline v1::CreateJobRequest TinyJob(const std::filesystem::path& dir, int number
   if (!std::filesystem::exists(dir / "model")) {
     const absl::Status written = checkpoint::WriteTinyCheckpoint(dir / "model");
     EXPECT_TRUE(written.ok()) << written;
-    std::ofstream(dir / "text.txt") << "some text\n";
+    std::ofstream(dir / "text.txt") << std::string(1 << 16, 'a') << "\n";
   }
   v1::CreateJobRequest request;
   v1::JobSpec& spec = *request.mutable_spec();

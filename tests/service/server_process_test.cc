@@ -8,6 +8,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <thread>
@@ -32,6 +33,8 @@ class ServerProcessTest : public testing::Test {
   std::string Address() const {
     return absl::StrCat("unix:", (dir_.path() / "server.sock").string());
   }
+
+  std::vector<std::string> Files() const { return ListDirectory(dir_.path()).value(); }
 
   TempDir dir_;
 };
@@ -256,6 +259,21 @@ TEST_F(ServerProcessTest, ATakenPortIsNamedWithoutTheLibrarysOwnWords) {
   EXPECT_EQ(WEXITSTATUS(status), 1);
   EXPECT_THAT(server.Log(), HasSubstr(address + " is in use: another process listens there"));
   EXPECT_THAT(server.Log(), testing::Not(HasSubstr(".cc:")));
+  EXPECT_THAT(server.Log(), HasSubstr("next: end the process that listens there"));
+  // So is that of the metrics; and neither start has left a database.
+  ServerProcess metrics(dir_.path(), {"--metrics-address", address});
+  EXPECT_EQ(WEXITSTATUS(metrics.Wait()), 1);
+  EXPECT_THAT(metrics.Log(), HasSubstr("metrics: " + address + " is in use"));
+  EXPECT_EQ(Files(), std::vector<std::string>{"log"});
+}
+
+TEST_F(ServerProcessTest, AFileThatIsNoDatabaseStaysAsItIs) {
+  std::ofstream(dir_.path() / "ca.crt") << "-----BEGIN CERTIFICATE-----\n"
+                                        << std::string(9000, 'x');
+  ServerProcess server(dir_.path(), {}, "ca.crt");
+  EXPECT_EQ(WEXITSTATUS(server.Wait()), 1);
+  EXPECT_THAT(server.Log(), HasSubstr("next: "));
+  EXPECT_EQ(Files(), (std::vector<std::string>{"ca.crt", "log"}));
 }
 
 TEST_F(ServerProcessTest, ASecondServerOnTheDatabaseSaysWhoHasIt) {

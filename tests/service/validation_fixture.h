@@ -21,7 +21,7 @@ class ValidationFixture : public testing::Test {
   ValidationFixture() {
     const absl::Status written = checkpoint::WriteTinyCheckpoint(dir_.path() / "model");
     EXPECT_TRUE(written.ok()) << written;
-    std::ofstream(dir_.path() / "text.txt") << "some text\n";
+    std::ofstream(dir_.path() / "text.txt") << std::string(1 << 16, 'a') << "\n";
   }
 
   v1::JobSpec Spec() const {

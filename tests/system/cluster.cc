@@ -87,7 +87,7 @@ Cluster::Cluster(ClusterOptions options)
     : options_(std::move(options)), folder_(checkpoint::NewTestDirectory("cluster")) {
   const absl::Status written = checkpoint::WriteTinyCheckpoint(folder_ / "model");
   EXPECT_TRUE(written.ok()) << written;
-  std::ofstream(folder_ / "corpus.txt") << "In the beginning was the word.\n";
+  std::ofstream(folder_ / "corpus.txt") << std::string(1 << 16, 'a') << "\n";
   servers_.resize(options_.databases.size());
   for (size_t server = 0; server < servers(); ++server) StartServer(server);
 }

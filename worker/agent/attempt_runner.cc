@@ -101,6 +101,7 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
   }
   for (const std::filesystem::path& root : options_.allowed_roots)
     command.argv.insert(command.argv.end(), {"--allowed-root", root.string()});
+  const std::optional<int64_t> killed_before = options_.oom_kills();
   absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(command);
   if (!child.ok()) {
     facts.start = child.status();
@@ -110,6 +111,9 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
   ChildSession session(**child, control, {events, logs}, clock_, options_.session,
                        grant.lease().job());
   session.Run(&facts);
+  if (const std::optional<int64_t> killed = options_.oom_kills(); killed && killed_before) {
+    facts.memory_ran_out = *killed > *killed_before;
+  }
   return facts;  // the relays report what is left
 }
 

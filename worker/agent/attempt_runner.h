@@ -1,7 +1,10 @@
 // Runs one leased attempt from its lease to its report.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +18,7 @@
 #include "worker/agent/lease_client.h"
 #include "worker/agent/lease_keeper.h"
 #include "worker/agent/log_relay.h"
+#include "worker/agent/oom_kills.h"
 #include "worker/agent/outcome.h"
 #include "worker/agent/scratch.h"
 
@@ -27,6 +31,8 @@ struct AttemptOptions {
   std::string worker;                                // our name
   std::string device;  // for jobs that leave it open; empty: left open
   int threads = 0;     // for jobs that leave it open; 0: left open
+  // Before and after an attempt; nullopt where the kernel does not say.
+  std::function<std::optional<int64_t>()> oom_kills = [] { return CountOomKills("/"); };
   SessionOptions session;
   LogRelayOptions logs;
 };

@@ -9,8 +9,10 @@
 #include <system_error>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/file.h"
@@ -64,6 +66,21 @@ std::vector<std::string> Devices(const std::filesystem::path& root) {
     }
   }
   return devices;
+}
+
+absl::Status CheckDevicePresent(absl::string_view device, const std::vector<std::string>& devices) {
+  if (!absl::ConsumePrefix(&device, "cuda")) return absl::OkStatus();
+  const std::string wanted = device.empty() ? "" : absl::StrCat("cuda", device);
+  for (const std::string& present : devices) {
+    if (wanted.empty() ? absl::StartsWith(present, "cuda:") : present == wanted) {
+      return absl::OkStatus();
+    }
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("is cuda", device, ", but this machine has ", absl::StrJoin(devices, ", "), " (",
+                   device.empty() ? "no /dev/nvidiaN is there"
+                                  : absl::StrCat("/dev/nvidia", device.substr(1), " is absent"),
+                   ")"));
 }
 
 std::filesystem::path DefaultScratch() {

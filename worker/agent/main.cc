@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/program.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "base/version.h"
 #include "worker/agent/agent.h"
@@ -122,24 +123,33 @@ void Stop(const WorkerFlags& flags, Agent& agent, bool server_gone) {
   }
 }
 
+int Fail(const std::string& message, const char* next_step) {
+  Log(Severity::kError, message);
+  Log(Severity::kError, absl::StrCat("next: ", next_step));
+  return 1;
+}
+
 int Run(const WorkerFlags& flags) {
   ConfigureLog(flags.log_format, Severity::kInfo);
   if (const absl::Status program = CheckProgram(flags.convert); !program.ok()) {
-    Log(Severity::kError,
-        absl::StrCat("--convert: ", program.message(),
-                     " [WORKER_MISCONFIGURED]; install "
-                     "latentforge-convert beside latentforge-worker, or name it: --convert FILE"));
-    return 1;
+    return Fail(
+        absl::StrCat("--convert: ", program.message(), " [WORKER_MISCONFIGURED]"),
+        "install latentforge-convert beside latentforge-worker, or name it: --convert FILE");
+  }
+  if (const absl::Status device = CheckDevicePresent(flags.device, Devices("/")); !device.ok()) {
+    return Fail(absl::StrCat("--device ", device.message(), " [DEVICE_UNAVAILABLE]"),
+                "leave --device out, or start the worker where the device is");
   }
   const absl::StatusOr<std::unique_ptr<Scratch>> scratch = Scratch::Open(flags.scratch);
   if (!scratch.ok()) {
-    Log(Severity::kError, absl::StrCat("scratch folder: ", scratch.status().message()));
-    return 1;
+    return Fail(absl::StrCat("scratch folder: ", scratch.status().message()),
+                "name a folder that this worker alone may write: --scratch");
   }
   const auto channel = MakeServerChannel(flags.server, flags.security);
   if (!channel.ok()) {
-    Log(Severity::kError, absl::StrCat("server ", flags.server, ": ", channel.status().message()));
-    return 1;
+    return Fail(absl::StrCat("server ", flags.server, ": ", channel.status().message()),
+                "correct the flag or file that the message names: --server, --tls-ca, --tls-cert, "
+                "--tls-key, --token-file");
   }
   // Before any thread starts, so that only Serve and Stop get them.
   const sigset_t signals = StopSignals();
@@ -166,6 +176,7 @@ int Run(const WorkerFlags& flags) {
 }  // namespace latentforge::agent
 
 int main(int argc, char** argv) {
+  latentforge::HoldStandardDescriptors();
   int exit_code = 0;
   const std::optional<latentforge::agent::WorkerFlags> flags =
       latentforge::agent::ParseWorkerFlags(argc, argv, &exit_code);

@@ -50,10 +50,14 @@ v1::ConversionError CrashError(const AttemptFacts& facts) {
   } else if (GpuMemoryRanOut(facts)) {
     reason = "GPU_OUT_OF_MEMORY";
     error_class = v1::ERROR_CLASS_RESOURCE;
-  } else if (facts.exit->signal == SIGKILL) {
+  } else if (facts.exit->signal == SIGKILL && facts.memory_ran_out.value_or(false)) {
     reason = "OUT_OF_MEMORY";
     error_class = v1::ERROR_CLASS_RESOURCE;
-    absl::StrAppend(&message, ", as the kernel kills a process when memory runs out");
+    absl::StrAppend(&message, ": the kernel killed it because memory ran out");
+  } else if (facts.exit->signal == SIGKILL) {
+    absl::StrAppend(&message, facts.memory_ran_out.has_value()
+                                  ? ": somebody killed it; the kernel counts no kill of its own"
+                                  : ": somebody killed it, or the kernel when memory ran out");
   } else if (facts.result.has_value()) {
     absl::StrAppend(&message, " after it had reported a result");
   } else {

@@ -22,6 +22,8 @@ struct AttemptFacts {
   std::optional<v1::ConversionError> error;    // its last event
   v1::Phase phase = v1::PHASE_UNSPECIFIED;     // the last that it named
   bool overdue = false;                        // killed: it did not end after its last event
+  // Whether the kernel killed a process for lack of memory meanwhile; nullopt: it does not say.
+  std::optional<bool> memory_ran_out;
   std::vector<std::string> stderr_tail;
 };
 

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/child_process.h"
 #include "base/command_line.h"
+#include "base/device_name.h"
 #include "base/version.h"
 #include "worker/agent/machine.h"
 
@@ -58,6 +59,10 @@ std::string CheckLabel(const std::string& text) {
   const size_t equals = text.find('=');
   if (equals != std::string::npos && equals > 0 && equals + 1 < text.size()) return "";
   return absl::StrCat("\"", text, "\" is no label, expected KEY=VALUE such as zone=a");
+}
+
+std::string CheckDevice(const std::string& text) {
+  return std::string(CheckDeviceName(text).message());
 }
 
 // What jobs go by when they choose a worker.
@@ -125,8 +130,8 @@ int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
               "Remove unused scratch files after this time (default: 168h)");
   app.add_option("--convert", flags.convert,
                  "The latentforge-convert program (default: beside us)");
-  app.add_option("--device", flags.device,
-                 "Device of jobs that name none: auto, cpu, cuda, cuda:N");
+  app.add_option("--device", flags.device, "Device of jobs that name none: auto, cpu, cuda, cuda:N")
+      ->check(CLI::Validator(std::function<std::string(std::string&)>(CheckDevice), "DEVICE"));
   app.add_option("--threads", flags.threads,
                  "Threads of each attempt whose job names none (default: cores / slots)")
       ->check(CLI::Range(0, 4096));

@@ -28,8 +28,4 @@ absl::StatusOr<CorpusText> ReadCorpus(const std::filesystem::path& path,
                                       absl::string_view text_field,
                                       int64_t max_bytes = kMaxCorpusBytes);
 
-// The offset of the first byte that is not part of valid UTF-8 (surrogates and
-// overlong forms are not); text.size() when all is.
-size_t ValidUtf8Prefix(absl::string_view text);
-
 }  // namespace latentforge::calibrate

@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/file_confinement.h"
 #include "base/log.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "base/version.h"
 #include "worker/convert/error_reason.h"
@@ -166,4 +167,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace latentforge::convert
 
-int main(int argc, char** argv) { return latentforge::convert::Main(argc, argv); }
+int main(int argc, char** argv) {
+  latentforge::HoldStandardDescriptors();
+  return latentforge::convert::Main(argc, argv);
+}

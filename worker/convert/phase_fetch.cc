@@ -294,7 +294,8 @@ absl::StatusOr<Inputs> FetchInputs(Attempt& attempt) {
                                         {{StatusCode::kAlreadyExists, "OUTPUT_NOT_EMPTY"},
                                          {StatusCode::kInvalidArgument, "OUTPUT_NOT_WRITABLE"},
                                          {StatusCode::kNotFound, "OUTPUT_NOT_WRITABLE"},
-                                         {StatusCode::kPermissionDenied, "OUTPUT_NOT_WRITABLE"}}));
+                                         {StatusCode::kPermissionDenied, "OUTPUT_NOT_WRITABLE"},
+                                         {StatusCode::kResourceExhausted, "OUTPUT_DISK_FULL"}}));
   }
   LF_ASSIGN_OR_RETURN(const checkpoint::TensorView projection,
                       source.Tensor(checkpoint::LayerTensor(0, "self_attn.k_proj.weight")));

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -179,13 +181,23 @@ exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
   return report;
 }
 
+// OUT.report.json, or OUT.report-2.json and so on where an earlier conversion left one.
+std::filesystem::path FreeReportPath(const std::filesystem::path& output) {
+  std::filesystem::path path = output.string() + ".report.json";
+  std::error_code error;
+  for (int n = 2; std::filesystem::exists(std::filesystem::symlink_status(path, error)); ++n) {
+    path = absl::StrCat(output.string(), ".report-", n, ".json");
+  }
+  return path;
+}
+
 // Fails a result above the quality gate and leaves its report beside where the artifact would
 // have been.
 absl::Status CheckQuality(const Attempt& attempt, const exporter::Report& report) {
   const double gate = attempt.spec.quality_gate;
   const double ratio = *report.perplexity_converted / *report.perplexity_base;
   if (gate == 0 || ratio <= gate) return absl::OkStatus();
-  const std::filesystem::path path = attempt.spec.output.string() + ".report.json";
+  const std::filesystem::path path = FreeReportPath(attempt.spec.output);
   LF_ASSIGN_OR_RETURN(const Json json, exporter::ReportToJson(report));
   const absl::Status written = WriteFileAtomic(path, WriteJson(json, 2) + "\n");
   return WithReason(

@@ -3,9 +3,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -38,9 +41,46 @@ absl::Status CheckJobId(absl::string_view job_id) {
   return absl::OkStatus();
 }
 
-}  // namespace
+// The folder that Create makes, or the first of its parents that it would have to make.
+fs::path FirstToMake(const fs::path& target) {
+  fs::path first = target;
+  std::error_code error;
+  while (first.has_relative_path() && !fs::exists(first.parent_path(), error)) {
+    first = first.parent_path();
+  }
+  return first;
+}
 
-absl::Status CheckOutput(const fs::path& output) {
+// Makes a folder where the artifact's would be made, and takes it away again: permissions,
+// read-only and special file systems all say no in their own way.
+absl::Status TryToMakeBeside(const fs::path& target) {
+  const fs::path trial =
+      absl::StrCat(FirstToMake(target).string(), ".partial-trial-", std::to_string(getpid()));
+  if (mkdir(trial.c_str(), 0700) == 0 || errno == EEXIST) {
+    if (rmdir(trial.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
+    return ErrnoStatus(errno, "removing", trial);
+  }
+  const int error = errno;
+  const std::string message =
+      absl::StrCat("output ", target.string(), " cannot be made: no folder can be made in ",
+                   trial.parent_path().string(), ": ", std::generic_category().message(error));
+  const absl::StatusCode code = ErrnoStatus(error, "", trial).code();
+  // In /proc and the like the system says that the folder to be made is not there.
+  if (code == absl::StatusCode::kResourceExhausted) return absl::ResourceExhaustedError(message);
+  return absl::PermissionDeniedError(message);
+}
+
+// As a folder that can be renamed to: absolute, without a slash at its end.
+absl::StatusOr<fs::path> TargetOf(const fs::path& output) {
+  fs::path target = fs::absolute(output).lexically_normal();
+  if (!target.has_filename()) target = target.parent_path();
+  if (target.has_filename()) return target;
+  return absl::InvalidArgumentError(
+      absl::StrCat("output \"", output.string(), "\" is not a folder that can be made"));
+}
+
+// What is there already.
+absl::Status CheckAbsentOrEmpty(const fs::path& output) {
   const absl::StatusOr<std::vector<std::string>> names = ListDirectory(output);
   if (absl::IsNotFound(names.status())) {
     std::error_code ignored;
@@ -59,16 +99,19 @@ absl::Status CheckOutput(const fs::path& output) {
   return absl::OkStatus();
 }
 
+}  // namespace
+
+absl::Status CheckOutput(const fs::path& output) {
+  LF_ASSIGN_OR_RETURN(const fs::path target, TargetOf(output));
+  LF_RETURN_IF_ERROR(CheckAbsentOrEmpty(target));
+  return TryToMakeBeside(target);
+}
+
 absl::StatusOr<StagingFolder> StagingFolder::Create(const fs::path& output,
                                                     absl::string_view job_id) {
   LF_RETURN_IF_ERROR(CheckJobId(job_id));
-  fs::path target = fs::absolute(output).lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();  // a trailing slash
-  if (!target.has_filename()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("output \"", output.string(), "\" is not a folder that can be made"));
-  }
-  LF_RETURN_IF_ERROR(CheckOutput(target));
+  LF_ASSIGN_OR_RETURN(fs::path target, TargetOf(output));
+  LF_RETURN_IF_ERROR(CheckAbsentOrEmpty(target));
   const fs::path partial = absl::StrCat(target.string(), ".partial-", job_id);
   LF_RETURN_IF_ERROR(RemoveTree(partial));
   LF_RETURN_IF_ERROR(CreateDirectories(partial));

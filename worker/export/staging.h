@@ -13,7 +13,8 @@
 namespace latentforge::exporter {
 
 // Fails before any work is done: AlreadyExists when `output` exists and is not an
-// empty folder; the errors of reading it otherwise.
+// empty folder; PermissionDenied or ResourceExhausted when no folder can be made there, which
+// it tries; InvalidArgument when it has no name.
 absl::Status CheckOutput(const std::filesystem::path& output);
 
 // OUTPUT.partial-JOB beside OUTPUT; removed with its contents when it is destroyed

@@ -152,6 +152,18 @@ TEST_F(AttemptRunnerTest, AServerThatTakesNoLogsHoldsNoAttemptUp) {
   EXPECT_TRUE(Outcome().has_result());
 }
 
+TEST_F(AttemptRunnerTest, AKillThatTheKernelCountsIsLackOfMemory) {
+  options_.oom_kills = [count = int64_t{0}]() mutable { return ++count; };
+  Run(absl::StrCat(kStarted, R"(,{"signal":9})"));
+  EXPECT_EQ(Outcome().error().reason(), "OUT_OF_MEMORY");
+}
+
+TEST_F(AttemptRunnerTest, AKillThatItDoesNotCountIsACrash) {
+  options_.oom_kills = [] { return int64_t{7}; };
+  Run(absl::StrCat(kStarted, R"(,{"signal":9})"));
+  EXPECT_EQ(Outcome().error().reason(), "WORKER_CRASHED");
+}
+
 TEST_F(AttemptRunnerTest, ACrashWithinALineIsACrash) {
   Run(R"({"write":"{\"sequence\":1,\"lo"},{"signal":6})");
   EXPECT_EQ(Outcome().error().reason(), "WORKER_CRASHED");

@@ -43,5 +43,16 @@ TEST_F(MachineTest, ListsNvidiaDevices) {
   EXPECT_THAT(Devices(root_), ElementsAre("cpu", "cuda:1"));
 }
 
+TEST(DevicePresentTest, SaysWhichDeviceIsMissing) {
+  const std::vector<std::string> one = {"cpu", "cuda:1"};
+  for (const char* device : {"", "auto", "cpu", "cuda", "cuda:1"}) {
+    EXPECT_TRUE(CheckDevicePresent(device, one).ok()) << device;
+  }
+  EXPECT_EQ(CheckDevicePresent("cuda:10", one).message(),
+            "is cuda:10, but this machine has cpu, cuda:1 (/dev/nvidia10 is absent)");
+  EXPECT_EQ(CheckDevicePresent("cuda", {"cpu"}).message(),
+            "is cuda, but this machine has cpu (no /dev/nvidiaN is there)");
+}
+
 }  // namespace
 }  // namespace latentforge::agent

@@ -53,8 +53,18 @@ TEST(OutcomeTest, ACrashNamesSignalPhaseAndLastLines) {
   EXPECT_THAT(error.message(), HasSubstr("loading | bad pointer"));
 }
 
-TEST(OutcomeTest, AForeignSigkillMeansMemory) {
-  const v1::ConversionError error = ErrorOf(Ended(0, SIGKILL));
+TEST(OutcomeTest, ASigkillMeansMemoryWhereTheKernelSaysSo) {
+  AttemptFacts by_hand = Ended(0, SIGKILL);
+  by_hand.stderr_tail = {"layer 3"};
+  EXPECT_EQ(ErrorOf(by_hand).reason(), "WORKER_CRASHED");
+  EXPECT_THAT(ErrorOf(by_hand).message(), HasSubstr("or the kernel when memory ran out; its last"));
+  by_hand.memory_ran_out = false;
+  EXPECT_EQ(ErrorOf(by_hand).reason(), "WORKER_CRASHED");
+  EXPECT_THAT(ErrorOf(by_hand).message(), HasSubstr("signal SIGKILL: somebody killed it; the ker"));
+
+  AttemptFacts by_kernel = Ended(0, SIGKILL);
+  by_kernel.memory_ran_out = true;
+  const v1::ConversionError error = ErrorOf(by_kernel);
   EXPECT_EQ(error.reason(), "OUT_OF_MEMORY");
   EXPECT_EQ(error.error_class(), v1::ERROR_CLASS_RESOURCE);
   EXPECT_TRUE(error.retryable());

@@ -78,9 +78,9 @@ TEST(WorkerFlagsTest, SlotsShareTheCores) {
 
 TEST(WorkerFlagsTest, WrongUsageIsExitCodeTwoAndNamesTheFlag) {
   const std::vector<std::vector<const char*>> wrong = {
-      {"--slots=0"},       {"--slots=x"},        {"--slots=1000"},
-      {"--stop-grace=10"}, {"--stop-grace=-1s"}, {"--scratch-keep="},
-      {"--threads=-1"},    {"--surprise"},       {"extra"}};
+      {"--slots=0"},        {"--slots=x"},       {"--slots=1000"}, {"--stop-grace=10"},
+      {"--stop-grace=-1s"}, {"--scratch-keep="}, {"--threads=-1"}, {"--surprise"},
+      {"--device=tpu"},     {"--device=cuda:x"}, {"extra"}};
   for (const auto& arguments : wrong) {
     int exit_code = -1;
     testing::internal::CaptureStderr();

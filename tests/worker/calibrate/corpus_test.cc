@@ -72,21 +72,5 @@ TEST_F(CorpusTest, LargeFilesEndAtALine) {
               HasSubstr("no line end within its first 5 bytes"));
 }
 
-TEST_F(CorpusTest, Utf8IsChecked) {
-  const char* good[] = {
-      "", "a", "\xC2\x80", "\xE0\xA0\x80", "\xEF\xBF\xBF", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"};
-  for (const absl::string_view text : good) EXPECT_EQ(ValidUtf8Prefix(text), text.size());
-  // Continuation first, overlong, surrogate, beyond U+10FFFF, cut off.
-  const char* bad[] = {"\x80",
-                       "\xC0\x80",
-                       "\xE0\x80\x80",
-                       "\xED\xA0\x80",
-                       "\xF4\x90\x80\x80",
-                       "\xF5\x80\x80\x80",
-                       "\xE2\x82",
-                       "\xC3("};
-  for (const absl::string_view text : bad) EXPECT_EQ(ValidUtf8Prefix(text), 0u) << text;
-}
-
 }  // namespace
 }  // namespace latentforge::calibrate

@@ -153,6 +153,8 @@ const Case kCases[] = {
        ASSERT_TRUE(CreateDirectories(job.out()).ok());
        ASSERT_TRUE(WriteFileAtomic(job.out() / "mine.txt", "x").ok());
      }},
+    {"output_that_cannot_be_made", "OUTPUT_NOT_WRITABLE", "no folder can be made in /proc",
+     [](TinyJob& job) { job.spec["output"]["uri"] = "/proc/out"; }},
     {"no_such_device", "DEVICE_UNAVAILABLE", "tpu",
      [](TinyJob& job) { job.spec["device"] = "tpu"; }},
     {"already_converted", "ALREADY_CONVERTED", "already converted",

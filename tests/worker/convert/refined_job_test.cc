@@ -174,6 +174,11 @@ TEST(QualityGateTest, FailsTheJobAndKeepsTheReport) {
   EXPECT_THAT(job.Outputs(), ElementsAre("out.report.json"));
   const Json report = ParseJson(ReadFile(job.root / "out.report.json").value()).value();
   EXPECT_EQ(report["perplexity"]["ratio"].get<double>(), ratio);
+
+  ASSERT_TRUE(WriteFileAtomic(job.root / "out.report.json", "an earlier one").ok());
+  EXPECT_THAT(std::string(RunJob(job).status.message()), HasSubstr("out.report-2.json"));
+  EXPECT_THAT(job.Outputs(), ElementsAre("out.report-2.json", "out.report.json"));
+  EXPECT_EQ(ReadFile(job.root / "out.report.json").value(), "an earlier one");
 }
 
 TinyJob SearchJob(const std::string& name, double ratio) {
