@@ -1,6 +1,11 @@
 #include "client/advice.h"
 
+#include <algorithm>
+#include <iterator>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
 namespace latentforge::client {
@@ -152,6 +157,7 @@ constexpr Row kFlags[] = {
     {"spec.threads", "--threads"},
     {"spec.deadline", "--deadline"},
     {"spec.priority", "--priority"},
+    {"spec.worker_selector", "--worker-label"},
     {"spec.queue_deadline", "--queue-deadline"},
     {"spec.run_deadline", "--run-deadline"},
     {"spec.ttl", "--ttl"},
@@ -218,6 +224,26 @@ std::string FlagOfField(absl::string_view field) {
     return std::string(row.value);
   }
   return std::string(absl::StripPrefix(field, "spec."));
+}
+
+std::string WithFlagNames(absl::string_view description) {
+  const auto of_word = [](char c) {
+    return absl::ascii_isalnum(c) || absl::StrContains("_-./", c);
+  };
+  std::string text;
+  while (!description.empty()) {
+    const size_t end = static_cast<size_t>(
+        std::find_if_not(description.begin(), description.end(), of_word) - description.begin());
+    const absl::string_view word = description.substr(0, end);
+    const auto named = [word](const Row& row) {
+      return absl::StrContains(word, '_') && absl::EndsWith(row.key, absl::StrCat(".", word));
+    };
+    const auto* const row = std::find_if(std::begin(kFlags), std::end(kFlags), named);
+    absl::StrAppend(&text, row == std::end(kFlags) ? word : row->value);
+    if (end < description.size()) text += description[end];
+    description.remove_prefix(std::min(end + 1, description.size()));
+  }
+  return text;
 }
 
 }  // namespace latentforge::client

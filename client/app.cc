@@ -43,6 +43,9 @@ absl::Status UsageError(const CLI::App& app, const CLI::ParseError& error) {
     message = absl::StrCat("a command of ", CommandPath(command),
                            " is missing: ", absl::StrJoin(commands, ", "));
   } else if (message.empty()) {
+    message = RepeatedFlag(app);
+  }
+  if (message.empty()) {
     // Our checks go on after the name of the flag: "--seed: is ...".
     message = absl::StrReplaceAll(error.what(), {{": is ", " is "}});
   }

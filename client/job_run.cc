@@ -25,7 +25,13 @@ absl::StatusOr<v1::JobFilter> Filter(const ListJobsOptions& options) {
       return absl::InvalidArgumentError(
           absl::StrCat("--label is \"", label, "\", expected KEY=VALUE, such as team=search"));
     }
-    (*filter.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+    const auto [found, inserted] =
+        filter.mutable_labels()->insert({label.substr(0, equals), label.substr(equals + 1)});
+    if (!inserted) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--label gives the key \"", found->first,
+                       "\" twice, which no job matches, expected once"));
+    }
   }
   return filter;
 }

@@ -29,7 +29,7 @@ struct ChannelSecurity {
 // none, and whatever is set is left aside. Otherwise anything that is set means TLS: a
 // token never travels in the clear. Certificates are read again every minute and the token
 // for each call, so that both can be replaced. InvalidArgument and the errors of ReadFile
-// name the file; nothing quotes a token.
+// name the flag of the programs (--tls-ca, --token-file) and the file; nothing quotes a token.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
     const std::string& address, const ChannelSecurity& security, grpc::ChannelArguments& arguments);
 
