@@ -179,6 +179,24 @@ TEST_F(JobTest, InspectNamesBudgets) {
   EXPECT_EQ(Finish(*Start({"model", "inspect", folder_ / "none"})).how, "exit code 6");
 }
 
+TEST_F(JobTest, InspectShowsWhatItReadBeforeItRefuses) {
+  fs::create_directories(folder_ / "gpt2");
+  std::ofstream(folder_ / "gpt2" / "config.json") << R"({"model_type": "gpt2", "n_layer": 12})";
+  const Ending table = Finish(*Start({"model", "inspect", folder_ / "gpt2"}));
+  EXPECT_EQ(table.how, "exit code 2");
+  EXPECT_THAT(table.output, testing::ContainsRegex("model_type +gpt2\nn_layer +12\n"));
+  EXPECT_THAT(table.messages, HasSubstr("[UNSUPPORTED_ARCHITECTURE]\nnext: give a checkpoint"));
+  EXPECT_THAT(table.messages, Not(HasSubstr("model inspect")));
+  const Ending json = Finish(*Start({"model", "inspect", folder_ / "gpt2", "-o", "json"}));
+  const absl::StatusOr<Json> shown = ParseJson(json.output);
+  ASSERT_TRUE(shown.ok()) << json.output;
+  EXPECT_EQ((*shown)["config"]["model_type"], "gpt2");
+  fs::resize_file(folder_ / "model" / "model.safetensors", 5);
+  const Ending weights = Finish(*Start({"model", "inspect", folder_ / "model"}));
+  EXPECT_THAT(weights.output, HasSubstr("vocab_size"));
+  EXPECT_THAT(weights.messages, HasSubstr("[MALFORMED_SAFETENSORS]\nnext: download the weights"));
+}
+
 TEST_F(JobTest, InspectMissesTheTokenizer) {
   const std::string file = folder_ / "model" / "tokenizer.json";
   fs::remove(file);
