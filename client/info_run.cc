@@ -48,6 +48,7 @@ absl::Status TokenizerRefusal(const absl::Status& status) {
 
 // What config.json says of a checkpoint that is refused, as far as it can be read.
 absl::Status PrintConfig(const std::filesystem::path& folder, OutputFormat format) {
+  constexpr int kMostColumns = 120;
   const auto text = checkpoint::ReadTextInFolder(folder, checkpoint::kConfigFile);
   const auto facts = checkpoint::ConfigFacts(text.value_or(""));
   if (facts.empty() || format == OutputFormat::kName) return absl::OkStatus();
@@ -55,7 +56,8 @@ absl::Status PrintConfig(const std::filesystem::path& folder, OutputFormat forma
     std::vector<std::vector<std::string>> rows = {{"path", Printable(folder.string())}};
     for (const auto& [key, value] : facts) {
       rows.push_back(
-          {key, Printable(value.is_string() ? value.get<std::string>() : WriteJson(value))});
+          {key, Truncate(Printable(value.is_string() ? value.get<std::string>() : WriteJson(value)),
+                         kMostColumns)});
     }
     return PrintOutput(FormatTable({}, rows));
   }

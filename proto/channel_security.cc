@@ -91,4 +91,9 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
       grpc::MetadataCredentialsFromPlugin(std::make_unique<TokenPlugin>(security.token_file)));
 }
 
+bool ClosesConnections(absl::string_view message) {
+  return absl::StrContains(message, "failed to connect") &&
+         absl::StrContains(message, "Socket closed");
+}
+
 }  // namespace latentforge
