@@ -25,7 +25,8 @@ constexpr Row kAdvice[] = {
     {"BAD_PAGE_TOKEN", "start at the first page: leave --page-token out"},
     {"BAD_URI", "give the path of a file or folder that the server can see"},
     {"BUDGET_OUT_OF_RANGE",
-     "give --kv-budget or --max-perplexity-ratio within its limits; latentforge model inspect "
+     "give one of --kv-budget and --max-perplexity-ratio, within its limits; latentforge model "
+     "inspect "
      "MODEL shows budgets"},
     {"CERTIFICATE_NOT_KNOWN",
      "ask the server's operator for a line with the certificate's name in the token file"},
@@ -57,7 +58,8 @@ constexpr Row kAdvice[] = {
     {"MALFORMED_CHECKPOINT",
      "download the whole checkpoint again: its config.json and *.safetensors are not of one model"},
     {"MALFORMED_CONFIG", "download config.json again"},
-    {"MALFORMED_CORPUS", "save the text as UTF-8; JSON lines need the field that holds the text"},
+    {"MALFORMED_CORPUS",
+     "give a text in UTF-8 that is not empty; JSON lines need the field that holds it"},
     {"MALFORMED_SAFETENSORS", "download the weights again"},
     {"MALFORMED_TOKENIZER", "download tokenizer.json again"},
     {"METHOD_NOT_SUPPORTED", "leave --method out"},
