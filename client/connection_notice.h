@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -11,7 +12,8 @@ namespace latentforge::client {
 // Not safe for concurrent use.
 class ConnectionNotice {
  public:
-  // After a try that failed: why, unless the try before failed for the same reason.
+  // After a try that failed: why, unless that was said since the server was there; gRPC words one
+  // trouble in turns.
   std::optional<std::string> Lost(const absl::Status& status);
 
   // After whatever came from the server: that it is back, when it was away.
@@ -19,7 +21,7 @@ class ConnectionNotice {
 
  private:
   bool ever_made_ = false;
-  std::string trouble_;  // as said last; empty while the server is there
+  std::set<std::string> said_;  // empty while the server is there
 };
 
 }  // namespace latentforge::client

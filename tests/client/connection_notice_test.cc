@@ -15,7 +15,7 @@ TEST(ConnectionNoticeTest, EachThingIsSaidOnce) {
   EXPECT_EQ(notice.Made(), std::nullopt);
   EXPECT_EQ(notice.Lost(closed), "connection lost (closed), trying again");
   EXPECT_EQ(notice.Lost(refused), "connection lost (refused), trying again");
-  EXPECT_EQ(notice.Lost(refused), std::nullopt);
+  EXPECT_EQ(notice.Lost(closed), std::nullopt);
   EXPECT_EQ(notice.Made(), "connected again");
   // The same trouble once more is news.
   EXPECT_EQ(notice.Lost(refused), "connection lost (refused), trying again");
