@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/suggest.h"
 
 namespace latentforge {
@@ -46,11 +47,26 @@ std::string UnknownArgument(const CLI::App& app) {
                       DidYouMean(name, flag ? FlagNames(command) : commands));
 }
 
+std::string RepeatedFlag(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options()) {
+    const std::vector<std::string>& values = option->results();
+    if (option->get_items_expected_max() != 1 || values.size() < 2) continue;
+    const std::string times = values.size() == 2 ? "twice" : absl::StrCat(values.size(), " times");
+    return absl::StrCat(option->get_name(), " is given ", times, ", as \"",
+                        absl::StrJoin(values, "\" and \""), "\", expected once");
+  }
+  for (const CLI::App* command : app.get_subcommands()) {
+    if (std::string repeated = RepeatedFlag(*command); !repeated.empty()) return repeated;
+  }
+  return "";
+}
+
 void ExplainUnknownArguments(CLI::App* app) {
   app->failure_message([](const CLI::App* failed, const CLI::Error& error) {
-    const std::string unknown = UnknownArgument(*failed);
-    if (unknown.empty()) return CLI::FailureMessage::simple(failed, error);
-    return absl::StrCat(unknown, "\nRun with --help for more information.\n");
+    std::string problem = UnknownArgument(*failed);
+    if (problem.empty()) problem = RepeatedFlag(*failed);
+    if (problem.empty()) return CLI::FailureMessage::simple(failed, error);
+    return absl::StrCat(problem, "\nRun with --help for more information.\n");
   });
 }
 

@@ -24,7 +24,11 @@ const CLI::App& InnermostCommand(const CLI::App& app);
 // --slots?`. Empty when every argument was taken.
 std::string UnknownArgument(const CLI::App& app);
 
-// Makes `app` print that instead of the library's own message when it reports an error.
+// After a parse of `app` that failed: the first flag that takes one value and was given more, as in
+// `--slots is given twice, as "1" and "2", expected once`. Empty when there is none.
+std::string RepeatedFlag(const CLI::App& app);
+
+// Makes `app` print these instead of the library's own message when it reports an error.
 void ExplainUnknownArguments(CLI::App* app);
 
 }  // namespace latentforge

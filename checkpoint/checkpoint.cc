@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "checkpoint/open_error.h"
 #include "checkpoint/tensor_catalogue.h"
 
 namespace latentforge::checkpoint {
@@ -33,13 +34,17 @@ absl::Status CheckTensor(const TensorSpec& spec, const TensorEntry& entry, absl:
 absl::StatusOr<Checkpoint> Checkpoint::Open(const std::filesystem::path& dir) {
   Checkpoint checkpoint;
   checkpoint.dir_ = dir;
-  LF_ASSIGN_OR_RETURN(checkpoint.config_json_, ReadTextInFolder(dir, kConfigFile));
+  absl::StatusOr<std::string> text = ReadTextInFolder(dir, kConfigFile);
+  if (!text.ok()) return InPart(Part::kConfig, text.status());
+  checkpoint.config_json_ = *std::move(text);
   absl::StatusOr<ModelConfig> config = ParseModelConfig(checkpoint.config_json_);
-  if (!config.ok()) return Annotate(config.status(), dir.string());
+  if (!config.ok()) return InPart(Part::kConfig, Annotate(config.status(), dir.string()));
   checkpoint.config_ = *std::move(config);
-  LF_ASSIGN_OR_RETURN(const ShardList list, ListShards(dir));
-  LF_RETURN_IF_ERROR(Annotate(checkpoint.OpenShards(list), dir.string()));
-  LF_RETURN_IF_ERROR(Annotate(checkpoint.CheckIndex(list), dir.string()));
+  const absl::StatusOr<ShardList> list = ListShards(dir);
+  if (!list.ok()) return InPart(Part::kWeights, list.status());
+  LF_RETURN_IF_ERROR(InPart(Part::kWeights, Annotate(checkpoint.OpenShards(*list), dir.string())));
+  LF_RETURN_IF_ERROR(Annotate(checkpoint.LocateTensors(), dir.string()));
+  LF_RETURN_IF_ERROR(Annotate(checkpoint.CheckIndex(*list), dir.string()));
   LF_RETURN_IF_ERROR(Annotate(checkpoint.CheckTensors(), dir.string()));
   LF_RETURN_IF_ERROR(checkpoint.CheckTiedHead());
   return checkpoint;
@@ -56,7 +61,11 @@ absl::Status Checkpoint::OpenShards(const ShardList& list) {
     LF_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(*path));
     shards_.push_back(std::move(file));
   }
-  // Only now do the files stay where they are.
+  return absl::OkStatus();
+}
+
+// Once the files stay where they are.
+absl::Status Checkpoint::LocateTensors() {
   for (size_t shard = 0; shard < shards_.size(); ++shard) {
     for (const TensorEntry& entry : shards_[shard].header().tensors) {
       const auto [found, inserted] = tensors_.try_emplace(entry.name, Location{shard, &entry});

@@ -35,7 +35,8 @@ class Checkpoint {
   // ExpectedTensors is there, once, with its shape and one of F32, F16, BF16.
   // NotFound: folder, config or shard absent. PermissionDenied: unreadable, or a
   // shard outside the folder. InvalidArgument: anything malformed, missing, of
-  // the wrong shape or type, or unknown. Unimplemented: as ParseModelConfig.
+  // the wrong shape or type, or unknown. Unimplemented: as ParseModelConfig. ReasonOfOpenError
+  // tells which part is malformed.
   static absl::StatusOr<Checkpoint> Open(const std::filesystem::path& dir);
 
   const std::filesystem::path& dir() const { return dir_; }
@@ -74,6 +75,7 @@ class Checkpoint {
 
   Checkpoint() = default;
   absl::Status OpenShards(const ShardList& list);
+  absl::Status LocateTensors();
   absl::Status CheckIndex(const ShardList& list) const;
   absl::Status CheckTensors();
   absl::Status CheckUnknownTensors(std::vector<std::string> unknown) const;

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/kv_budget.h"
 
@@ -41,5 +44,9 @@ struct ModelSummary {
 };
 
 ModelSummary Summarize(const Checkpoint& checkpoint);
+
+// Family and sizes as a config.json names them, in this order, whatever it is a config of: what is
+// worth seeing of a checkpoint that cannot be opened. Empty when the text is no JSON object.
+std::vector<std::pair<std::string, Json>> ConfigFacts(absl::string_view config_json);
 
 }  // namespace latentforge::checkpoint

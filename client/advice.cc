@@ -1,6 +1,11 @@
 #include "client/advice.h"
 
+#include <algorithm>
+#include <iterator>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
 namespace latentforge::client {
@@ -20,7 +25,8 @@ constexpr Row kAdvice[] = {
     {"BAD_PAGE_TOKEN", "start at the first page: leave --page-token out"},
     {"BAD_URI", "give the path of a file or folder that the server can see"},
     {"BUDGET_OUT_OF_RANGE",
-     "give --kv-budget or --max-perplexity-ratio within its limits; latentforge model inspect "
+     "give one of --kv-budget and --max-perplexity-ratio, within its limits; latentforge model "
+     "inspect "
      "MODEL shows budgets"},
     {"CERTIFICATE_NOT_KNOWN",
      "ask the server's operator for a line with the certificate's name in the token file"},
@@ -48,11 +54,12 @@ constexpr Row kAdvice[] = {
     {"JOB_NOT_ENDED", "latentforge job cancel JOB, and wait for its end"},
     {"JOB_NOT_FOUND", "latentforge job list"},
     {"JOB_NOT_RETRYABLE", "submit it again: latentforge job submit"},
-    {"JOB_TERMINAL", "queue it again: latentforge job retry JOB"},
+    {"JOB_TERMINAL", "latentforge job get JOB shows how it ended"},
     {"MALFORMED_CHECKPOINT",
-     "download the checkpoint again; latentforge model inspect MODEL checks it"},
+     "download the whole checkpoint again: its config.json and *.safetensors are not of one model"},
     {"MALFORMED_CONFIG", "download config.json again"},
-    {"MALFORMED_CORPUS", "save the text as UTF-8; JSON lines need the field that holds the text"},
+    {"MALFORMED_CORPUS",
+     "give a text in UTF-8 that is not empty; JSON lines need the field that holds it"},
     {"MALFORMED_SAFETENSORS", "download the weights again"},
     {"MALFORMED_TOKENIZER", "download tokenizer.json again"},
     {"METHOD_NOT_SUPPORTED", "leave --method out"},
@@ -75,7 +82,7 @@ constexpr Row kAdvice[] = {
     {"RATE_LIMITED", "wait for the time that the message names, and repeat the command"},
     {"REPORT_REFUSED", "look into the logs of server and worker"},
     {"REQUEST_ID_REUSED", "use another --request-id for another job"},
-    {"ROLE_NOT_ALLOWED", "use a token of a role that may do this: user, worker or admin"},
+    {"ROLE_NOT_ALLOWED", "use a token of a role that the message names"},
     {"SCRATCH_FULL",
      "free disk space, or choose another folder: --work-dir, or the worker's --scratch"},
     {"SCRATCH_NOT_WRITABLE", "give the worker a folder that it may write: --scratch"},
@@ -86,7 +93,7 @@ constexpr Row kAdvice[] = {
      "give the certificates that vouch for the server: --tls-ca; and call it by a name that its "
      "certificate has: --server, --tls-server-name"},
     {"SERVER_UNREACHABLE",
-     "start latentforge-server, or name another server: --server, LATENTFORGE_SERVER"},
+     "start latentforge-server there, or name another server: --server, LATENTFORGE_SERVER"},
     {"SIGNING_KEYS_MISSING",
      "repeat the command; if it fails again, look into the server's log for --oidc-jwks"},
     {"SLOW_CONSUMER", "read what comes as it comes, and open the stream again behind it"},
@@ -107,7 +114,9 @@ constexpr Row kAdvice[] = {
      "give more text, or ask for fewer sequences or windows; --help names the flags"},
     {"TOO_MANY_WATCHES", "close watches, or raise the server's --max-watches"},
     {"UNKNOWN", "look into the worker's log"},
-    {"UNSUPPORTED_ARCHITECTURE", "latentforge model inspect MODEL shows what was read"},
+    {"UNSUPPORTED_ARCHITECTURE",
+     "give a checkpoint whose family and options README.md lists; latentforge model inspect MODEL "
+     "shows what its config.json says"},
     {"VERSION_MISMATCH", "install the same version of server and worker"},
     {"WAIT_TIMED_OUT", "watch the job again: latentforge job watch JOB"},
     {"WORKER_CRASHED", "look into the worker's log"},
@@ -154,6 +163,7 @@ constexpr Row kFlags[] = {
     {"spec.threads", "--threads"},
     {"spec.deadline", "--deadline"},
     {"spec.priority", "--priority"},
+    {"spec.worker_selector", "--worker-label"},
     {"spec.queue_deadline", "--queue-deadline"},
     {"spec.run_deadline", "--run-deadline"},
     {"spec.ttl", "--ttl"},
@@ -220,6 +230,26 @@ std::string FlagOfField(absl::string_view field) {
     return std::string(row.value);
   }
   return std::string(absl::StripPrefix(field, "spec."));
+}
+
+std::string WithFlagNames(absl::string_view description) {
+  const auto of_word = [](char c) {
+    return absl::ascii_isalnum(c) || absl::StrContains("_-./", c);
+  };
+  std::string text;
+  while (!description.empty()) {
+    const size_t end = static_cast<size_t>(
+        std::find_if_not(description.begin(), description.end(), of_word) - description.begin());
+    const absl::string_view word = description.substr(0, end);
+    const auto named = [word](const Row& row) {
+      return absl::StrContains(word, '_') && absl::EndsWith(row.key, absl::StrCat(".", word));
+    };
+    const auto* const row = std::find_if(std::begin(kFlags), std::end(kFlags), named);
+    absl::StrAppend(&text, row == std::end(kFlags) ? word : row->value);
+    if (end < description.size()) text += description[end];
+    description.remove_prefix(std::min(end + 1, description.size()));
+  }
+  return text;
 }
 
 }  // namespace latentforge::client

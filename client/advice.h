@@ -20,4 +20,8 @@ std::string AdviceOn(absl::StatusCode code);
 // A field without a flag stays as it is, without "spec.".
 std::string FlagOfField(absl::string_view field);
 
+// A description of a wrong field with fields of the API under the names of their flags:
+// "expected none beside --max-perplexity-ratio".
+std::string WithFlagNames(absl::string_view description);
+
 }  // namespace latentforge::client

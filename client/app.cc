@@ -24,6 +24,7 @@
 #include "client/commands/job.h"
 #include "client/error.h"
 #include "client/exit_code.h"
+#include "client/interrupt.h"
 #include "client/output.h"
 #include "client/program_name.h"
 
@@ -43,6 +44,9 @@ absl::Status UsageError(const CLI::App& app, const CLI::ParseError& error) {
     message = absl::StrCat("a command of ", CommandPath(command),
                            " is missing: ", absl::StrJoin(commands, ", "));
   } else if (message.empty()) {
+    message = RepeatedFlag(app);
+  }
+  if (message.empty()) {
     // Our checks go on after the name of the flag: "--seed: is ...".
     message = absl::StrReplaceAll(error.what(), {{": is ", " is "}});
   }
@@ -50,10 +54,21 @@ absl::Status UsageError(const CLI::App& app, const CLI::ParseError& error) {
                       absl::StrCat(CommandPath(command), " --help"));
 }
 
-void Report(const absl::Status& status, bool json, const CommandContext& context) {
+std::string Render(const absl::Status& status, bool json, const CommandContext& context) {
   const absl::Status complete =
       WithNextStep(status, WithProgram(NextStepOf(status), context.program));
-  context.terminal.Write(json ? RenderErrorJson(complete) : RenderErrorText(complete));
+  return json ? RenderErrorJson(complete) : RenderErrorText(complete);
+}
+
+void Report(const absl::Status& status, bool json, const CommandContext& context) {
+  context.terminal.Write(Render(status, json, context));
+}
+
+// What a second Ctrl-C leaves; behind a line that may have begun.
+std::string LeavingText(bool json, const CommandContext& context) {
+  const absl::Status left =
+      WithExitCode(absl::CancelledError("left at once; what was begun stays"), kExitInterrupted);
+  return absl::StrCat("\n", Render(WithNextStep(left, "the same command goes on"), json, context));
 }
 
 // A wrong flag that only the command itself, or the server, could see.
@@ -105,6 +120,7 @@ int RunApp(int argc, const char* const* argv, const CommandContext& context) {
   app.formatter(std::make_shared<HelpFormatter>());
   app.get_formatter()->column_width(34);
   const bool json = WantsJson(std::vector<std::string>(argv + 1, argv + argc));
+  SetLeavingText(LeavingText(json, context));
   Selection selection;
   AddConvertCommand(&app, context, &selection);
   AddEvaluateCommand(&app, context, &selection);

@@ -44,20 +44,14 @@ ConversionClient::ConversionClient(std::shared_ptr<grpc::Channel> channel, std::
       options_(options) {}
 
 absl::Status ConversionClient::Explain(const grpc::Status& status) const {
-  absl::Status result = FromRpcStatus(status);
+  absl::Status result = FromRpcStatus(status, address_);
   // Nobody here cancelled: a server that stops ends its last calls like this.
   if (absl::IsCancelled(result)) {
     result = absl::UnavailableError(absl::StrCat("the server ended the call: ", result.message()));
   }
   const bool away = absl::IsUnavailable(result) || absl::IsDeadlineExceeded(result);
   if (!away || !ReasonOf(result).empty()) return result;
-  if (IsMistrust(result))
-    return WithReason(Annotate(result, absl::StrCat("server ", address_, " is not trusted")),
-                      "SERVER_NOT_TRUSTED");
-  result = Annotate(result, absl::StrCat("server ", address_, " did not answer"));
-  return WithNextStep(WithReason(std::move(result), "SERVER_UNREACHABLE"),
-                      absl::StrCat("latentforge health --server ", address_,
-                                   "  (or name another server: --server, LATENTFORGE_SERVER)"));
+  return Unreachable(result, address_);
 }
 
 template <typename Response>

@@ -25,6 +25,8 @@
 namespace latentforge::client {
 namespace {
 
+constexpr int64_t kMaxReportBytes = int64_t{64} << 20;
+
 bool ArtifactExists(const v1::Job& job) {
   const absl::StatusOr<std::filesystem::path> path =
       PathFromUri(job.status().result().artifact_uri());
@@ -73,7 +75,7 @@ absl::Status PrintResult(const v1::ConversionResult& result, OutputFormat format
   }
   if (format == OutputFormat::kJson || format == OutputFormat::kJsonLines) {
     LF_ASSIGN_OR_RETURN(const std::filesystem::path path, PathFromUri(result.report_uri()));
-    LF_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+    LF_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxReportBytes));
     LF_ASSIGN_OR_RETURN(const Json report, ParseJson(text));
     return PrintOutput(
         absl::StrCat(WriteJson(report, format == OutputFormat::kJson ? 2 : -1), "\n"));

@@ -61,7 +61,8 @@ std::string ReasonOrGeneral(const absl::Status& status) {
 std::string ViolationText(const FieldViolation& violation) {
   const bool goes_on = absl::StartsWith(violation.description, "is ") ||
                        absl::StartsWith(violation.description, "has ");
-  return absl::StrCat(FlagOfField(violation.field), goes_on ? " " : ": ", violation.description);
+  return absl::StrCat(FlagOfField(violation.field), goes_on ? " " : ": ",
+                      WithFlagNames(violation.description));
 }
 
 }  // namespace

@@ -14,12 +14,14 @@
 #include "client/child_output.h"
 #include "client/compute_events.h"
 #include "client/error.h"
+#include "client/field_text.h"
 #include "client/interrupt.h"
 #include "client/local_device.h"
 #include "client/output.h"
 #include "client/own_program.h"
 #include "client/progress_view.h"
 #include "client/text_format.h"
+#include "proto/enum_text.h"
 
 namespace latentforge::client {
 namespace {
@@ -108,6 +110,11 @@ absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& c
   if (format == OutputFormat::kName) {
     return absl::InvalidArgumentError("-o is \"name\", expected table, json or jsonl");
   }
+  EvaluateOptions checked = options;
+  if (options.dtype.has_value()) {
+    LF_ASSIGN_OR_RETURN(const v1::DataType dtype, ParseComputeType("--dtype", *options.dtype));
+    checked.dtype = ShortEnumName(dtype);
+  }
   for (const auto& [flag, path] :
        {std::pair<const char*, std::string>{"MODEL", options.model}, {"--text", options.text}}) {
     if (!context.files.exists(context.files.current_folder / path)) {
@@ -119,7 +126,7 @@ absl::Status RunEvaluate(const EvaluateOptions& options, const CommandContext& c
   LF_ASSIGN_OR_RETURN(const std::filesystem::path program, OwnProgram("latentforge-convert"));
   LF_ASSIGN_OR_RETURN(
       const std::unique_ptr<ChildProcess> child,
-      ChildProcess::Start({.argv = EvaluateCommandLine(options, program), .expendable = true}));
+      ChildProcess::Start({.argv = EvaluateCommandLine(checked, program), .expendable = true}));
   const KillOnInterrupt guard(child->pid());
   const std::unique_ptr<ProgressView> view = MakeProgressView(context.terminal, context.clock);
   ComputeEvents events(*view, KindOf(context.files.current_folder / options.model));

@@ -1,7 +1,9 @@
 #include "client/field_text.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -45,6 +47,47 @@ absl::Status WrongValue(const FieldDescriptor& field, absl::string_view text,
   return WrongValue(field.json_name(), text, expected);
 }
 
+bool IsField(const FieldDescriptor& field, const Descriptor& message, int number) {
+  return field.containing_type() == &message && field.number() == number;
+}
+
+// The wire cannot tell the 0 of a field without presence from its absence. For these both are one.
+bool ZeroIsAValue(const FieldDescriptor& field) {
+  return field.has_presence() || field.containing_type() == v1::LayerRank::descriptor() ||
+         IsField(field, *v1::CalibrationSpec::descriptor(),
+                 v1::CalibrationSpec::kSeedFieldNumber) ||
+         IsField(field, *v1::HealingSpec::descriptor(), v1::HealingSpec::kWeightDecayFieldNumber) ||
+         IsField(field, *v1::HealingSpec::descriptor(), v1::HealingSpec::kAttentionLossFieldNumber);
+}
+
+// Values that the API names and the field does not take.
+std::vector<int> NotOffered(const FieldDescriptor& field) {
+  const Descriptor& spec = *v1::JobSpec::descriptor();
+  if (IsField(field, spec, v1::JobSpec::kMethodFieldNumber))
+    return {v1::METHOD_FULL_MLA, v1::METHOD_LOW_RANK};
+  if (IsField(field, spec, v1::JobSpec::kDtypeFieldNumber)) return {v1::DATA_TYPE_FLOAT16};
+  return {};
+}
+
+std::optional<int> FindEnumValue(const EnumDescriptor& type, absl::string_view text) {
+  const std::string canonical = CanonicalEnumText(text);
+  for (int i = 0; i < type.value_count(); ++i) {
+    const EnumValueDescriptor* value = type.value(i);
+    const std::string short_name = CanonicalEnumText(ShortEnumName(*value));
+    if (canonical == value->name() || (!short_name.empty() && canonical == short_name)) {
+      return value->number();
+    }
+  }
+  return std::nullopt;
+}
+
+absl::Status NoEnumValue(absl::string_view name, absl::string_view text,
+                         const std::vector<std::string>& offered) {
+  return WrongValue(name, text,
+                    absl::StrCat(offered.size() == 1 ? "" : "one of ", absl::StrJoin(offered, ", "),
+                                 DidYouMean(text, offered)));
+}
+
 template <typename T>
 void Store(const FieldDescriptor& field, T value, Message* message,
            void (Reflection::*set)(Message*, const FieldDescriptor*, T) const,
@@ -53,27 +96,38 @@ void Store(const FieldDescriptor& field, T value, Message* message,
   (reflection.*(field.is_repeated() ? add : set))(message, &field, value);
 }
 
+// A number; `text` is how it was written.
+template <typename T>
+absl::Status StoreNumber(const FieldDescriptor& field, absl::string_view text, T value,
+                         Message* message,
+                         void (Reflection::*set)(Message*, const FieldDescriptor*, T) const,
+                         void (Reflection::*add)(Message*, const FieldDescriptor*, T) const) {
+  if (value == 0 && !ZeroIsAValue(field)) {
+    return WrongValue(field, text, "another number than 0, or none for the default");
+  }
+  Store(field, value, message, set, add);
+  return absl::OkStatus();
+}
+
 absl::Status SetInteger(const FieldDescriptor& field, absl::string_view text, Message* message) {
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32: {
       int32_t value = 0;
       if (!absl::SimpleAtoi(text, &value)) return WrongValue(field, text, "a 32-bit integer");
-      Store(field, value, message, &Reflection::SetInt32, &Reflection::AddInt32);
-      return absl::OkStatus();
+      return StoreNumber(field, text, value, message, &Reflection::SetInt32, &Reflection::AddInt32);
     }
     case FieldDescriptor::CPPTYPE_INT64: {
       int64_t value = 0;
       if (!absl::SimpleAtoi(text, &value)) return WrongValue(field, text, "a 64-bit integer");
-      Store(field, value, message, &Reflection::SetInt64, &Reflection::AddInt64);
-      return absl::OkStatus();
+      return StoreNumber(field, text, value, message, &Reflection::SetInt64, &Reflection::AddInt64);
     }
     default: {
       uint64_t value = 0;
       if (!absl::SimpleAtoi(text, &value)) {
         return WrongValue(field, text, "an integer from 0 to 2^64 - 1");
       }
-      Store(field, value, message, &Reflection::SetUInt64, &Reflection::AddUInt64);
-      return absl::OkStatus();
+      return StoreNumber(field, text, value, message, &Reflection::SetUInt64,
+                         &Reflection::AddUInt64);
     }
   }
 }
@@ -83,8 +137,7 @@ absl::Status SetDouble(const FieldDescriptor& field, absl::string_view text, Mes
   if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) {
     return WrongValue(field, text, "a finite number");
   }
-  Store(field, value, message, &Reflection::SetDouble, &Reflection::AddDouble);
-  return absl::OkStatus();
+  return StoreNumber(field, text, value, message, &Reflection::SetDouble, &Reflection::AddDouble);
 }
 
 }  // namespace
@@ -112,17 +165,31 @@ std::vector<std::string> ShortEnumNames(const EnumDescriptor& type) {
 
 absl::StatusOr<int> ParseEnum(const EnumDescriptor& type, absl::string_view name,
                               absl::string_view text) {
-  const std::string canonical = CanonicalEnumText(text);
+  if (const std::optional<int> value = FindEnumValue(type, text); value.has_value()) return *value;
+  return NoEnumValue(name, text, ShortEnumNames(type));
+}
+
+absl::StatusOr<int> ParseEnumField(const FieldDescriptor& field, absl::string_view name,
+                                   absl::string_view text) {
+  const EnumDescriptor& type = *field.enum_type();
+  if (const std::optional<int> value = FindEnumValue(type, text); value.has_value()) return *value;
+  const std::vector<int> withheld = NotOffered(field);
+  std::vector<std::string> offered;
   for (int i = 0; i < type.value_count(); ++i) {
-    const EnumValueDescriptor* value = type.value(i);
-    const std::string short_name = CanonicalEnumText(ShortEnumName(*value));
-    if (canonical == value->name() || (!short_name.empty() && canonical == short_name)) {
-      return value->number();
+    const int number = type.value(i)->number();
+    if (number != 0 && std::count(withheld.begin(), withheld.end(), number) == 0) {
+      offered.push_back(ShortEnumName(*type.value(i)));
     }
   }
-  const std::vector<std::string> names = ShortEnumNames(type);
-  return WrongValue(name, text,
-                    absl::StrCat("one of ", absl::StrJoin(names, ", "), DidYouMean(text, names)));
+  return NoEnumValue(name, text, offered);
+}
+
+absl::StatusOr<v1::DataType> ParseComputeType(absl::string_view name, absl::string_view text) {
+  const FieldDescriptor& field =
+      *v1::JobSpec::descriptor()->FindFieldByNumber(v1::JobSpec::kDtypeFieldNumber);
+  LF_ASSIGN_OR_RETURN(const int value, ParseEnumField(field, name, text));
+  if (value != v1::DATA_TYPE_FLOAT16) return static_cast<v1::DataType>(value);
+  return WrongValue(name, text, "float32 or bfloat16: float16 is for output only");
 }
 
 absl::Status ParseDuration(absl::string_view name, absl::string_view text, Message* duration) {
@@ -159,7 +226,7 @@ absl::Status SetScalar(const FieldDescriptor& field, absl::string_view text, Mes
       }
       return absl::OkStatus();
     case FieldDescriptor::CPPTYPE_ENUM: {
-      LF_ASSIGN_OR_RETURN(const int value, ParseEnum(*field.enum_type(), field.json_name(), text));
+      LF_ASSIGN_OR_RETURN(const int value, ParseEnumField(field, field.json_name(), text));
       Store(field, value, message, &Reflection::SetEnumValue, &Reflection::AddEnumValue);
       return absl::OkStatus();
     }

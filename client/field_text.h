@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "google/protobuf/message.h"
+#include "latentforge/v1/spec.pb.h"
 
 namespace latentforge::client {
 
@@ -27,13 +28,22 @@ std::vector<std::string> ShortEnumNames(const google::protobuf::EnumDescriptor& 
 absl::StatusOr<int> ParseEnum(const google::protobuf::EnumDescriptor& type, absl::string_view name,
                               absl::string_view text);
 
+// The same for a field of a specification; "expected" leaves out what the API names and the field
+// does not take: methods of later versions, and for the computation float16.
+absl::StatusOr<int> ParseEnumField(const google::protobuf::FieldDescriptor& field,
+                                   absl::string_view name, absl::string_view text);
+
+// The format of the computation; InvalidArgument for float16 too.
+absl::StatusOr<v1::DataType> ParseComputeType(absl::string_view name, absl::string_view text);
+
 // A time span: "90s", "2h30m". InvalidArgument "NAME is "TEXT", expected ..." when it is not
 // positive.
 absl::Status ParseDuration(absl::string_view name, absl::string_view text,
                            google::protobuf::Message* duration);
 
 // Sets (or, for a repeated field, appends) a number, text, truth value or enum.
-// InvalidArgument says which field has which value and what was expected.
+// InvalidArgument says which field has which value and what was expected; also for a 0 that would
+// be read as "not set", and so mean another value.
 absl::Status SetScalar(const google::protobuf::FieldDescriptor& field, absl::string_view text,
                        google::protobuf::Message* message);
 

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "client/advice.h"
+#include "client/connection_notice.h"
 #include "client/error.h"
 #include "client/job_tracker.h"
 #include "client/text_format.h"
@@ -14,14 +15,12 @@ constexpr absl::Duration kTick = absl::Milliseconds(100);
 
 // One update of the watch; says whether the watch has ended.
 absl::StatusOr<bool> Take(const WatchUpdate& update, const FollowOptions& options,
-                          JobTracker* tracker, ProgressView* view) {
+                          ConnectionNotice* connection, JobTracker* tracker, ProgressView* view) {
   switch (update.kind) {
     case WatchUpdate::Kind::kEnded:
       return update.status.ok() ? absl::StatusOr<bool>(true) : update.status;
     case WatchUpdate::Kind::kReconnecting:
-      view->Notice(
-          absl::StrCat(tracker->has_snapshot() ? "connection lost (" : "no connection yet (",
-                       update.status.message(), "), trying again"));
+      if (const auto line = connection->Lost(update.status); line.has_value()) view->Notice(*line);
       return false;
     case WatchUpdate::Kind::kRestarted:
       tracker->Restart();
@@ -30,6 +29,7 @@ absl::StatusOr<bool> Take(const WatchUpdate& update, const FollowOptions& option
     case WatchUpdate::Kind::kMessage:
       break;
   }
+  if (const auto line = connection->Made(); line.has_value()) view->Notice(*line);
   LF_ASSIGN_OR_RETURN(const JobTracker::Change change, tracker->Apply(update.message));
   if (change == JobTracker::Change::kNothing) return false;
   if (options.on_message) options.on_message(update.message);
@@ -99,6 +99,7 @@ absl::StatusOr<FollowResult> FollowJob(ConversionClient& client, Clock& clock,
                                        const FollowOptions& options) {
   JobWatch watch(client, clock, job, options.after, options.watch);
   JobTracker tracker(options.after);
+  ConnectionNotice connection;
   const absl::Duration deadline = clock.Monotonic() + options.timeout;
   while (true) {
     if (options.check) LF_RETURN_IF_ERROR(options.check());
@@ -115,7 +116,7 @@ absl::StatusOr<FollowResult> FollowJob(ConversionClient& client, Clock& clock,
       view.Tick();
       continue;
     }
-    LF_ASSIGN_OR_RETURN(const bool ended, Take(*update, options, &tracker, &view));
+    LF_ASSIGN_OR_RETURN(const bool ended, Take(*update, options, &connection, &tracker, &view));
     if (ended) return FollowResult{tracker.job(), tracker.sequence(), FollowEnd::kJobEnded};
   }
 }

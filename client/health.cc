@@ -32,13 +32,8 @@ std::string Bytes(const grpc::ByteBuffer& buffer) {
 
 absl::Status Explain(const absl::Status& status, const std::string& address,
                      const std::string& service) {
-  if (IsMistrust(status)) {
-    return WithReason(Annotate(status, absl::StrCat("server ", address, " is not trusted")),
-                      "SERVER_NOT_TRUSTED");
-  }
   if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
-    return WithReason(Annotate(status, absl::StrCat("server ", address, " did not answer")),
-                      "SERVER_UNREACHABLE");
+    return Unreachable(status, address);
   }
   if (absl::IsNotFound(status) && !service.empty()) {
     return WithNextStep(

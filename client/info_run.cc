@@ -6,7 +6,9 @@
 #include "base/status_macros.h"
 #include "base/version.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/folder.h"
 #include "checkpoint/inspect.h"
+#include "checkpoint/open_error.h"
 #include "client/conversion_client.h"
 #include "client/error.h"
 #include "client/health.h"
@@ -30,11 +32,38 @@ absl::Status PrintObject(const Json& object, OutputFormat format) {
   return PrintOutput(FormatTable({}, rows));
 }
 
-// With the reason that a submitted job would be refused for.
-absl::Status Refusal(const absl::Status& status, const char* malformed) {
-  if (absl::IsUnimplemented(status)) return WithReason(status, "UNSUPPORTED_ARCHITECTURE");
+// With the reason that a submitted job would be refused for; the advice on it elsewhere is to
+// inspect the model.
+absl::Status Refusal(const absl::Status& status) {
+  const std::string reason = checkpoint::ReasonOfOpenError(status);
+  const absl::Status refusal = WithReason(status, reason);
+  if (reason != "UNSUPPORTED_ARCHITECTURE") return refusal;
+  return WithNextStep(refusal, "give a checkpoint whose family and options README.md lists");
+}
+
+absl::Status TokenizerRefusal(const absl::Status& status) {
   const bool unread = absl::IsNotFound(status) || absl::IsPermissionDenied(status);
-  return WithReason(status, unread ? "SOURCE_NOT_READABLE" : malformed);
+  return WithReason(status, unread ? "SOURCE_NOT_READABLE" : "MALFORMED_TOKENIZER");
+}
+
+// What config.json says of a checkpoint that is refused, as far as it can be read.
+absl::Status PrintConfig(const std::filesystem::path& folder, OutputFormat format) {
+  constexpr int kMostColumns = 120;
+  const auto text = checkpoint::ReadTextInFolder(folder, checkpoint::kConfigFile);
+  const auto facts = checkpoint::ConfigFacts(text.value_or(""));
+  if (facts.empty() || format == OutputFormat::kName) return absl::OkStatus();
+  if (format == OutputFormat::kTable) {
+    std::vector<std::vector<std::string>> rows = {{"path", Printable(folder.string())}};
+    for (const auto& [key, value] : facts) {
+      rows.push_back(
+          {key, Truncate(Printable(value.is_string() ? value.get<std::string>() : WriteJson(value)),
+                         kMostColumns)});
+    }
+    return PrintOutput(FormatTable({}, rows));
+  }
+  Json json = {{"path", folder.string()}, {"config", Json::object()}};
+  for (const auto& [key, value] : facts) json["config"][key] = value;
+  return PrintOutput(absl::StrCat(WriteJson(json, format == OutputFormat::kJson ? 2 : -1), "\n"));
 }
 
 absl::Status PrintModel(const checkpoint::ModelSummary& summary, OutputFormat format) {
@@ -51,11 +80,14 @@ absl::Status RunInspect(const InspectOptions& options, const CommandContext& con
   const std::filesystem::path path =
       (context.files.current_folder / options.model).lexically_normal();
   const absl::StatusOr<checkpoint::Checkpoint> checkpoint = checkpoint::Checkpoint::Open(path);
-  if (!checkpoint.ok()) return Refusal(checkpoint.status(), "MALFORMED_CHECKPOINT");
+  if (!checkpoint.ok()) {
+    LF_RETURN_IF_ERROR(PrintConfig(path, format));
+    return Refusal(checkpoint.status());
+  }
   const checkpoint::ModelSummary summary = checkpoint::Summarize(*checkpoint);
   LF_RETURN_IF_ERROR(PrintModel(summary, format));
   // The rest of it is worth seeing, but nothing can be done with it.
-  return Refusal(summary.tokenizer, "MALFORMED_TOKENIZER");
+  return TokenizerRefusal(summary.tokenizer);
 }
 
 absl::Status RunListWorkers(const ListWorkersOptions& options, const CommandContext& context) {

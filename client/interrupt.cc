@@ -4,6 +4,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -18,8 +19,11 @@ std::atomic<pid_t> groups[8];
 static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free);
 
 constexpr int64_t kSecond = 1'000'000'000;
-constexpr char kLeft[] =
-    "\nerror: left at once; what was begun stays, and the same command goes on\n";
+
+// Written before its length, which says that it is there.
+char leaving_text[1024];
+std::atomic<size_t> leaving_size{0};
+static_assert(std::atomic<size_t>::is_always_lock_free);
 
 int64_t Monotonic() {
   timespec now = {};
@@ -33,7 +37,7 @@ void OnSignal(int signal) {
   if (first_signal.compare_exchange_strong(first, now)) return;
   // Whoever stops a process and its group sends SIGTERM twice and means it once.
   if (signal != SIGINT && now - first < kSecond) return;
-  if (write(STDERR_FILENO, kLeft, sizeof(kLeft) - 1) < 0) {
+  if (write(STDERR_FILENO, leaving_text, leaving_size.load()) < 0) {
     // Nobody reads; nothing else is left to do about it.
   }
   for (const std::atomic<pid_t>& group : groups) {
@@ -51,6 +55,13 @@ void InstallInterruptHandlers() {
   sigemptyset(&action.sa_mask);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
+}
+
+void SetLeavingText(absl::string_view text) {
+  text = text.substr(0, sizeof(leaving_text));
+  leaving_size.store(0);
+  std::copy(text.begin(), text.end(), leaving_text);
+  leaving_size.store(text.size());
 }
 
 bool Interrupted() { return first_signal.load() != 0; }

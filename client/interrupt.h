@@ -4,13 +4,18 @@
 
 #include <sys/types.h>
 
+#include "absl/strings/string_view.h"
+
 namespace latentforge::client {
 
 // Installs handlers for SIGINT, SIGTERM and SIGHUP and ignores SIGPIPE. Call once,
 // first in main. A second signal kills the process groups of every KillOnInterrupt
-// with SIGKILL, says so and exits with status 130; a second SIGTERM or SIGHUP within a
-// second of the first signal counts as the same one.
+// with SIGKILL, writes the text of SetLeavingText and exits with status 130; a second SIGTERM or
+// SIGHUP within a second of the first signal counts as the same one.
 void InstallInterruptHandlers();
+
+// What the second signal leaves on standard error, at most 1 KiB; until this call nothing.
+void SetLeavingText(absl::string_view text);
 
 // True after the first signal.
 bool Interrupted();

@@ -22,7 +22,6 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
 constexpr char kLabels[] = "labels";  // of the job, beside its specification
-constexpr size_t kMaxJobFileBytes = size_t{8} << 20;
 
 absl::Status At(const YAML::Mark& mark, absl::string_view name, absl::string_view message) {
   if (mark.is_null()) return absl::InvalidArgumentError(absl::StrCat(name, ": ", message));
@@ -32,7 +31,7 @@ absl::Status At(const YAML::Mark& mark, absl::string_view name, absl::string_vie
 
 // yaml-cpp reports broken text by exception; this is the one place that meets it.
 absl::StatusOr<YAML::Node> ParseYaml(absl::string_view text, absl::string_view name) {
-  if (text.size() > kMaxJobFileBytes) {
+  if (text.size() > static_cast<size_t>(kMaxJobFileBytes)) {
     return absl::InvalidArgumentError(
         absl::StrCat(name, ": has ", text.size(), " bytes, expected at most ", kMaxJobFileBytes));
   }

@@ -11,6 +11,8 @@
 
 namespace latentforge::client {
 
+inline constexpr int64_t kMaxJobFileBytes = 1 << 20;
+
 // What a user wants to submit.
 struct JobDraft {
   v1::JobSpec spec;
@@ -19,7 +21,7 @@ struct JobDraft {
 
 // Merges the text of a job file into `draft`. `name` is its name in messages.
 // InvalidArgument "NAME:LINE:COLUMN: ..." for broken YAML, unknown or repeated
-// keys and values of the wrong type.
+// keys and values of the wrong type, and for more than kMaxJobFileBytes.
 absl::Status MergeJobFile(absl::string_view text, absl::string_view name, JobDraft* draft);
 
 // Applies one --set: "budget.kvBudget=0.5", "calibration.corpora.0.weight=2",

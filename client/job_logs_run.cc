@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/status_macros.h"
+#include "client/connection_notice.h"
 #include "client/conversion_client.h"
 #include "client/error.h"
 #include "client/interrupt.h"
@@ -79,13 +80,16 @@ absl::Status RunLogs(const LogsOptions& options, const CommandContext& context) 
   LogPrinter printer(context.terminal, format == OutputFormat::kJsonLines);
   LogFollowOptions follow;
   follow.interrupted = Interrupted;
-  follow.on_lost = [&context](const absl::Status& status) {
-    context.terminal.Write(
-        absl::StrCat("connection lost (", status.message(), "), trying again\n"));
+  ConnectionNotice connection;
+  const auto say = [&context](const std::optional<std::string>& line) {
+    if (line.has_value()) context.terminal.Write(absl::StrCat(*line, "\n"));
   };
+  follow.on_lost = [&](const absl::Status& status) { say(connection.Lost(status)); };
   const absl::Status ended =
-      FollowLogs(client, context.clock, request, follow,
-                 [&](const v1::ReadLogsResponse& message) { return printer.Print(message); });
+      FollowLogs(client, context.clock, request, follow, [&](const v1::ReadLogsResponse& message) {
+        say(connection.Made());
+        return printer.Print(message);
+      });
   if (!absl::IsCancelled(ended) || !Interrupted()) return ended;
   return WithExitCode(absl::CancelledError("stopped reading"), kExitInterrupted);
 }

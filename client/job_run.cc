@@ -7,6 +7,7 @@
 #include "client/error.h"
 #include "client/field_text.h"
 #include "client/output.h"
+#include "client/progress_text.h"
 #include "client/text_format.h"
 
 namespace latentforge::client {
@@ -25,7 +26,13 @@ absl::StatusOr<v1::JobFilter> Filter(const ListJobsOptions& options) {
       return absl::InvalidArgumentError(
           absl::StrCat("--label is \"", label, "\", expected KEY=VALUE, such as team=search"));
     }
-    (*filter.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+    const auto [found, inserted] =
+        filter.mutable_labels()->insert({label.substr(0, equals), label.substr(equals + 1)});
+    if (!inserted) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--label gives the key \"", found->first,
+                       "\" twice, which no job matches, expected once"));
+    }
   }
   return filter;
 }
@@ -38,13 +45,24 @@ absl::Status CheckRequestId(const std::string& id) {
 
 using JobCall = absl::StatusOr<v1::Job> (ConversionClient::*)(const std::string&);
 
+// A line about the job that a call returned; empty for none.
+using Remark = std::string (*)(const v1::Job&);
+
+// What is not seen of the job itself: that nothing was cancelled.
+std::string RemarkOnCancel(const v1::Job& job) {
+  const v1::JobState state = job.status().state();
+  if (state != v1::JOB_STATE_SUCCEEDED && state != v1::JOB_STATE_FAILED) return "";
+  return absl::StrCat(job.name(), " had already ", StateText(state), ": nothing was cancelled\n");
+}
+
 // Calls the server about one job and prints the job that it returns.
-absl::Status ShowJobAfter(JobCall call, const OneJobOptions& options,
-                          const CommandContext& context) {
+absl::Status ShowJobAfter(JobCall call, const OneJobOptions& options, const CommandContext& context,
+                          Remark remark = nullptr) {
   LF_ASSIGN_OR_RETURN(const OutputFormat format, ParseOutputFormat(options.server.output));
   LF_ASSIGN_OR_RETURN(const ServerTarget server, FindServer(options.server, context));
   ConversionClient client(server.channel, server.address, context.clock);
   LF_ASSIGN_OR_RETURN(const v1::Job job, (client.*call)(JobName(options.job)));
+  if (remark != nullptr) context.terminal.Write(remark(job));
   LF_ASSIGN_OR_RETURN(const std::string text, RenderJob(job, format));
   return PrintOutput(text);
 }
@@ -136,7 +154,7 @@ absl::Status RunGetJob(const OneJobOptions& options, const CommandContext& conte
 }
 
 absl::Status RunCancelJob(const OneJobOptions& options, const CommandContext& context) {
-  return ShowJobAfter(&ConversionClient::CancelJob, options, context);
+  return ShowJobAfter(&ConversionClient::CancelJob, options, context, RemarkOnCancel);
 }
 
 absl::Status RunPauseJob(const OneJobOptions& options, const CommandContext& context) {

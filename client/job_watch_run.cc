@@ -3,6 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -14,6 +17,7 @@
 #include "client/interrupt.h"
 #include "client/job_run.h"
 #include "client/output.h"
+#include "client/program_name.h"
 #include "client/progress_text.h"
 #include "client/queue_hint.h"
 #include "client/result_table.h"
@@ -53,6 +57,22 @@ absl::Status Detached(const FollowResult& result, const std::string& job,
       status, absl::StrCat("latentforge job watch ", job, " --server ", ShellWord(address)));
 }
 
+// Says once, each time that the job is paused, how it goes on.
+class PauseHint {
+ public:
+  explicit PauseHint(std::string command) : command_(std::move(command)) {}
+
+  std::optional<std::string> Next(const v1::Job& job) {
+    const bool paused = job.status().state() == v1::JOB_STATE_PAUSED;
+    if (std::exchange(paused_, paused) || !paused) return std::nullopt;
+    return absl::StrCat("it goes on with: ", command_);
+  }
+
+ private:
+  const std::string command_;
+  bool paused_ = false;
+};
+
 }  // namespace
 
 absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& context) {
@@ -73,7 +93,13 @@ absl::Status RunWatch(const WatchJobOptions& options, const CommandContext& cont
   ConversionClient client(server.channel, server.address, context.clock);
   const std::string name = JobName(options.job);
   QueueHint hint(server.address, context.clock, [&] { return client.GetJob(name); });
-  follow.notice = [&hint](const v1::Job& job) { return hint.Next(job); };
+  PauseHint pause(WithProgram(
+      absl::StrCat("latentforge job resume ", name, " --server ", ShellWord(server.address)),
+      context.program));
+  follow.notice = [&](const v1::Job& job) {
+    std::optional<std::string> line = pause.Next(job);
+    return line.has_value() ? line : hint.Next(job);
+  };
   const std::unique_ptr<ProgressView> view =
       events ? std::make_unique<SilentView>() : MakeProgressView(context.terminal, context.clock);
   const absl::StatusOr<FollowResult> result = FollowJob(client, context.clock, name, *view, follow);

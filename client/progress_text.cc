@@ -64,9 +64,6 @@ std::string StateLine(const v1::StateChanged& change, int max_attempts) {
     line =
         absl::StrCat("attempt ", change.attempt(), " of ", max_attempts, " failed, trying again");
   }
-  if (change.state() == v1::JOB_STATE_PAUSED) {
-    absl::StrAppend(&line, "; latentforge job resume goes on");
-  }
   if (change.state() == v1::JOB_STATE_RUNNING) {
     if (!change.worker().empty()) absl::StrAppend(&line, " on ", Printable(change.worker()));
     if (change.attempt() > 1) absl::StrAppend(&line, ", attempt ", change.attempt());

@@ -4,7 +4,7 @@
 
 #include <cmath>
 #include <iostream>
-#include <iterator>
+#include <map>
 #include <system_error>
 #include <utility>
 
@@ -28,9 +28,12 @@ std::string ToUri(const std::string& path, const FileAccess& files) {
   return UriFromPath((files.current_folder / path).lexically_normal());
 }
 
+// A report of 4,096 layers is far smaller.
+constexpr int64_t kMaxRankProfileBytes = int64_t{16} << 20;
+
 absl::StatusOr<std::string> ReadNamed(absl::string_view flag, const std::string& path,
-                                      const FileAccess& files) {
-  absl::StatusOr<std::string> text = files.read(path);
+                                      int64_t max_bytes, const FileAccess& files) {
+  absl::StatusOr<std::string> text = files.read(path, max_bytes);
   if (!text.ok()) return Annotate(text.status(), flag);
   return text;
 }
@@ -158,10 +161,11 @@ absl::Status ApplyFactorization(const SpecFlags& flags, const FileAccess& files,
     return absl::InvalidArgumentError(
         absl::StrCat("--rank-profile goes with --allocation profile, not ", *flags.allocation));
   }
-  LF_ASSIGN_OR_RETURN(const std::string text,
-                      ReadNamed("--rank-profile", *flags.rank_profile, files));
-  LF_ASSIGN_OR_RETURN(*factorization->mutable_rank_profile(),
-                      ParseRankProfile(text, *flags.rank_profile));
+  LF_ASSIGN_OR_RETURN(const std::string text, ReadNamed("--rank-profile", *flags.rank_profile,
+                                                        kMaxRankProfileBytes, files));
+  LF_ASSIGN_OR_RETURN(
+      *factorization->mutable_rank_profile(),
+      ParseRankProfile(text, absl::StrCat("--rank-profile: ", *flags.rank_profile)));
   factorization->set_allocation(v1::RANK_ALLOCATION_PROFILE);
   return absl::OkStatus();
 }
@@ -176,6 +180,22 @@ absl::StatusOr<std::pair<std::string, std::string>> ParsePair(absl::string_view 
         absl::StrCat(flag, " is \"", text, "\", expected KEY=VALUE, such as ", example));
   }
   return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
+}
+
+// "team=search" for each text; a key that stands twice would lose a value.
+absl::StatusOr<std::map<std::string, std::string>> ParsePairs(absl::string_view flag,
+                                                              const std::vector<std::string>& texts,
+                                                              absl::string_view example) {
+  std::map<std::string, std::string> pairs;
+  for (const std::string& text : texts) {
+    LF_ASSIGN_OR_RETURN(auto pair, ParsePair(flag, text, example));
+    const auto [found, inserted] = pairs.insert(std::move(pair));
+    if (inserted) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, " gives the key \"", found->first, "\" twice, as \"", found->first, "=",
+                     found->second, "\" and \"", text, "\", expected once"));
+  }
+  return pairs;
 }
 
 absl::Status ApplyScheduling(const SpecFlags& flags, v1::JobSpec* spec) {
@@ -194,10 +214,9 @@ absl::Status ApplyScheduling(const SpecFlags& flags, v1::JobSpec* spec) {
         ParseDuration("--run-deadline", *flags.run_deadline, spec->mutable_run_deadline()));
   }
   if (flags.ttl) LF_RETURN_IF_ERROR(ParseDuration("--ttl", *flags.ttl, spec->mutable_ttl()));
-  for (const std::string& label : flags.worker_labels) {
-    LF_ASSIGN_OR_RETURN(auto pair, ParsePair("--worker-label", label, "zone=a"));
-    (*spec->mutable_worker_selector())[pair.first] = std::move(pair.second);
-  }
+  LF_ASSIGN_OR_RETURN(const auto selector,
+                      ParsePairs("--worker-label", flags.worker_labels, "zone=a"));
+  for (const auto& [key, value] : selector) (*spec->mutable_worker_selector())[key] = value;
   return absl::OkStatus();
 }
 
@@ -207,12 +226,16 @@ absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::Job
   ApplyBudget(flags, spec);
   if (flags.device) spec->set_device(*flags.device);
   if (flags.threads) spec->set_threads(*flags.threads);
-  LF_RETURN_IF_ERROR(ApplyEnum("--method", flags.method, v1::Method_descriptor(), [&](int value) {
-    spec->set_method(static_cast<v1::Method>(value));
-  }));
-  LF_RETURN_IF_ERROR(ApplyEnum("--dtype", flags.dtype, v1::DataType_descriptor(), [&](int value) {
-    spec->set_dtype(static_cast<v1::DataType>(value));
-  }));
+  if (flags.method) {
+    const auto& field =
+        *v1::JobSpec::descriptor()->FindFieldByNumber(v1::JobSpec::kMethodFieldNumber);
+    LF_ASSIGN_OR_RETURN(const int method, ParseEnumField(field, "--method", *flags.method));
+    spec->set_method(static_cast<v1::Method>(method));
+  }
+  if (flags.dtype) {
+    LF_ASSIGN_OR_RETURN(const v1::DataType dtype, ParseComputeType("--dtype", *flags.dtype));
+    spec->set_dtype(dtype);
+  }
   LF_RETURN_IF_ERROR(ApplyEnum(
       "--output-dtype", flags.output_dtype, v1::DataType_descriptor(),
       [&](int value) { spec->mutable_output()->set_dtype(static_cast<v1::DataType>(value)); }));
@@ -224,10 +247,8 @@ absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::Job
 }
 
 absl::Status ApplyLabels(const SpecFlags& flags, JobDraft* draft) {
-  for (const std::string& label : flags.labels) {
-    LF_ASSIGN_OR_RETURN(auto pair, ParsePair("--label", label, "team=search"));
-    draft->labels[pair.first] = std::move(pair.second);
-  }
+  LF_ASSIGN_OR_RETURN(const auto labels, ParsePairs("--label", flags.labels, "team=search"));
+  for (const auto& [key, value] : labels) draft->labels[key] = value;
   return absl::OkStatus();
 }
 
@@ -284,6 +305,14 @@ absl::Status CheckComplete(const v1::JobSpec& spec) {
                    "--max-perplexity-ratio"));
 }
 
+absl::StatusOr<std::string> ReadStandardInput(int64_t max_bytes) {
+  std::string text(static_cast<size_t>(max_bytes) + 1, '\0');
+  std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(std::cin.gcount()));
+  if (text.size() <= static_cast<size_t>(max_bytes)) return text;
+  return absl::OutOfRangeError(absl::StrCat("standard input is larger than ", max_bytes, " bytes"));
+}
+
 absl::Status CheckInput(absl::string_view flag, const std::string& uri, const FileAccess& files) {
   LF_ASSIGN_OR_RETURN(const std::filesystem::path path, PathFromUri(uri));
   if (files.exists(path)) return absl::OkStatus();
@@ -296,9 +325,8 @@ FileAccess LocalFileAccess() {
   std::error_code ignored;
   FileAccess access;
   access.current_folder = std::filesystem::current_path(ignored);
-  access.read = [](const std::string& path) -> absl::StatusOr<std::string> {
-    if (path != "-") return ReadFile(path);
-    return std::string(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  access.read = [](const std::string& path, int64_t max_bytes) {
+    return path == "-" ? ReadStandardInput(max_bytes) : ReadFile(path, max_bytes);
   };
   access.exists = [](const std::filesystem::path& path) {
     std::error_code error;
@@ -337,7 +365,8 @@ absl::StatusOr<WeightedFile> ParseWeightedFile(absl::string_view flag, absl::str
 absl::StatusOr<JobDraft> BuildDraft(const SpecFlags& flags, const FileAccess& files) {
   JobDraft draft;
   if (flags.job_file) {
-    LF_ASSIGN_OR_RETURN(const std::string text, ReadNamed("-f", *flags.job_file, files));
+    LF_ASSIGN_OR_RETURN(const std::string text,
+                        ReadNamed("-f", *flags.job_file, kMaxJobFileBytes, files));
     const std::string name = *flags.job_file == "-" ? "standard input" : *flags.job_file;
     LF_RETURN_IF_ERROR(MergeJobFile(text, name, &draft));
   }

@@ -63,11 +63,11 @@ struct SpecFlags {
   std::vector<std::string> labels;
 };
 
-// Where flags meet the machine. `read` gives the text of a file, "-" being
+// Where flags meet the machine. `read` gives the text of a file of at most `max_bytes`, "-" being
 // standard input; `exists` says whether a path exists.
 struct FileAccess {
   std::filesystem::path current_folder;
-  std::function<absl::StatusOr<std::string>(const std::string&)> read;
+  std::function<absl::StatusOr<std::string>(const std::string&, int64_t max_bytes)> read;
   std::function<bool(const std::filesystem::path&)> exists;
 };
 

@@ -16,6 +16,7 @@ namespace {
 
 constexpr unsigned kRefreshSeconds = 60;
 constexpr int64_t kMaxTokenBytes = 16 << 10;
+constexpr int64_t kMaxPemBytes = 16 << 20;  // a system's list of authorities is far smaller
 
 absl::StatusOr<std::string> ReadToken(const std::filesystem::path& path) {
   LF_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxTokenBytes));
@@ -29,12 +30,14 @@ absl::StatusOr<std::string> ReadToken(const std::filesystem::path& path) {
                                                  ", expected a token alone"));
 }
 
-absl::Status CheckPem(const std::filesystem::path& path, absl::string_view what) {
+absl::Status CheckPem(absl::string_view flag, const std::filesystem::path& path,
+                      absl::string_view what) {
   if (path.empty()) return absl::OkStatus();
-  LF_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  if (absl::StrContains(text, absl::StrCat(what, "-----"))) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(path.string(), " holds no ", absl::AsciiStrToLower(what), " in PEM"));
+  const absl::StatusOr<std::string> text = ReadFile(path, kMaxPemBytes);
+  if (!text.ok()) return Annotate(text.status(), flag);
+  if (absl::StrContains(*text, absl::StrCat(what, "-----"))) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", path.string(), " holds no ",
+                                                 absl::AsciiStrToLower(what), " in PEM"));
 }
 
 class TokenPlugin final : public grpc::MetadataCredentialsPlugin {
@@ -64,10 +67,11 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
     return grpc::InsecureChannelCredentials();
   if (security.certificate.empty() != security.key.empty())
     return absl::InvalidArgumentError(
-        "a client certificate needs its key, and a key its certificate");
-  LF_RETURN_IF_ERROR(CheckPem(security.ca, "CERTIFICATE"));
-  LF_RETURN_IF_ERROR(CheckPem(security.certificate, "CERTIFICATE"));
-  LF_RETURN_IF_ERROR(CheckPem(security.key, "PRIVATE KEY"));
+        absl::StrCat("a client certificate needs its key, and a key its certificate: ",
+                     security.key.empty() ? "--tls-key" : "--tls-cert", " is missing"));
+  LF_RETURN_IF_ERROR(CheckPem("--tls-ca", security.ca, "CERTIFICATE"));
+  LF_RETURN_IF_ERROR(CheckPem("--tls-cert", security.certificate, "CERTIFICATE"));
+  LF_RETURN_IF_ERROR(CheckPem("--tls-key", security.key, "PRIVATE KEY"));
   grpc::experimental::TlsChannelCredentialsOptions options;
   if (!security.ca.empty() || !security.key.empty())
     options.set_certificate_provider(
@@ -81,10 +85,15 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
       grpc::experimental::TlsCredentials(options);
   if (security.token_file.empty()) return credentials;
   // Now, so that a wrong file is told by its name rather than by a call that fails.
-  LF_RETURN_IF_ERROR(ReadToken(security.token_file).status());
+  LF_RETURN_IF_ERROR(Annotate(ReadToken(security.token_file).status(), "--token-file"));
   return grpc::CompositeChannelCredentials(
       credentials,
       grpc::MetadataCredentialsFromPlugin(std::make_unique<TokenPlugin>(security.token_file)));
+}
+
+bool ClosesConnections(absl::string_view message) {
+  return absl::StrContains(message, "failed to connect") &&
+         absl::StrContains(message, "Socket closed");
 }
 
 }  // namespace latentforge

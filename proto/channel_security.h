@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/support/channel_arguments.h"
 
@@ -29,8 +30,16 @@ struct ChannelSecurity {
 // none, and whatever is set is left aside. Otherwise anything that is set means TLS: a
 // token never travels in the clear. Certificates are read again every minute and the token
 // for each call, so that both can be replaced. InvalidArgument and the errors of ReadFile
-// name the file; nothing quotes a token.
+// name the flag of the programs (--tls-ca, --token-file) and the file; nothing quotes a token.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
     const std::string& address, const ChannelSecurity& security, grpc::ChannelArguments& arguments);
+
+// True of gRPC's message when somebody accepts connections at the address and closes them at once,
+// as a server with TLS does with those in the clear.
+bool ClosesConnections(absl::string_view message);
+
+// What to do then.
+inline constexpr char kTlsHint[] =
+    "if the server has TLS, say who vouches for it, --tls-ca, and who you are, --token-file";
 
 }  // namespace latentforge

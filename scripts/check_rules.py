@@ -3,7 +3,7 @@
 Include arrows between folders, which folders may see gRPC and LibTorch, `using
 namespace` in headers, exceptions, bare new and delete, file lengths, unfinished work; and
 that docs/errors.md explains every reason that an error can have, and client/advice.cc says what to do about it; and
-that the tests that tests/faults/README.md names are there.
+that the tests that tests/faults/README.md names are there; and that README.md lists every metric of the server.
 """
 
 import pathlib
@@ -50,6 +50,10 @@ REASON_ROW = re.compile(r"^\| `([A-Z_0-9]+)` \|.*\| ([^|]+) \|$", re.MULTILINE)
 # What the client tells itself, and reasons that only logs show.
 ADVICE_FILE = "client/advice.cc"
 NO_ADVICE = re.compile(r"`latentforge COMMAND --help`|nothing|report it")
+
+METRICS_FILE = pathlib.Path("README.md")
+METRIC = re.compile(r'"((?:latentforge|grpc_server)_[a-z_]+)"')
+METRIC_ROW = re.compile(r"^\| (`(?:latentforge|grpc_server)_[^|]*) \| (?:counter|gauge|histogram) \|", re.MULTILINE)
 
 FAULTS_FILE = pathlib.Path("tests/faults/README.md")
 NAMED_TEST = re.compile(r"`(\w+Test)\.(\w+)`")
@@ -134,6 +138,18 @@ def reason_errors(sources):
             yield f"{ADVICE_FILE}: has no advice on {name}: {documented[name]}"
 
 
+def metric_errors(sources):
+    """Metrics that the server has and the table lacks, and the other way round."""
+    rows = METRIC_ROW.findall(METRICS_FILE.read_text(encoding="utf-8"))
+    listed = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
+    has = {name for path in ("service/metrics.cc", "service/metric_families.h")
+           for name in METRIC.findall(sources[path])}
+    for name in sorted(has - listed):
+        yield f"{METRICS_FILE}: lacks the metric {name}"
+    for name in sorted(listed - has):
+        yield f"{METRICS_FILE}: lists the metric {name}, which the server does not have"
+
+
 def fault_errors(sources):
     """Tests that the table of faults names and that are not there."""
     tests = {name for path, text in sources.items() if path.startswith("tests/") for name in TEST.findall(text)}
@@ -148,7 +164,7 @@ def main():
         check=True, capture_output=True, text=True)
     paths = [path for path in listing.stdout.splitlines() if pathlib.Path(path).exists()]
     sources = {path: pathlib.Path(path).read_text(encoding="utf-8") for path in paths}
-    errors = [*reason_errors(sources), *fault_errors(sources)]
+    errors = [*reason_errors(sources), *fault_errors(sources), *metric_errors(sources)]
     for path, text in sources.items():
         for check in (include_errors, text_errors):
             errors += [f"{path}: {message}" for message in check(path, text)]

@@ -60,7 +60,7 @@ class Decider {
   void NoteAttempt(AttemptOutcome outcome, const v1::ConversionError& error = {});
 
   // FAILED_PRECONDITION for a job that has ended or is being cancelled.
-  absl::Status CheckGoesOn(absl::string_view verb);
+  absl::Status CheckGoesOn();
   // FAILED_PRECONDITION for a job that cannot run again.
   absl::Status CheckRetryable();
 

@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/conversion_defaults.h"
+#include "base/conversion_limits.h"
 #include "base/device_name.h"
 #include "proto/enum_text.h"
 #include "service/needs.h"
@@ -17,11 +18,6 @@ namespace {
 
 constexpr size_t kMaxFindings = 20;
 constexpr int kMaxCorpora = 64;
-constexpr int kMaxSequences = 1'000'000;
-constexpr int kMaxLength = 1'000'000;
-constexpr int64_t kMaxHealingTokens = int64_t{1} << 40;
-constexpr int kMaxRank = 1 << 20;
-constexpr int kMaxThreads = 1024;
 constexpr absl::Duration kMaxTtl = absl::Hours(24 * 3653);  // ten years
 constexpr absl::Duration kMaxDeadline = absl::Hours(24 * 30);
 
@@ -31,6 +27,14 @@ void CheckRange(Findings& findings, absl::string_view field, T value, T min, T m
                 absl::string_view reason = kInvalidField) {
   if (value >= min && value <= max) return;
   findings.Add(reason, field, absl::StrCat("is ", value, ", expected ", min, " to ", max));
+}
+
+// The same for a number of which 0, the wire's value of a field that is not set, means the default.
+template <typename T>
+void CheckCount(Findings& findings, absl::string_view field, T value, T max) {
+  if (value >= 0 && value <= max) return;
+  findings.Add(kInvalidField, field,
+               absl::StrCat("is ", value, ", expected 1 to ", max, ", or none for the default"));
 }
 
 template <typename Enum>
@@ -106,12 +110,12 @@ void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
             v1::Preconditioner_IsValid(spec.preconditioner()));
   CheckEnum(findings, "spec.factorization.allocation", spec.allocation(),
             v1::RankAllocation_IsValid(spec.allocation()));
-  CheckRange(findings, "spec.factorization.damping", spec.damping(), 0.0, 1e6);
-  CheckRange(findings, "spec.factorization.alpha", spec.alpha(), 0.0, 16.0);
+  CheckRange(findings, "spec.factorization.damping", spec.damping(), 0.0, kMaxDamping);
+  CheckRange(findings, "spec.factorization.alpha", spec.alpha(), 0.0, kMaxAlpha);
   CheckEnum(findings, "spec.factorization.latent", spec.latent(),
             v1::LatentLayout_IsValid(spec.latent()));
   CheckRange(findings, "spec.factorization.sink_weight", spec.sink_weight(), 0.0, 1.0);
-  CheckRange(findings, "spec.factorization.rank_multiple", spec.rank_multiple(), 0, kMaxRank);
+  CheckCount(findings, "spec.factorization.rank_multiple", spec.rank_multiple(), kMaxRankMultiple);
   CheckTogether(spec, findings);
   CheckProfileIsWanted(spec, findings);
 }
@@ -149,16 +153,17 @@ void CheckBudget(const v1::JobSpec& spec, Findings& findings) {
 void CheckHealing(const v1::JobSpec& spec, Findings& findings) {
   if (!spec.has_healing()) return;
   const v1::HealingSpec& healing = spec.healing();
-  CheckRange(findings, "spec.healing.tokens", healing.tokens(), int64_t{0}, kMaxHealingTokens);
-  CheckRange(findings, "spec.healing.sequence_length", healing.sequence_length(), 0, kMaxLength);
+  CheckCount(findings, "spec.healing.tokens", healing.tokens(), kMaxHealingTokens);
+  CheckCount(findings, "spec.healing.sequence_length", healing.sequence_length(),
+             kMaxSequenceLength);
   if (healing.sequence_length() == 1)
     findings.Add(kInvalidField, "spec.healing.sequence_length", "is 1, expected at least 2");
-  CheckRange(findings, "spec.healing.batch_sequences", healing.batch_sequences(), 0, kMaxSequences);
+  CheckCount(findings, "spec.healing.batch_sequences", healing.batch_sequences(), kMaxSequences);
   CheckRange(findings, "spec.healing.learning_rate", healing.learning_rate(), 0.0, 1.0);
   CheckRange(findings, "spec.healing.warmup_steps", healing.warmup_steps(), 0, kMaxSequences);
   CheckRange(findings, "spec.healing.weight_decay", healing.weight_decay(), 0.0, 1.0);
   CheckRange(findings, "spec.healing.attention_loss", healing.attention_loss(), 0.0, 1000.0);
-  CheckRange(findings, "spec.healing.evaluate_every", healing.evaluate_every(), 0, kMaxSequences);
+  CheckCount(findings, "spec.healing.evaluate_every", healing.evaluate_every(), kMaxSequences);
   CheckEnum(findings, "spec.healing.weights", healing.weights(),
             v1::HealedWeights_IsValid(healing.weights()));
   CheckEnum(findings, "spec.healing.optimizer", healing.optimizer(),
@@ -239,20 +244,20 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   for (int i = 0; i < std::min(calibration.corpora_size(), kMaxCorpora); ++i)
     CheckCorpus(calibration.corpora(i), absl::StrCat("spec.calibration.corpora[", i, "]"),
                 findings);
-  CheckRange(findings, "spec.calibration.sequences", calibration.sequences(), 0, kMaxSequences);
+  CheckCount(findings, "spec.calibration.sequences", calibration.sequences(), kMaxSequences);
   if (!IsFisher(spec.factorization()) && calibration.labels() == v1::FISHER_LABELS_TEXT)
     findings.Add(kInvalidField, "spec.calibration.labels",
                  absl::StrCat("is text, expected none", WithPreconditioner(spec.factorization())));
   CheckEnum(findings, "spec.calibration.labels", calibration.labels(),
             v1::FisherLabels_IsValid(calibration.labels()));
-  CheckRange(findings, "spec.calibration.sequence_length", calibration.sequence_length(), 0,
-             kMaxLength);
+  CheckCount(findings, "spec.calibration.sequence_length", calibration.sequence_length(),
+             kMaxSequenceLength);
   if (calibration.sequence_length() == 1)
     findings.Add(kInvalidField, "spec.calibration.sequence_length", "is 1, expected at least 2");
   CheckCorpus(spec.evaluation().corpus(), "spec.evaluation.corpus", findings);
-  CheckRange(findings, "spec.evaluation.windows", spec.evaluation().windows(), 0, kMaxSequences);
-  CheckRange(findings, "spec.evaluation.window_length", spec.evaluation().window_length(), 0,
-             kMaxLength);
+  CheckCount(findings, "spec.evaluation.windows", spec.evaluation().windows(), kMaxSequences);
+  CheckCount(findings, "spec.evaluation.window_length", spec.evaluation().window_length(),
+             kMaxSequenceLength);
   const double gate = spec.evaluation().quality_gate();
   if (gate != 0 && !(gate >= 1 && std::isfinite(gate)))
     findings.Add(kInvalidField, "spec.evaluation.quality_gate",
@@ -270,7 +275,7 @@ void CheckFields(const v1::JobSpec& spec, Findings& findings) {
     findings.Add(kInvalidField, "spec.device", device.message());
   CheckSelector(spec, findings);
   CheckEnum(findings, "spec.priority", spec.priority(), v1::Priority_IsValid(spec.priority()));
-  CheckRange(findings, "spec.threads", spec.threads(), 0, kMaxThreads);
+  CheckCount(findings, "spec.threads", spec.threads(), kMaxThreads);
   CheckDeadline(spec.has_deadline(), spec.deadline(), "spec.deadline", findings);
   CheckDeadline(spec.has_queue_deadline(), spec.queue_deadline(), "spec.queue_deadline", findings);
   CheckTtl(spec, findings);

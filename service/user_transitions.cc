@@ -76,7 +76,7 @@ absl::Status Decider::operator()(const command::Cancel& cancel) {
 
 absl::Status Decider::operator()(const command::Pause& pause) {
   LF_RETURN_IF_ERROR(CheckEtag(record(), pause.etag));
-  LF_RETURN_IF_ERROR(CheckGoesOn("paused"));
+  LF_RETURN_IF_ERROR(CheckGoesOn());
   if (state() == v1::JOB_STATE_QUEUED) {
     ChangeState(v1::JOB_STATE_PAUSED);
   } else if (state() == v1::JOB_STATE_RUNNING) {
@@ -87,7 +87,7 @@ absl::Status Decider::operator()(const command::Pause& pause) {
 
 absl::Status Decider::operator()(const command::Resume& resume) {
   LF_RETURN_IF_ERROR(CheckEtag(record(), resume.etag));
-  LF_RETURN_IF_ERROR(CheckGoesOn("resumed"));
+  LF_RETURN_IF_ERROR(CheckGoesOn());
   if (state() == v1::JOB_STATE_PAUSED) {
     Enqueue();
   } else if (state() == v1::JOB_STATE_PAUSING) {
@@ -133,13 +133,13 @@ absl::Status Decider::CheckRetryable() {
                    {{"job", record().id}, {"state", v1::JobState_Name(state())}});
 }
 
-absl::Status Decider::CheckGoesOn(absl::string_view verb) {
+absl::Status Decider::CheckGoesOn() {
   const bool cancelling = state() == v1::JOB_STATE_CANCELLING;
   if (!cancelling && !IsTerminal(state())) return absl::OkStatus();
   return MakeError(absl::StatusCode::kFailedPrecondition,
                    cancelling ? "JOB_CANCELLING" : "JOB_TERMINAL",
                    absl::StrCat("job ", record().id, " is ", ShortEnumName(state()),
-                                ", expected one that can be ", verb),
+                                ", expected one that is queued, running, pausing or paused"),
                    {{"job", record().id}, {"state", v1::JobState_Name(state())}});
 }
 

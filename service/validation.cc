@@ -1,5 +1,6 @@
 #include "service/validation.h"
 
+#include <limits.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "checkpoint/context_warning.h"
 #include "checkpoint/estimate.h"
 #include "checkpoint/kv_budget.h"
+#include "checkpoint/open_error.h"
 #include "checkpoint/tokenizer_file.h"
 #include "proto/enum_text.h"
 #include "service/text_check.h"
@@ -28,16 +30,17 @@ const char* ReasonOfTokenizer(const absl::Status& status) {
                                                                       : "MALFORMED_TOKENIZER";
 }
 
-const char* ReasonOfSource(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kUnimplemented:
-      return "UNSUPPORTED_ARCHITECTURE";
-    case absl::StatusCode::kNotFound:
-    case absl::StatusCode::kPermissionDenied:
-      return "SOURCE_NOT_READABLE";
-    default:
-      return "MALFORMED_CHECKPOINT";
+// What no file system of Linux takes; empty when there is none.
+std::string LengthProblem(const fs::path& path) {
+  if (path.native().size() >= PATH_MAX)
+    return absl::StrCat("has a path of ", path.native().size(), " bytes, expected at most ",
+                        PATH_MAX - 1);
+  for (const fs::path& name : path) {
+    if (name.native().size() > NAME_MAX)
+      return absl::StrCat("has a name of ", name.native().size(), " bytes in its path, \"",
+                          name.native().substr(0, 20), "...\", expected at most ", NAME_MAX);
   }
+  return "";
 }
 
 checkpoint::DType ToDType(v1::DataType dtype, checkpoint::DType fallback) {
@@ -243,6 +246,10 @@ std::optional<fs::path> FileSpecChecker::Resolve(const std::string& uri, absl::s
     findings.Add("BAD_URI", field, path.status().message());
     return std::nullopt;
   }
+  if (const std::string problem = LengthProblem(*path); !problem.empty()) {
+    findings.Add(kInvalidField, field, problem);
+    return std::nullopt;
+  }
   absl::StatusOr<fs::path> resolved = ResolveBeneath(*path, allowed_roots_);
   if (!resolved.ok()) {
     findings.Add("PATH_NOT_ALLOWED", field, resolved.status().message());
@@ -258,7 +265,7 @@ std::optional<checkpoint::ModelConfig> FileSpecChecker::CheckSource(v1::JobSpec&
   if (!dir.has_value()) return std::nullopt;
   const absl::StatusOr<checkpoint::Checkpoint> opened = checkpoint::Checkpoint::Open(*dir);
   if (!opened.ok()) {
-    findings.Add(ReasonOfSource(opened.status()), kField, opened.status().message());
+    findings.Add(checkpoint::ReasonOfOpenError(opened.status()), kField, opened.status().message());
     return std::nullopt;
   }
   if (opened->config().latent.has_value()) {
@@ -287,7 +294,7 @@ void FileSpecChecker::CheckCorpusFile(v1::CorpusSpec& corpus, const std::string&
     return;
   }
   if (fs::file_size(*path, error) == 0 && !error)
-    findings.Add("CORPUS_NOT_READABLE", field + ".uri", absl::StrCat(path->string(), " is empty"));
+    findings.Add("MALFORMED_CORPUS", field + ".uri", absl::StrCat(path->string(), " is empty"));
   CheckIsText(*path, field + ".uri", findings);
   corpus.set_uri(UriFromPath(*path));
 }

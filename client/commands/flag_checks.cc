@@ -1,9 +1,11 @@
 #include "client/commands/flag_checks.h"
 
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace latentforge::client {
 namespace {
@@ -21,7 +23,7 @@ CLI::Validator Expect(std::string expected, Good good) {
 }  // namespace
 
 CLI::Validator Integer(int64_t least, int64_t most) {
-  const bool open = most >= std::numeric_limits<int32_t>::max();
+  const bool open = most == std::numeric_limits<int64_t>::max();
   const std::string expected = open ? absl::StrCat("an integer of at least ", least)
                                     : absl::StrCat("an integer from ", least, " to ", most);
   return Expect(expected, [least, most](const std::string& text) {
@@ -37,15 +39,31 @@ CLI::Validator Unsigned() {
   });
 }
 
-CLI::Validator NotNegative() {
-  return Expect("a number of at least 0", [](const std::string& text) {
+// NaN is on neither side of a limit, so each test asks for the good range.
+CLI::Validator Number(double least, double most) {
+  return Expect(absl::StrFormat("a number from %.15g to %.15g", least, most),
+                [least, most](const std::string& text) {
+                  double value = 0;
+                  return absl::SimpleAtod(text, &value) && value >= least && value <= most;
+                });
+}
+
+CLI::Validator AboveOne(const std::string& example) {
+  return Expect("a number above 1, such as " + example, [](const std::string& text) {
     double value = 0;
-    return absl::SimpleAtod(text, &value) && std::isfinite(value) && value >= 0;
+    return absl::SimpleAtod(text, &value) && std::isfinite(value) && value > 1;
   });
 }
 
-CLI::Validator Share() {
-  return Expect("a number in (0, 1], such as 0.5", [](const std::string& text) {
+CLI::Validator AtLeastOne(const std::string& example) {
+  return Expect("a number of at least 1, such as " + example, [](const std::string& text) {
+    double value = 0;
+    return absl::SimpleAtod(text, &value) && std::isfinite(value) && value >= 1;
+  });
+}
+
+CLI::Validator Share(const std::string& example) {
+  return Expect("a number in (0, 1], such as " + example, [](const std::string& text) {
     double value = 0;
     return absl::SimpleAtod(text, &value) && value > 0 && value <= 1;
   });

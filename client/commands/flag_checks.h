@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <string>
 
 #include "CLI/App.hpp"
@@ -13,16 +12,20 @@
 namespace latentforge::client {
 
 // An integer from `least` to `most`.
-CLI::Validator Integer(int64_t least, int64_t most = std::numeric_limits<int32_t>::max());
+CLI::Validator Integer(int64_t least, int64_t most);
 
 // An integer from 0 to 2^64 - 1. The library would turn -1 into 2^64 - 1.
 CLI::Validator Unsigned();
 
-// A finite number of at least 0.
-CLI::Validator NotNegative();
+// A number from `least` to `most`.
+CLI::Validator Number(double least, double most);
 
-// A number in (0, 1].
-CLI::Validator Share();
+// A finite number above 1, or of at least 1, such as `example`.
+CLI::Validator AboveOne(const std::string& example);
+CLI::Validator AtLeastOne(const std::string& example);
+
+// A number in (0, 1], such as `example`.
+CLI::Validator Share(const std::string& example);
 
 // Makes every flag and argument of `app` and its commands refuse an empty text, but
 // for those whose empty text is their default.

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/conversion_defaults.h"
+#include "base/conversion_limits.h"
 #include "client/commands/flag_checks.h"
 #include "client/commands/job.h"
 #include "client/evaluate_run.h"
@@ -96,16 +97,16 @@ Measures the perplexity of a checkpoint or an artifact on this machine.)");
   command
       ->add_option("--windows", options->windows,
                    absl::StrCat("Number of windows (default: ", kDefaultEvaluationWindows, ")"))
-      ->check(Integer(1));
+      ->check(Integer(1, kMaxSequences));
   command
       ->add_option("--window-length", options->window_length,
                    absl::StrCat("Tokens in each (default: ", kDefaultWindowLength, ")"))
-      ->check(Integer(2));
+      ->check(Integer(2, kMaxSequenceLength));
   command->add_option("--dtype", options->dtype,
                       "Format of the computation: float32, bfloat16 (default: bfloat16)");
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N (default: auto)");
   command->add_option("--threads", options->threads, "Threads of the computation (default: all)")
-      ->check(Integer(1));
+      ->check(Integer(1, kMaxThreads));
   command->add_option("-o,--output", options->output, kFormats);
   Choose(command, options, RunEvaluate, context, selection);
 }

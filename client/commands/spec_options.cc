@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/conversion_defaults.h"
+#include "base/conversion_limits.h"
 #include "client/commands/flag_checks.h"
 #include "client/field_text.h"
 #include "latentforge/v1/spec.pb.h"
@@ -37,13 +38,13 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--rank-multiple", flags->rank_multiple,
                   "Ranks are multiples of this, or the full width (default: 1)")
-      ->check(Integer(1))
+      ->check(Integer(1, kMaxRankMultiple))
       ->group(group);
   app->add_option("--sink-weight", flags->sink_weight,
                   absl::StrCat("Share of the first position in the covariance of fisher; refused "
                                "without it (default: ",
                                kDefaultSinkWeight, ")"))
-      ->check(NotNegative())
+      ->check(Number(0, 1))
       ->group(group);
   app->add_flag("--anchored", flags->anchored,
                 "Factorise layer by layer against what the converted layers before really feed "
@@ -57,11 +58,11 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
                   absl::StrCat("Multiples of the mean diagonal added to the diagonal of the "
                                "covariance, or of the Fisher matrix (default: ",
                                kDefaultDamping, ")"))
-      ->check(NotNegative())
+      ->check(Number(0, kMaxDamping))
       ->group(group);
   app->add_option("--alpha", flags->alpha,
                   absl::StrCat("Exponent of diagonal-l1 (default: ", kDefaultAlpha, ")"))
-      ->check(NotNegative())
+      ->check(Number(0, kMaxAlpha))
       ->group(group);
 }
 
@@ -80,11 +81,11 @@ void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--calibration-sequences", flags->calibration_sequences,
                   absl::StrCat("Number of sequences (default: ", kDefaultCalibrationSequences, ")"))
-      ->check(Integer(1))
+      ->check(Integer(1, kMaxSequences))
       ->group(group);
   app->add_option("--sequence-length", flags->sequence_length,
                   absl::StrCat("Tokens in each (default: ", kDefaultSequenceLength, ")"))
-      ->check(Integer(2))
+      ->check(Integer(2, kMaxSequenceLength))
       ->group(group);
   app->add_option("--fisher-labels", flags->fisher_labels,
                   absl::StrCat("Labels of the Fisher information: ",
@@ -107,16 +108,16 @@ void AddEvaluationOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--evaluate-windows", flags->evaluate_windows,
                   absl::StrCat("Number of windows (default: ", kDefaultEvaluationWindows, ")"))
-      ->check(Integer(1))
+      ->check(Integer(1, kMaxSequences))
       ->group(group);
   app->add_option("--window-length", flags->window_length,
                   absl::StrCat("Tokens in each (default: ", kDefaultWindowLength, ")"))
-      ->check(Integer(2))
+      ->check(Integer(2, kMaxSequenceLength))
       ->group(group);
   app->add_option("--quality-gate", flags->quality_gate,
                   "Fail when the perplexity is more than this many times the original's "
                   "(default: none)")
-      ->check(NotNegative())
+      ->check(AtLeastOne("1.02"))
       ->group(group)
       ->type_name("RATIO");
 }
@@ -129,12 +130,12 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--heal-tokens", flags->heal_tokens,
                   "Heal with this many tokens, rounded up to whole sequences (default: none)")
-      ->check(Integer(1))
+      ->check(Integer(1, kMaxHealingTokens))
       ->group(group);
   app->add_option("--heal-learning-rate", flags->heal_learning_rate,
                   "Heal, with this largest relative step of a weight (default: by how far the "
                   "factorised model is from the original)")
-      ->check(NotNegative())
+      ->check(Share("0.002"))
       ->group(group);
   app->add_option("--heal-weights", flags->heal_weights,
                   absl::StrCat("Heal, and train these: ", OneOf(v1::HealedWeights_descriptor()),
@@ -165,7 +166,7 @@ void AddComputationOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N (default: auto)")
       ->group(group);
   app->add_option("--threads", flags->threads, "Threads of the computation (default: all)")
-      ->check(Integer(1))
+      ->check(Integer(1, kMaxThreads))
       ->group(group);
   app->add_option("--deadline", flags->deadline,
                   "The job fails when it has not ended after this time, such as 90m or 12h "
@@ -181,12 +182,12 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("--kv-budget", flags->kv_budget,
                   "Share of the KV cache bytes to keep, in (0, 1] (this or "
                   "--max-perplexity-ratio is required)")
-      ->check(Share())
+      ->check(Share("0.5"))
       ->type_name("SHARE");
   app->add_option("--max-perplexity-ratio", flags->max_perplexity_ratio,
                   "Keep as little of the cache as leaves the perplexity within this many times the "
                   "original's, such as 1.05 (default: none)")
-      ->check(NotNegative())
+      ->check(AboveOne("1.05"))
       ->type_name("RATIO");
   app->add_option("--out", flags->out, "Folder to write; absent or empty (required)")
       ->type_name("DIR");

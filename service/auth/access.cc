@@ -50,6 +50,15 @@ bool Allows(const MethodAccess& access, Role role) {
   return true;
 }
 
+// "user or admin": who may call it.
+std::string RolesFor(const MethodAccess& access) {
+  std::string roles;
+  for (const Role role : {Role::kUser, Role::kWorker}) {
+    if (Allows(access, role)) absl::StrAppend(&roles, RoleName(role), " or ");
+  }
+  return absl::StrCat(roles, RoleName(Role::kAdmin));
+}
+
 }  // namespace
 
 const MethodAccess* FindAccess(absl::string_view service, absl::string_view method) {
@@ -64,10 +73,12 @@ absl::Status Authorize(const Identity& caller, absl::string_view service,
   const MethodAccess* const access = FindAccess(service, method);
   if (access != nullptr && Allows(*access, caller.role)) return absl::OkStatus();
   const std::string name = absl::StrCat(service, "/", method);
-  return MakeError(absl::StatusCode::kPermissionDenied, "ROLE_NOT_ALLOWED",
-                   absl::StrCat(caller.subject, " has the role ", RoleName(caller.role),
-                                ", which may not call ", name),
-                   {{"role", std::string(RoleName(caller.role))}, {"method", name}});
+  return MakeError(
+      absl::StatusCode::kPermissionDenied, "ROLE_NOT_ALLOWED",
+      absl::StrCat(
+          caller.subject, " has the role ", RoleName(caller.role), ", which may not call ", name,
+          access == nullptr ? ", as nobody may" : absl::StrCat(", expected ", RolesFor(*access))),
+      {{"role", std::string(RoleName(caller.role))}, {"method", name}});
 }
 
 }  // namespace latentforge::service

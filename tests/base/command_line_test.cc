@@ -50,6 +50,14 @@ TEST(CommandLineTest, WhatIsNearToNothingIsNamedAlone) {
               HasSubstr("\"more\" is no argument of program evaluate\n"));
 }
 
+TEST(CommandLineTest, AFlagThatIsGivenTwiceIsNamedWithItsValues) {
+  EXPECT_THAT(ErrorOf({"--database", "d", "--slots", "1", "--slots=2"}),
+              HasSubstr("--slots is given twice, as \"1\" and \"2\", expected once\n"));
+  EXPECT_THAT(ErrorOf({"--database", "d", "evaluate", "--windows", "1", "--windows", "1",
+                       "--windows", "3"}),
+              HasSubstr("--windows is given 3 times, as \"1\" and \"1\" and \"3\", "));
+}
+
 TEST(CommandLineTest, OtherErrorsStayAsTheyAre) {
   EXPECT_THAT(ErrorOf({}), HasSubstr("--database is required"));
   EXPECT_THAT(ErrorOf({"--database", "d", "evaluate", "--windows", "x"}), Not(HasSubstr("is no")));

@@ -62,5 +62,15 @@ TEST_F(InspectTest, SaysWhichBudgetsAreInfeasible) {
   EXPECT_EQ(summary.budgets[3].uniform_rank, 0);
 }
 
+TEST(ConfigFactsTest, ShowFamilyAndSizesOfAnyConfig) {
+  const auto facts = ConfigFacts(
+      R"({"n_layer": 12, "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "x": 1})");
+  ASSERT_EQ(facts.size(), 3u);
+  EXPECT_EQ(facts[0], std::make_pair(std::string("model_type"), Json("gpt2")));
+  EXPECT_EQ(facts[1].second[0], "GPT2LMHeadModel");
+  EXPECT_EQ(facts[2], std::make_pair(std::string("n_layer"), Json(12)));
+  for (const char* text : {"", "{", "[]", "{}"}) EXPECT_TRUE(ConfigFacts(text).empty()) << text;
+}
+
 }  // namespace
 }  // namespace latentforge::checkpoint

@@ -4,6 +4,7 @@
 #include "client/error.h"
 #include "client/follow_job.h"
 #include "client/health.h"
+#include "client/rpc_status.h"
 #include "gmock/gmock.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -49,6 +50,41 @@ TEST_F(ClientTest, DecodesReasonAndViolations) {
   EXPECT_EQ(ViolationsOf(status)[0].field, "spec.budget");
 }
 
+TEST_F(ClientTest, AConnectionThatIsClosedAtOnceHintsAtTls) {
+  const grpc::Status closed(grpc::StatusCode::UNAVAILABLE,
+                            "failed to connect to all addresses; last error: Socket closed");
+  const absl::Status clear = Unreachable(FromRpcStatus(closed), "fake:1");
+  EXPECT_EQ(ReasonOf(clear), "SERVER_UNREACHABLE");
+  EXPECT_THAT(std::string(clear.message()), HasSubstr("server fake:1 closed the connection"));
+  EXPECT_THAT(NextStepOf(clear), HasSubstr("--tls-ca"));
+  // A connection that is lost later says nothing about TLS.
+  const grpc::Status lost(grpc::StatusCode::UNAVAILABLE, "Socket closed");
+  EXPECT_EQ(NextStepOf(Unreachable(FromRpcStatus(lost), "fake:1")).find("--tls-ca"),
+            std::string::npos);
+}
+
+TEST_F(ClientTest, WhatHelpsDependsOnTheStateOfTheJob) {
+  const auto next = [this](const char* reason, const char* state) {
+    google::rpc::Status details;
+    google::rpc::ErrorInfo info;
+    info.set_reason(reason);
+    (*info.mutable_metadata())["job"] = "j1";
+    (*info.mutable_metadata())["state"] = state;
+    details.add_details()->PackFrom(info);
+    service_.AddStatus({grpc::StatusCode::FAILED_PRECONDITION, "no", details.SerializeAsString()});
+    return NextStepOf(client_.GetJob("jobs/j1").status());
+  };
+  EXPECT_EQ(next("JOB_TERMINAL", "JOB_STATE_SUCCEEDED"),
+            "latentforge job get j1 --server fake:1  (shows its result)");
+  EXPECT_EQ(next("JOB_TERMINAL", "JOB_STATE_FAILED"),
+            "latentforge job retry j1 --server fake:1  (queues it again)");
+  EXPECT_EQ(next("JOB_NOT_RETRYABLE", "JOB_STATE_RUNNING"),
+            "latentforge job watch j1 --server fake:1  (it has not ended)");
+  EXPECT_THAT(next("JOB_NOT_RETRYABLE", "JOB_STATE_SUCCEEDED"), HasSubstr("another --out"));
+  EXPECT_EQ(next("JOB_NOT_RETRYABLE", "JOB_STATE_FAILED"),
+            "submit it again: latentforge job submit");
+}
+
 TEST_F(ClientTest, BrokenDetailsAreIgnored) {
   service_.AddStatus({grpc::StatusCode::NOT_FOUND, "none", "\xff\xff\xff"});
   EXPECT_EQ(ReasonOf(client_.GetJob("jobs/1").status()), "");
@@ -71,7 +107,7 @@ TEST_F(ClientTest, DoesNotRepeatACreateWithoutRequestId) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(service_.created().size(), 1u);
   EXPECT_THAT(status.message(), HasSubstr("fake:1"));
-  EXPECT_THAT(NextStepOf(status), HasSubstr("latentforge health --server fake:1"));
+  EXPECT_THAT(NextStepOf(status), HasSubstr("start latentforge-server there, or name another"));
 }
 
 TEST_F(ClientTest, GivesUpAfterFourTries) {
@@ -159,7 +195,8 @@ TEST_F(ClientTest, AWatchGivesUpOnAServerThatNeverAnswered) {
   const absl::StatusOr<FollowResult> result = FollowJob(client_, clock_, "jobs/1", view, {});
   EXPECT_EQ(ReasonOf(result.status()), "SERVER_UNREACHABLE") << result.status();
   EXPECT_THAT(result.status().message(), HasSubstr("server fake:1 did not answer"));
-  EXPECT_THAT(NextStepOf(result.status()), HasSubstr("latentforge health --server fake:1"));
+  EXPECT_THAT(NextStepOf(result.status()),
+              HasSubstr("start latentforge-server there, or name another"));
   EXPECT_LT(clock_.Monotonic(), absl::Seconds(20));
 }
 

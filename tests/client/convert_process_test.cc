@@ -224,6 +224,22 @@ TEST_F(ConvertTest, TwoTermsTogetherAreOne) {
   EXPECT_THAT(LeftInWork(), IsEmpty());
 }
 
+TEST_F(ConvertTest, ASecondCtrlCLeavesAnObjectForPrograms) {
+  Script(R"([{"ignore_sigterm": true}, {"append": "@/pid", "text": "$PID"}, {"hang": true}])");
+  const std::unique_ptr<ChildProcess> child = Start("json");
+  ASSERT_TRUE(Await([&] { return ComputePid() > 0; }));
+  child->Signal(SIGINT);
+  const Ending ending = Finish(*child, [&](const std::string& line) {
+    if (line.find("cancelling; Ctrl-C again") == 0) child->Signal(SIGINT);
+  });
+  EXPECT_EQ(ending.how, "exit code 130");
+  const absl::StatusOr<Json> last =
+      ParseJson(ending.progress.substr(ending.progress.find("\n{") + 1));
+  ASSERT_TRUE(last.ok()) << ending.progress;
+  EXPECT_EQ((*last)["error"]["reason"], "INTERRUPTED");
+  EXPECT_EQ((*last)["error"]["exitCode"], 130);
+}
+
 TEST_F(ConvertTest, ASecondCtrlCLeavesAtOnceAndTheNextRunWorks) {
   Script(absl::StrCat(R"([{"ignore_sigterm": true}, {"append": "@/pid", "text": "$PID"},
                           {"hang": true}])"));
@@ -234,7 +250,8 @@ TEST_F(ConvertTest, ASecondCtrlCLeavesAtOnceAndTheNextRunWorks) {
     if (line.find("cancelling; Ctrl-C again") == 0) child->Signal(SIGINT);
   });
   EXPECT_EQ(ending.how, "exit code 130");
-  EXPECT_THAT(ending.progress, HasSubstr("error: left at once"));
+  EXPECT_THAT(ending.progress, HasSubstr("\nerror: left at once; what was begun stays "
+                                         "[INTERRUPTED]\nnext: the same command goes on\n"));
   EXPECT_TRUE(ComputeHasGone());
   Script(success_);
   const Ending again = Finish(*Start("name"));

@@ -87,6 +87,15 @@ TEST(AdviceTest, FieldsHaveTheNamesOfTheirFlags) {
   EXPECT_EQ(FlagOfField("lease.job"), "lease.job");
 }
 
+TEST(AdviceTest, DescriptionsNameFlagsToo) {
+  EXPECT_EQ(WithFlagNames("is 0.5, expected none beside max_perplexity_ratio"),
+            "is 0.5, expected none beside --max-perplexity-ratio");
+  // Paths, and fields that no flag sets, stay as they are.
+  const std::string other = "/x/quality_gate is rank_k, expected \"allocation\"";
+  EXPECT_EQ(WithFlagNames(other), other);
+  EXPECT_EQ(WithFlagNames(""), "");
+}
+
 TEST(ErrorTest, JsonIsOneObjectOnOneLine) {
   const std::string text = RenderErrorJson(WithExitCode(FullError(), kExitJobFailed));
   EXPECT_EQ(text.find('\n'), text.size() - 1);

@@ -111,8 +111,16 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"threads: 99999999999", "expected a 32-bit integer"},
         BadFile{"calibration: {seed: -1}", "seed is \"-1\", expected an integer from 0"},
         BadFile{"method: kv-latnet",
-                "job.yaml:1:9: method is \"kv-latnet\", expected one of kv-latent, full-mla, "
-                "low-rank; did you mean kv-latent?"},
+                "job.yaml:1:9: method is \"kv-latnet\", expected kv-latent; did you mean "
+                "kv-latent?"},
+        BadFile{"dtype: float61",
+                "dtype is \"float61\", expected one of float32, bfloat16; did you mean"},
+        BadFile{"output: {dtype: float61}", "expected one of float32, bfloat16, float16; did"},
+        BadFile{"evaluation: {qualityGate: 0}",
+                "job.yaml:1:27: qualityGate is \"0\", expected another number than 0, or none for "
+                "the default"},
+        BadFile{"threads: 0", "threads is \"0\", expected another number than 0"},
+        BadFile{"calibration: {corpora: [{uri: a, weight: 0.0}]}", "weight is \"0.0\", expected"},
         BadFile{"method: [kv-latent]", "method is a list, expected one value"},
         BadFile{"budget: 0.5", "BudgetSpec is not a mapping"},
         BadFile{"calibration: {corpora: {uri: x}}", "corpora is not a list"},
@@ -125,6 +133,24 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"labels: [a]", "labels is not a mapping"}, BadFile{"a: [", "job.yaml:"},
         BadFile{"- a", "is not a mapping"}, BadFile{"", "is not a"},
         BadFile{"? [a, b]\n: c\n", "a key is not a text"}));
+
+TEST(JobFileTest, AZeroThatIsAValueIsTaken) {
+  JobDraft draft;
+  const absl::Status status = MergeJobFile(
+      "calibration: {seed: 0}\nhealing: {warmupSteps: 0, weightDecay: 0, attentionLoss: 0}\n"
+      "factorization: {damping: 0, rankProfile: {layers: [{layer: 0, rankK: 1, rankV: 1}]}}\n",
+      "job.yaml", &draft);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(draft.spec.healing().has_warmup_steps());
+  EXPECT_TRUE(draft.spec.factorization().has_damping());
+}
+
+TEST(JobFileTest, HasAtMostAMebibyte) {
+  JobDraft draft;
+  const std::string text = "device: cpu #" + std::string(kMaxJobFileBytes, 'x');
+  EXPECT_THAT(std::string(MergeJobFile(text, "job.yaml", &draft).message()),
+              HasSubstr("expected at most 1048576"));
+}
 
 absl::Status Set(const std::string& setting, JobDraft* draft) {
   return ApplySetting(setting, draft);

@@ -56,18 +56,32 @@ TEST_F(JobTest, AJobIsPausedAndResumed) {
   EXPECT_EQ(Run({"job", "list", "--state", "paused", "-o", "name"}).output, job + "\n");
   const Ending watched = Run({"job", "watch", job, "--from-sequence", "0", "--timeout", "1s"});
   EXPECT_THAT(watched.messages,
-              StartsWith("queued\npaused; latentforge job resume goes on\nerror: "));
+              StartsWith(absl::StrCat("queued\npaused\nit goes on with: ", Program("latentforge"),
+                                      " job resume ", job, " --server ", address_, "\nerror: ")));
   EXPECT_EQ(Run({"job", "resume", job, "-o", "name"}).output, job + "\n");
   EXPECT_EQ(Run({"job", "list", "--state", "queued", "-o", "name"}).output, job + "\n");
   EXPECT_EQ(Run({"job", "cancel", job}).how, "exit code 0");
   const Ending late = Run({"job", "pause", job});
   EXPECT_EQ(late.how, "exit code 7");
-  EXPECT_THAT(late.messages, HasSubstr("[JOB_TERMINAL]\nnext: "));
+  EXPECT_THAT(late.messages,
+              HasSubstr("is cancelled, expected one that is queued, running, pausing or paused "
+                        "[JOB_TERMINAL]\nnext: "));
+}
+
+TEST_F(JobTest, CancellingAJobThatHasEndedSaysThatNothingWasCancelled) {
+  const std::string job(absl::StripSuffix(Submit({"--deadline", "1s"}).output, "\n"));
+  EXPECT_EQ(Run({"job", "watch", job, "--timeout", "30s"}).how, "exit code 3");
+  const Ending late = Run({"job", "cancel", job, "-o", "name"});
+  EXPECT_EQ(late.how, "exit code 0");
+  EXPECT_EQ(late.output, job + "\n");
+  EXPECT_EQ(late.messages, job + " had already failed: nothing was cancelled\n");
+  const std::string other(absl::StripSuffix(Submit().output, "\n"));
+  EXPECT_EQ(Run({"job", "cancel", other}).messages, "");
 }
 
 TEST_F(JobTest, ACancelledJobIsRetried) {
   const std::string job(absl::StripSuffix(Submit().output, "\n"));
-  EXPECT_THAT(Run({"job", "retry", job}).messages, HasSubstr("[JOB_NOT_RETRYABLE]\nnext: "));
+  EXPECT_THAT(Run({"job", "retry", job}).messages, HasSubstr(" --server "));
   EXPECT_EQ(Run({"job", "cancel", job}).how, "exit code 0");
   EXPECT_EQ(Run({"job", "retry", job, "-o", "name"}).output, job + "\n");
   EXPECT_EQ(Run({"job", "list", "--state", "queued", "-o", "name"}).output, job + "\n");

@@ -111,7 +111,7 @@ TEST_F(SecurityProcessTest, RefusalsSayWhatToDo) {
   EXPECT_THAT(none.messages, HasSubstr("next: name the file that holds your token: --token-file"));
   const Ending role = Run(Secured({"job", "list"}, "w1"));
   EXPECT_EQ(role.how, "exit code 4");
-  EXPECT_THAT(role.messages, HasSubstr("[ROLE_NOT_ALLOWED]"));
+  EXPECT_THAT(role.messages, HasSubstr("expected user or admin [ROLE_NOT_ALLOWED]"));
   Write("alice.token", "lft_wrong\n");
   const Ending wrong = Run(Secured({"job", "list"}, "alice"));
   EXPECT_EQ(wrong.how, "exit code 4");
@@ -135,7 +135,8 @@ TEST_F(SecurityProcessTest, AServerThatIsNotTrustedIsToldApart) {
   EXPECT_THAT(name.messages, HasSubstr("[SERVER_NOT_TRUSTED]"));
   const Ending clear = Run({"health"});
   EXPECT_EQ(clear.how, "exit code 9");
-  EXPECT_THAT(clear.messages, HasSubstr("[SERVER_UNREACHABLE]"));
+  EXPECT_THAT(clear.messages, HasSubstr("closed the connection"));
+  EXPECT_THAT(clear.messages, HasSubstr("[SERVER_UNREACHABLE]\nnext: if the server has TLS"));
 }
 
 TEST_F(SecurityProcessTest, AWorkerShowsItsTokenAndLeavesWithoutOne) {

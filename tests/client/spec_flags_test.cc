@@ -18,7 +18,7 @@ FileAccess FakeFiles(const std::set<std::string>& names,
   files.exists = [names](const std::filesystem::path& path) {
     return names.count(path.string()) > 0;
   };
-  files.read = [contents](const std::string& path) -> absl::StatusOr<std::string> {
+  files.read = [contents](const std::string& path, int64_t) -> absl::StatusOr<std::string> {
     const auto found = contents.find(path);
     if (found == contents.end()) return absl::NotFoundError(path);
     return found->second;
@@ -184,6 +184,52 @@ TEST(SpecFlagsTest, RankProfileImpliesItsAllocation) {
   flags.kv_budget = 0.5;
   flags.allocation = "uniform";
   EXPECT_THAT(BuildDraft(flags, files).status().message(), HasSubstr("--allocation profile"));
+}
+
+TEST(SpecFlagsTest, AKeyThatIsGivenTwiceIsRefused) {
+  SpecFlags flags = Minimal();
+  flags.labels = {"a=b", "c=d", "a=c"};
+  EXPECT_EQ(BuildDraft(flags, FakeFiles({})).status().message(),
+            "--label gives the key \"a\" twice, as \"a=b\" and \"a=c\", expected once");
+  flags.labels = {"a=b"};
+  flags.worker_labels = {"zone=a", "zone=b"};
+  EXPECT_THAT(BuildDraft(flags, FakeFiles({})).status().message(),
+              HasSubstr("--worker-label gives the key \"zone\" twice"));
+  // Flags win over the file.
+  flags.worker_labels = {};
+  flags.job_file = "job.yaml";
+  const auto draft = BuildDraft(flags, FakeFiles({}, {{"job.yaml", "labels: {a: x, e: f}"}}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_EQ(draft->labels, (std::map<std::string, std::string>{{"a", "b"}, {"e", "f"}}));
+}
+
+TEST(SpecFlagsTest, FilesAreNamedByTheirFlags) {
+  SpecFlags flags = Minimal();
+  flags.rank_profile = "short.txt";
+  EXPECT_THAT(
+      std::string(BuildDraft(flags, FakeFiles({}, {{"short.txt", "x"}})).status().message()),
+      testing::StartsWith("--rank-profile: short.txt: invalid JSON"));
+  EXPECT_THAT(std::string(BuildDraft(flags, FakeFiles({})).status().message()),
+              testing::StartsWith("--rank-profile: short.txt"));
+}
+
+TEST(SpecFlagsTest, FilesWithoutAnEndAreNotReadWhole) {
+  const absl::StatusOr<std::string> text = LocalFileAccess().read("/dev/zero", kMaxJobFileBytes);
+  EXPECT_EQ(text.status().message(), "/dev/zero is larger than 1048576 bytes");
+}
+
+TEST(SpecFlagsTest, OnlyWhatIsTakenIsOffered) {
+  SpecFlags flags = Minimal();
+  flags.dtype = "bogus";
+  EXPECT_EQ(BuildDraft(flags, FakeFiles({})).status().message(),
+            "--dtype is \"bogus\", expected one of float32, bfloat16");
+  flags.dtype = "fp16";
+  EXPECT_EQ(BuildDraft(flags, FakeFiles({})).status().message(),
+            "--dtype is \"fp16\", expected float32 or bfloat16: float16 is for output only");
+  flags.dtype.reset();
+  flags.method = "mla";
+  EXPECT_EQ(BuildDraft(flags, FakeFiles({})).status().message(),
+            "--method is \"mla\", expected kv-latent");
 }
 
 TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {

@@ -117,14 +117,22 @@ TEST_F(JobTest, UsageErrorsSayWhatWasSeenAndExpected) {
       {{"--kv-budget", "abc"}, "--kv-budget is \"abc\", expected a number in (0, 1]"},
       {{"--kv-budget", "0"}, "--kv-budget is \"0\", expected a number in (0, 1]"},
       {{"--kv-budget", ""}, "--kv-budget is \"\", expected a number in (0, 1]"},
-      {{"--calibration-sequences", "0"}, "is \"0\", expected an integer of at least 1"},
-      {{"--sequence-length", "1"}, "--sequence-length is \"1\", expected an integer of at least 2"},
+      {{"--calibration-sequences", "0"}, "is \"0\", expected an integer from 1 to 1000000"},
+      {{"--sequence-length", "1"}, "--sequence-length is \"1\", expected an integer from 2"},
       {{"--evaluate-windows", "0"},
-       "--evaluate-windows is \"0\", expected an integer of at least 1"},
-      {{"--window-length", "1"}, "--window-length is \"1\", expected an integer of at least 2"},
-      {{"--threads", "0"}, "--threads is \"0\", expected an integer of at least 1"},
-      {{"--threads", "5000000000"}, "expected an integer of at least 1"},
-      {{"--damping", "-1"}, "--damping is \"-1\", expected a number of at least 0"},
+       "--evaluate-windows is \"0\", expected an integer from 1 to 1000000"},
+      {{"--window-length", "1"}, "--window-length is \"1\", expected an integer from 2 to 1000000"},
+      {{"--threads", "0"}, "--threads is \"0\", expected an integer from 1 to 1024"},
+      {{"--threads", "5000000000"}, "expected an integer from 1 to 1024"},
+      {{"--quality-gate", "0"}, "--quality-gate is \"0\", expected a number of at least 1"},
+      {{"--quality-gate", "nan"}, "--quality-gate is \"nan\", expected a number of at least 1"},
+      {{"--heal-learning-rate", "0"}, "--heal-learning-rate is \"0\", expected a number in (0, 1]"},
+      {{"--max-perplexity-ratio", "0"},
+       "--max-perplexity-ratio is \"0\", expected a number above 1"},
+      {{"--max-perplexity-ratio", "inf"}, "is \"inf\", expected a number above 1"},
+      {{"--kv-budget", "0.5", "--kv-budget", "0.6"},
+       "--kv-budget is given twice, as \"0.5\" and \"0.6\", expected once"},
+      {{"--damping", "-1"}, "--damping is \"-1\", expected a number from 0 to 1000000"},
       {{"--seed", "-1"}, "--seed is \"-1\", expected an integer from 0 to 2^64 - 1"},
       {{"--out", ""}, "--out is empty, expected a value"},
       {{"--evaluate", ""}, "--evaluate is empty, expected a value"},
@@ -190,6 +198,24 @@ TEST_F(JobTest, InspectNamesBudgets) {
   EXPECT_EQ((*summary)["budgets"][1]["uniform_rank"], 8);
   EXPECT_EQ((*summary)["tokenizer_problem"], "");
   EXPECT_EQ(Finish(*Start({"model", "inspect", folder_ / "none"})).how, "exit code 6");
+}
+
+TEST_F(JobTest, InspectShowsWhatItReadBeforeItRefuses) {
+  fs::create_directories(folder_ / "gpt2");
+  std::ofstream(folder_ / "gpt2" / "config.json") << R"({"model_type": "gpt2", "n_layer": 12})";
+  const Ending table = Finish(*Start({"model", "inspect", folder_ / "gpt2"}));
+  EXPECT_EQ(table.how, "exit code 2");
+  EXPECT_THAT(table.output, testing::ContainsRegex("model_type +gpt2\nn_layer +12\n"));
+  EXPECT_THAT(table.messages, HasSubstr("[UNSUPPORTED_ARCHITECTURE]\nnext: give a checkpoint"));
+  EXPECT_THAT(table.messages, Not(HasSubstr("model inspect")));
+  const Ending json = Finish(*Start({"model", "inspect", folder_ / "gpt2", "-o", "json"}));
+  const absl::StatusOr<Json> shown = ParseJson(json.output);
+  ASSERT_TRUE(shown.ok()) << json.output;
+  EXPECT_EQ((*shown)["config"]["model_type"], "gpt2");
+  fs::resize_file(folder_ / "model" / "model.safetensors", 5);
+  const Ending weights = Finish(*Start({"model", "inspect", folder_ / "model"}));
+  EXPECT_THAT(weights.output, HasSubstr("vocab_size"));
+  EXPECT_THAT(weights.messages, HasSubstr("[MALFORMED_SAFETENSORS]\nnext: download the weights"));
 }
 
 TEST_F(JobTest, InspectMissesTheTokenizer) {

@@ -174,8 +174,9 @@ TEST_F(JobsTest, PauseAndResumeSayWhatTheyRefuse) {
   const absl::Status ended = jobs_->Resume(resume).status();
   EXPECT_EQ(ended.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ReasonOf(ended), "JOB_TERMINAL");
-  EXPECT_THAT(std::string(ended.message()),
-              HasSubstr("job j1 is cancelled, expected one that can be resumed"));
+  EXPECT_THAT(
+      std::string(ended.message()),
+      HasSubstr("job j1 is cancelled, expected one that is queued, running, pausing or paused"));
 }
 
 TEST_F(JobsTest, APausedJobKeepsItsOutput) {

@@ -114,9 +114,10 @@ TEST_F(ServerTest, ErrorsCarryOneErrorInfoAndTheFields) {
 TEST_F(ServerTest, ErrorsWithVeryMuchToSayStillArrive) {
   Start(Options());
   v1::CreateJobRequest request = TinyJob(dir_.path(), 0);
+  std::string deep = "/nowhere/";
+  for (int i = 0; i < 10; ++i) absl::StrAppend(&deep, std::string(200, 'x'), "/");
   for (int i = 0; i < 60; ++i)
-    request.mutable_spec()->mutable_calibration()->add_corpora()->set_uri(
-        absl::StrCat("/nowhere/", std::string(2000, 'x'), i));
+    request.mutable_spec()->mutable_calibration()->add_corpora()->set_uri(absl::StrCat(deep, i));
   v1::CreateJobResponse response;
   const grpc::Status status = client_->Create(request, &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();

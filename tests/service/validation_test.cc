@@ -3,8 +3,10 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "base/conversion_defaults.h"
 #include "base/file.h"
 #include "tests/service/validation_fixture.h"
@@ -60,7 +62,32 @@ TEST_F(ValidationTest, SourcesThatCannotRunAreNamed) {
   fs::create_directory(dir_.path() / "broken");
   std::ofstream(dir_.path() / "broken" / "config.json") << "{";
   spec.mutable_source()->set_uri((dir_.path() / "broken").string());
-  ExpectRefused(spec, "MALFORMED_CHECKPOINT", {"config.json"});
+  ExpectRefused(spec, "MALFORMED_CONFIG", {"config.json"});
+}
+
+TEST_F(ValidationTest, DamagedWeightsAreToldFromFilesThatDoNotFitTogether) {
+  const fs::path weights = dir_.path() / "model" / "model.safetensors";
+  const fs::path config = dir_.path() / "model" / "config.json";
+  std::stringstream text;
+  text << std::ifstream(config).rdbuf();
+  std::ofstream(config) << absl::StrReplaceAll(text.str(),
+                                               {{"\"vocab_size\": ", "\"vocab_size\": 1"}});
+  ExpectRefused(Spec(), "MALFORMED_CHECKPOINT", {"has shape", "from config.json"});
+  std::ofstream(config) << text.str();
+  fs::resize_file(weights, fs::file_size(weights) - 1);
+  ExpectRefused(Spec(), "MALFORMED_SAFETENSORS", {"model.safetensors"});
+  fs::resize_file(weights, 0);
+  ExpectRefused(Spec(), "MALFORMED_SAFETENSORS", {"model.safetensors"});
+}
+
+TEST_F(ValidationTest, NamesThatAreTooLongAreWrongFields) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_output()->set_uri((dir_.path() / std::string(300, 'n') / "out").string());
+  ExpectRefused(spec, kInvalidField, {"spec.output.uri has a name of 300 bytes", "at most 255"});
+  std::string deep = dir_.path().string();
+  for (int i = 0; i < 600; ++i) deep += "/a-folder";
+  spec.mutable_output()->set_uri(deep);
+  ExpectRefused(spec, kInvalidField, {"has a path of ", "expected at most 4095"});
 }
 
 TEST_F(ValidationTest, SourcesWithoutAUsableTokenizerAreRefused) {
@@ -82,7 +109,7 @@ TEST_F(ValidationTest, CorporaMustBeReadableFilesWithText) {
   ExpectRefused(spec, "CORPUS_NOT_READABLE", {"regular file"});
   std::ofstream(dir_.path() / "empty.txt").flush();
   corpus.set_uri((dir_.path() / "empty.txt").string());
-  ExpectRefused(spec, "CORPUS_NOT_READABLE", {"is empty"});
+  ExpectRefused(spec, "MALFORMED_CORPUS", {"is empty"});
   std::ofstream(dir_.path() / "lines.jsonl") << "{}\n";
   corpus.set_uri((dir_.path() / "lines.jsonl").string());
   ExpectRefused(spec, kInvalidField, {"text_field"});

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "proto/channel_security.h"
 
 namespace latentforge::agent {
 namespace {
@@ -106,7 +107,10 @@ bool Agent::AfterRefusal(const absl::Status& status, Slot& slot) {
     const absl::Duration pause = slot.backoff.Next();
     if (!SleepUnlessDraining(absl::ZeroDuration())) return false;  // we ended the call
     Log(Severity::kWarning, "no lease from the server",
-        {{"error", status.ToString()}, {"retry", absl::FormatDuration(pause)}});
+        {{"error", ClosesConnections(status.message())
+                       ? absl::StrCat(status.ToString(), "; ", kTlsHint)
+                       : status.ToString()},
+         {"retry", absl::FormatDuration(pause)}});
     return SleepUnlessDraining(pause);
   }
   absl::MutexLock lock(&mutex_);

@@ -24,6 +24,7 @@ constexpr Row kTable[] = {
     {"SOURCE_NOT_READABLE", ErrorClass::kUser, false},
     {"UNSUPPORTED_ARCHITECTURE", ErrorClass::kUser, false},
     {"ALREADY_CONVERTED", ErrorClass::kUser, false},
+    {"MALFORMED_CHECKPOINT", ErrorClass::kUser, false},
     {"MALFORMED_CONFIG", ErrorClass::kUser, false},
     {"MALFORMED_SAFETENSORS", ErrorClass::kUser, false},
     {"MALFORMED_TOKENIZER", ErrorClass::kUser, false},

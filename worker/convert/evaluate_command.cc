@@ -4,6 +4,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/context_warning.h"
 #include "checkpoint/kv_budget.h"
+#include "checkpoint/open_error.h"
 #include "worker/calibrate/corpus.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
@@ -53,11 +54,12 @@ absl::StatusOr<Json> Evaluate(const EvaluateRequest& request, EventWriter* event
   options.device = *device;
   const auto source = checkpoint::Checkpoint::Open(request.model);
   if (!source.ok()) {
-    return WithReasonByCode(source.status(),
-                            {{StatusCode::kInvalidArgument, "MALFORMED_SAFETENSORS"},
-                             {StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE"},
-                             {StatusCode::kNotFound, "SOURCE_NOT_READABLE"},
-                             {StatusCode::kPermissionDenied, "SOURCE_NOT_READABLE"}});
+    return WithReasonByCode(
+        source.status(),
+        {{StatusCode::kInvalidArgument, checkpoint::ReasonOfOpenError(source.status())},
+         {StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE"},
+         {StatusCode::kNotFound, "SOURCE_NOT_READABLE"},
+         {StatusCode::kPermissionDenied, "SOURCE_NOT_READABLE"}});
   }
   LF_ASSIGN_OR_RETURN(const evaluate::TokenWindows windows, LoadWindows(request));
   const std::string warning =

@@ -12,6 +12,7 @@
 #include "base/version.h"
 #include "checkpoint/context_warning.h"
 #include "checkpoint/kv_budget.h"
+#include "checkpoint/open_error.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/calibrate/corpus.h"
 #include "worker/convert/attempt.h"
@@ -44,12 +45,13 @@ absl::StatusOr<Checkpoint> OpenSource(const std::filesystem::path& path) {
   }
   absl::StatusOr<Checkpoint> opened = Checkpoint::Open(path);
   if (opened.ok()) return opened;
-  return WithReasonByCode(opened.status(),
-                          {{StatusCode::kInvalidArgument, "MALFORMED_SAFETENSORS"},
-                           {StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE"},
-                           {StatusCode::kNotFound, "SOURCE_NOT_READABLE"},
-                           {StatusCode::kPermissionDenied, "SOURCE_NOT_READABLE"},
-                           {StatusCode::kDataLoss, "SOURCE_CORRUPT"}});
+  return WithReasonByCode(
+      opened.status(),
+      {{StatusCode::kInvalidArgument, checkpoint::ReasonOfOpenError(opened.status())},
+       {StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE"},
+       {StatusCode::kNotFound, "SOURCE_NOT_READABLE"},
+       {StatusCode::kPermissionDenied, "SOURCE_NOT_READABLE"},
+       {StatusCode::kDataLoss, "SOURCE_CORRUPT"}});
 }
 
 // Global ranks share one budget; uniform ones are what CARE's begin with, too.

@@ -95,7 +95,8 @@ TEST(AccessTest, ARefusalNamesTheRoleAndTheMethod) {
   const absl::Status status =
       Authorize(As(Role::kWorker), "latentforge.v1.JobService", "CancelJob");
   EXPECT_EQ(status.message(),
-            "somebody has the role worker, which may not call latentforge.v1.JobService/CancelJob");
+            "somebody has the role worker, which may not call latentforge.v1.JobService/CancelJob, "
+            "expected user or admin");
 }
 
 }  // namespace

@@ -60,6 +60,14 @@ const Case kCases[] = {
        Rewrite(job.root / "model/model.safetensors",
                [](std::string& bytes) { bytes.resize(bytes.size() - 10); });
      }},
+    {"weights_of_another_model", "MALFORMED_CHECKPOINT", "from config.json",
+     [](TinyJob& job) {
+       Rewrite(job.root / "model/config.json", [](std::string& text) {
+         Json config = ParseJson(text).value();
+         config["vocab_size"] = config["vocab_size"].get<int>() + 1;
+         text = WriteJson(config);
+       });
+     }},
     {"nan_weight", "SOURCE_CORRUPT", "",
      [](TinyJob& job) {
        Rewrite(job.root / "model/model.safetensors", [](std::string& bytes) {
