@@ -306,13 +306,15 @@ TEST_F(ConvertTest, AFullDiskEndsTheOnlyMachinesJobAtOnce) {
 }
 
 TEST_F(ConvertTest, OnlyWhatTheSameCommandCanGoOnWithIsPromised) {
-  const std::vector<std::string> wrong = {"--threads", "5000"};
+  // What only the server finds.
+  const std::vector<std::string> wrong = {"--calibration-sequences", "1000000"};
   const Ending refused = Finish(*Start("table", wrong));
   EXPECT_EQ(refused.how, "exit code 2") << refused.progress;
-  EXPECT_THAT(refused.progress, HasSubstr("error: --threads is 5000, expected 0 to 1024"));
+  EXPECT_THAT(refused.progress, HasSubstr("TOO_FEW_TOKENS"));
   EXPECT_THAT(refused.progress, Not(HasSubstr("kept: ")));
   EXPECT_THAT(LeftInWork(), IsEmpty());
-  const Ending kept = Finish(*Start("table", {"--threads", "5000", "--keep-work"}));
+  const Ending kept =
+      Finish(*Start("table", {"--calibration-sequences", "1000000", "--keep-work"}));
   EXPECT_THAT(kept.progress, HasSubstr(" (logs and files of this run)\n"));
   EXPECT_THAT(kept.progress, Not(HasSubstr("the same command")));
   const Ending again = Finish(*Start("table", wrong));
