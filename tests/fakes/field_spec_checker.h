@@ -17,7 +17,6 @@ class FieldSpecChecker final : public SpecChecker {
     CheckedSpec checked;
     checked.spec = WithDefaults(spec, 2048);
     checked.output_path = spec.output().uri();
-    checked.needs_cuda = spec.device() == "cuda";
     return checked;
   }
 };
