@@ -34,7 +34,7 @@ class HostileCallsTest : public testing::Test {
     const int64_t after = RssMiB(server_.pid());
     std::printf("%d MiB before, %d MiB after\n", static_cast<int>(before_),
                 static_cast<int>(after));
-    EXPECT_LT(after - before_, 64);
+    EXPECT_LT(after - before_, 64 * kMemoryScale);
     EXPECT_EQ(NewClient()->StateOf(job_), v1::JOB_STATE_QUEUED);
   }
 
