@@ -5,43 +5,24 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <filesystem>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "base/json.h"
 #include "fuzzer/FuzzedDataProvider.h"
-#include "service/attempts.h"
-#include "service/job_name.h"
-#include "service/jobs.h"
-#include "service/retention.h"
-#include "service/scheduler.h"
-#include "service/store/sqlite_db.h"
-#include "service/store/sqlite_store.h"
-#include "service/time_util.h"
+#include "service/log_session.h"
 #include "service/watch_session.h"
-#include "tests/fakes/fake_clock.h"
-#include "tests/fakes/field_spec_checker.h"
-#include "tests/service/job_probe.h"
+#include "tests/service/empty_store.h"
+#include "tests/service/fuzzed_server.h"
 
 namespace latentforge::service {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr size_t kMostCalls = 40;
-constexpr int kMostJobs = 4;
 
-// A server without its network.
-class Surface {
+class Surface : public FuzzedServer {
  public:
-  Surface(SqliteStore& store, FuzzedDataProvider& input)
-      : input_(input), store_(store), probe_(store) {
-    engine_.set_on_queued([this] { wakeup_.Poke(); });
-  }
+  using FuzzedServer::FuzzedServer;
 
   void Run() {
     for (size_t call = 0; call < kMostCalls && input_.remaining_bytes() > 0; ++call) Call();
@@ -57,37 +38,10 @@ class Surface {
         &Surface::Name,    &Surface::List,      &Surface::Attempt,  &Surface::Watch,
         &Surface::Acquire, &Surface::Acquire,   &Surface::Beat,     &Surface::Report,
         &Surface::Report,  &Surface::Complete,  &Surface::Complete, &Surface::Workers,
-        &Surface::Advance, &Surface::ParseCall,
+        &Surface::Advance, &Surface::ParseCall, &Surface::Append,   &Surface::ReadLogs,
     };
     (this->*input_.PickValueInArray(kSteps))();
     probe_.LookAtJobs();
-  }
-
-  const Identity& Caller() { return kCallers[input_.ConsumeIntegralInRange<size_t>(0, 2)]; }
-
-  // Strings that are not UTF-8 do not come over the wire.
-  std::string Text() {
-    std::string text = input_.ConsumeRandomLengthString(16);
-    if (WriteJson(text).find("\xEF\xBF\xBD") != std::string::npos) text = absl::CHexEscape(text);
-    // At times longer than the 80 bytes that errors quote, which then end within a character.
-    return input_.ConsumeIntegralInRange(0, 7) != 0 ? text
-                                                    : std::string(79, 'a') + "\xC3\xA9" + text;
-  }
-
-  std::string JobNameOrText() {
-    if (input_.ConsumeProbability<float>() < 0.1f) return Text();
-    return JobName(absl::StrCat("j", input_.ConsumeIntegralInRange(1, kMostJobs)));
-  }
-
-  std::string Etag(const std::string& job) {
-    return input_.ConsumeProbability<float>() < 0.8f ? "" : probe_.EtagOf(job);
-  }
-
-  void SetDuration(google::protobuf::Duration* duration) {
-    const bool any = input_.ConsumeBool();
-    duration->set_seconds(any ? input_.ConsumeIntegral<int64_t>()
-                              : input_.ConsumeIntegralInRange<int64_t>(0, 3600));
-    if (any) duration->set_nanos(input_.ConsumeIntegral<int32_t>());
   }
 
   void Create() {
@@ -204,6 +158,32 @@ class Surface {
     }
   }
 
+  void ReadLogs() {
+    v1::ReadLogsRequest request;
+    request.set_name(JobNameOrText());
+    if (input_.ConsumeBool()) absl::StrAppend(request.mutable_name(), "/attempts/1");
+    request.set_from_attempt(input_.ConsumeIntegralInRange(-1, 2));
+    request.set_tail(input_.ConsumeIntegralInRange(-1, 3));
+    if (input_.ConsumeBool()) request.set_from_sequence(input_.ConsumeIntegralInRange(-1, 8));
+    const auto session = LogSession::Start(Caller(), store_, clock_, request);
+    probe_.Check(session);
+    if (!session.ok()) return;
+    int32_t attempt = 0;
+    int64_t sequence = 0;
+    while (true) {
+      const auto message = (*session)->Next();
+      probe_.Check(message);
+      if (!message.ok() || !message->has_value()) return;
+      for (const v1::LogEntry& entry : (*message)->entries()) {
+        const bool rises = entry.attempt() > attempt ||
+                           (entry.attempt() == attempt && entry.sequence() > sequence);
+        if (!rises || entry.dropped() < 0) abort();
+        attempt = entry.attempt();
+        sequence = entry.sequence();
+      }
+    }
+  }
+
   void Acquire() {
     v1::AcquireLeaseRequest request;
     request.mutable_worker()->set_name(input_.ConsumeBool() ? "w1" : Text());
@@ -285,6 +265,20 @@ class Surface {
     probe_.Check(scheduler_.ReportEvents(request));
   }
 
+  void Append() {
+    v1::AppendLogsRequest request;
+    *request.mutable_lease() = Lease();
+    for (int i = input_.ConsumeIntegralInRange(0, 3); i > 0; --i) {
+      v1::AttemptLogLine& line = *request.add_lines();
+      line.set_sequence(input_.ConsumeProbability<float>() < 0.9f
+                            ? ++logged_
+                            : input_.ConsumeIntegral<int64_t>());
+      line.set_text(input_.ConsumeRandomLengthString(16));  // any bytes
+      line.set_truncated(input_.ConsumeBool());
+    }
+    probe_.Check(logs_.Append(request));
+  }
+
   void Complete() {
     v1::CompleteAttemptRequest request;
     *request.mutable_lease() = Lease();
@@ -356,65 +350,11 @@ class Surface {
     }
   }
 
-  void Tick() { probe_.Check(scheduler_.Tick()); }
-
-  // Longer than any lease.
-  void Expire() {
-    clock_.Advance(absl::Hours(1));
-    Tick();
-  }
-
-  inline static const Identity kCallers[] = {{"alice", "default", Role::kUser},
-                                             {"bob", "search", Role::kUser},
-                                             {"root", "default", Role::kAdmin}};
-  FuzzedDataProvider& input_;
-  SqliteStore& store_;
-  JobProbe probe_;
-  FakeClock clock_;
-  WatchHub hub_;
-  Observer observer_;
-  Wakeup wakeup_;
-  const FieldSpecChecker checker_;
-  int last_id_ = 0;
-  JobEngine engine_{JobEngine::Parts{store_, hub_, observer_, clock_}, StatePolicy()};
-  Jobs jobs_{engine_, checker_, PageTokenCodec("key"),
-             JobsOptions{3, [this] { return absl::StrCat("j", ++last_id_); }}};
-  Attempts attempts_{store_, PageTokenCodec("key")};
-  Scheduler scheduler_{engine_, wakeup_, PageTokenCodec("key"),
-                       SchedulerOptions{.version = "0.1.0"}};
-  Retention retention_{engine_, absl::Hours(1)};
   std::vector<v1::Lease> leases_;  // that were granted
   std::string token_;
   std::string attempts_token_;
   int64_t reported_ = 0;
-};
-
-// A database that many inputs use, one after another: making one takes longer than all calls.
-class EmptyStore {
- public:
-  EmptyStore()
-      : store_(*SqliteStore::Open(file_)),
-        database_(*Database::Open(file_, Database::Mode::kReadWrite)) {}
-  ~EmptyStore() { fs::remove_all(file_.parent_path()); }
-
-  SqliteStore& Clear() {
-    for (const char* table : {"job_labels", "events", "attempts", "requests", "jobs", "tombstones"})
-      if (!database_.Execute(absl::StrCat("DELETE FROM ", table)).ok()) abort();
-    return *store_;
-  }
-
- private:
-  // In memory, where there is such a folder.
-  static fs::path NewFile() {
-    const fs::path parent = fs::exists("/dev/shm") ? "/dev/shm" : fs::temp_directory_path();
-    std::string pattern = (parent / "lf-fuzz-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr) abort();
-    return fs::path(pattern) / "jobs.db";
-  }
-
-  const fs::path file_ = NewFile();
-  const std::unique_ptr<SqliteStore> store_;
-  Database database_;
+  int64_t logged_ = 0;
 };
 
 }  // namespace
