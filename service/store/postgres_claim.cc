@@ -86,9 +86,7 @@ absl::Status WriteCharge(PgConnection& connection, const std::string& tenant,
       .status();
 }
 
-}  // namespace
-
-ClaimSql ClaimStatements() {
+ClaimSql MakeStatements() {
   // From one kind to the next by the index: however many jobs it has.
   const std::string next_kind =
       absl::StrCat("SELECT share_tenant AS tenant, needs FROM job_states WHERE ", kIsQueued);
@@ -119,6 +117,13 @@ ClaimSql ClaimStatements() {
       .waiting = absl::StrCat("SELECT (SELECT count(*) FROM job_states WHERE ", kIsQueued,
                               " AND share_tenant = $1), (SELECT count(*) FROM job_states WHERE ",
                               kIsPaused, " AND share_tenant = $1)")};
+}
+
+}  // namespace
+
+const ClaimSql& ClaimStatements() {
+  static const ClaimSql statements = MakeStatements();
+  return statements;
 }
 
 absl::StatusOr<TenantUse> ReadUse(PgConnection& connection, absl::string_view tenant) {

@@ -26,6 +26,6 @@ struct ClaimSql {
   std::string running;        // of $1
   std::string waiting;        // of $1
 };
-ClaimSql ClaimStatements();
+const ClaimSql& ClaimStatements();
 
 }  // namespace latentforge::service::postgres

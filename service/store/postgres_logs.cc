@@ -1,20 +1,16 @@
 #include "service/store/postgres_logs.h"
 
-#include <algorithm>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "service/store/log_lines.h"
 #include "service/store/postgres_writes.h"
 
 namespace latentforge::service::postgres {
 namespace {
-
-// Where the log of one attempt ends.
-struct LogEnd {
-  int64_t sequence = 0;
-  int64_t total_bytes = 0;
-};
 
 PgParams OfAttempt(int64_t ordinal, int32_t attempt) {
   return PgParams().Bind(ordinal).Bind(int64_t{attempt});
@@ -43,7 +39,7 @@ absl::Status TrimLog(PgConnection& connection, int64_t ordinal, const LogAppend&
                                      "ORDER BY sequence LIMIT 1",
                                      bytes));
   const int64_t first =
-      std::max(within.Next() ? within.Int() : 0, end.sequence - append.keep.lines + 1);
+      FirstKept(append, end, within.Next() ? std::optional<int64_t>(within.Int()) : std::nullopt);
   PgParams older = OfAttempt(ordinal, append.attempt);
   older.Bind(first);
   return connection
@@ -57,21 +53,18 @@ absl::StatusOr<LogAppended> WriteLogs(PgConnection& connection, const LogAppend&
   LF_ASSIGN_OR_RETURN(const int64_t ordinal, OrdinalOf(connection, append.job));
   LF_ASSIGN_OR_RETURN(LogEnd end, EndOfLog(connection, ordinal, append.attempt));
   LogAppended appended;
+  const std::vector<NewLogLine> lines = NewLines(append, end, appended);
+  if (lines.empty()) return appended;
   std::string sql = "INSERT INTO attempt_logs VALUES ";
   PgParams params = OfAttempt(ordinal, append.attempt);
-  for (const LogRecord& line : append.lines) {
-    if (line.sequence <= end.sequence) continue;
-    appended.added += 1;
-    appended.missing += line.sequence - end.sequence - 1;
-    end.sequence = line.sequence;
-    end.total_bytes += static_cast<int64_t>(line.text.size());
-    params.Bind(line.sequence).Bind(line.time).BindBlob(line.text).Bind(end.total_bytes);
+  const char* separator = "";
+  for (const auto& [line, total_bytes] : lines) {
+    params.Bind(line->sequence).Bind(line->time).BindBlob(line->text).Bind(total_bytes);
     const int last = params.size();
-    absl::StrAppend(&sql, appended.added > 1 ? "," : "", "($1,$2,$", last - 3, ",$", last - 2, ",$",
-                    last - 1, ",$", last, ")");
+    absl::StrAppend(&sql, separator, "($1,$2,$", last - 3, ",$", last - 2, ",$", last - 1, ",$",
+                    last, ")");
+    separator = ",";
   }
-  appended.last_sequence = end.sequence;
-  if (appended.added == 0) return appended;
   // A worker that heard no answer may be writing the same lines through another server.
   LF_RETURN_IF_ERROR(connection.Run(sql + " ON CONFLICT DO NOTHING", params).status());
   LF_RETURN_IF_ERROR(TrimLog(connection, ordinal, append, end));

@@ -113,10 +113,8 @@ absl::StatusOr<JobRecord> ReadByOrdinal(Database& db, int64_t ordinal) {
   return ReadJob(select);
 }
 
-}  // namespace
-
 // Left to itself SQLite may take an index by state or tenant and sort what it finds.
-ClaimSql ClaimStatements() {
+ClaimSql MakeStatements() {
   const std::string next_kind = absl::StrCat(
       "SELECT tenant, needs FROM jobs INDEXED BY jobs_by_kind WHERE ", kIsQueued, " AND ");
   // Not (tenant, needs) > (?, ?): SQLite looks for >= then, and passes by every job of the kind.
@@ -134,6 +132,13 @@ ClaimSql ClaimStatements() {
               " AND tenant = ?1), "
               "(SELECT count(*) FROM jobs INDEXED BY jobs_paused WHERE ",
               kIsPaused, " AND tenant = ?1)")};
+}
+
+}  // namespace
+
+const ClaimSql& ClaimStatements() {
+  static const ClaimSql statements = MakeStatements();
+  return statements;
 }
 
 absl::StatusOr<TenantUse> ReadUse(Database& db, absl::string_view tenant) {

@@ -25,6 +25,6 @@ struct ClaimSql {
   std::string running;        // of a tenant
   std::string waiting;        // of a tenant
 };
-ClaimSql ClaimStatements();
+const ClaimSql& ClaimStatements();
 
 }  // namespace latentforge::service::sqlite

@@ -1,18 +1,13 @@
 #include "service/store/sqlite_logs.h"
 
-#include <algorithm>
+#include <optional>
 
 #include "base/status_macros.h"
+#include "service/store/log_lines.h"
 #include "service/store/sqlite_rows.h"
 
 namespace latentforge::service {
 namespace {
-
-// Where the log of one attempt ends.
-struct LogEnd {
-  int64_t sequence = 0;
-  int64_t total_bytes = 0;
-};
 
 absl::StatusOr<LogEnd> EndOfLog(Database& db, int64_t ordinal, int32_t attempt) {
   LF_ASSIGN_OR_RETURN(Statement query, db.Prepare("SELECT sequence, total_bytes FROM attempt_logs "
@@ -34,7 +29,8 @@ absl::Status TrimLog(Database& db, int64_t ordinal, const LogAppend& append, con
                                  "ORDER BY sequence LIMIT 1"));
   within.Bind(ordinal).Bind(int64_t{append.attempt}).Bind(end.total_bytes - append.keep.bytes);
   LF_ASSIGN_OR_RETURN(const bool some, within.Step());
-  const int64_t first = std::max(some ? within.Int() : 0, end.sequence - append.keep.lines + 1);
+  const int64_t first =
+      FirstKept(append, end, some ? std::optional<int64_t>(within.Int()) : std::nullopt);
   LF_ASSIGN_OR_RETURN(Statement trim,
                       db.Prepare("DELETE FROM attempt_logs "
                                  "WHERE ordinal = ? AND attempt = ? AND sequence < ?"));
@@ -49,22 +45,16 @@ absl::StatusOr<LogAppended> WriteLogs(Database& db, const LogAppend& append) {
   LF_ASSIGN_OR_RETURN(Statement insert,
                       db.Prepare("INSERT INTO attempt_logs VALUES (?, ?, ?, ?, ?, ?)"));
   LogAppended appended;
-  for (const LogRecord& line : append.lines) {
-    if (line.sequence <= end.sequence) continue;
-    appended.added += 1;
-    appended.missing += line.sequence - end.sequence - 1;
-    end.sequence = line.sequence;
-    end.total_bytes += static_cast<int64_t>(line.text.size());
+  for (const auto& [line, total_bytes] : NewLines(append, end, appended)) {
     insert.Reset();
     LF_RETURN_IF_ERROR(insert.Bind(ordinal)
                            .Bind(int64_t{append.attempt})
-                           .Bind(line.sequence)
-                           .Bind(line.time)
-                           .BindText(line.text)
-                           .Bind(end.total_bytes)
+                           .Bind(line->sequence)
+                           .Bind(line->time)
+                           .BindText(line->text)
+                           .Bind(total_bytes)
                            .Run());
   }
-  appended.last_sequence = end.sequence;
   if (appended.added > 0) LF_RETURN_IF_ERROR(TrimLog(db, ordinal, append, end));
   return appended;
 }
