@@ -38,18 +38,6 @@ class PartitionTest : public testing::Test {
     return absl::StrJoin(steps, ",");
   }
 
-  // The process of the latest attempt, once `count` of them have noted themselves.
-  pid_t AwaitProcess(size_t count) {
-    pid_t pid = 0;
-    EXPECT_TRUE(Await([&] {
-      const std::vector<std::string> pids = Lines(cluster_.Path("pids"));
-      return pids.size() >= count && absl::SimpleAtoi(pids[count - 1], &pid);
-    }));
-    return pid;
-  }
-
-  void Go() { std::ofstream(cluster_.Path("go")) << "go\n"; }
-
   // When the lease of the first attempt had ended for the server.
   absl::Time RequeueTime(const std::string& job) {
     bool ran = false;
@@ -114,13 +102,13 @@ TEST_F(PartitionTest, T5AWorkerThatIsCutOffStopsBeforeItsJobIsAnothers) {
   cluster_.StartWorker("cut", {.server = proxied_.worker_address()});
   const std::string job = cluster_.Submit(
       {Steps({R"({"ignore_sigterm":true})", kNote, kWaitForGo, kPublish, kResult})});
-  const pid_t process = AwaitProcess(1);
+  const pid_t process = cluster_.AwaitProcess(1);
   proxied_.at_workers().Set({.stalled = true});
   EXPECT_TRUE(Await([&] { return !IsRunning(process); }));
   const absl::Time stopped = absl::Now();
   cluster_.StartWorker("other");
-  AwaitProcess(2);
-  Go();
+  cluster_.AwaitProcess(2);
+  cluster_.Go();
   const v1::Job ended = cluster_.AwaitEnd(job);
   EXPECT_LT(stopped, RequeueTime(job));
   EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED) << ended.ShortDebugString();
@@ -137,11 +125,11 @@ TEST_F(PartitionTest, T5AWorkerThatIsCutOffStopsBeforeItsJobIsAnothers) {
 TEST_F(PartitionTest, T6WhatAWorkerSaysTooLateIsRefusedInEveryCall) {
   Daemon& frozen = cluster_.StartWorker("frozen");
   const std::string job = cluster_.Submit({Steps({kNote, kWaitForGo, kResult})});
-  AwaitProcess(1);
+  cluster_.AwaitProcess(1);
   const v1::Lease old = LeaseOf(job);
   frozen.Signal(SIGSTOP);
   cluster_.StartWorker("other");
-  AwaitProcess(2);
+  cluster_.AwaitProcess(2);
 
   const auto expect_fenced = [](const grpc::Status& status) {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::ABORTED) << status.error_message();
@@ -163,7 +151,7 @@ TEST_F(PartitionTest, T6WhatAWorkerSaysTooLateIsRefusedInEveryCall) {
   late.mutable_result()->set_artifact_uri("file:///too-late");
   for (const bool ended : {false, true}) {
     if (ended) {
-      Go();
+      cluster_.Go();
       EXPECT_EQ(cluster_.AwaitEnd(job).status().state(), v1::JOB_STATE_SUCCEEDED);
     }
     grpc::ClientContext context;
@@ -181,10 +169,10 @@ TEST_F(PartitionTest, T7WhatACutOffWorkerPublishedIsFoundAndNotMadeAgain) {
   cluster_.StartWorker("cut", {.server = proxied_.worker_address()});
   const std::string job =
       cluster_.Submit({Steps({kNote, kWaitForGo, kPublish, kNote, kWaitForEnd, kResult})});
-  const pid_t process = AwaitProcess(1);
+  const pid_t process = cluster_.AwaitProcess(1);
   proxied_.at_workers().Set({.stalled = true});
-  Go();
-  AwaitProcess(2);  // it has published
+  cluster_.Go();
+  cluster_.AwaitProcess(2);  // it has published
   EXPECT_EQ(cluster_.Get(job).status().state(), v1::JOB_STATE_RUNNING) << "nobody knows of it";
   EXPECT_TRUE(Await([&] { return !IsRunning(process); }));
   std::ofstream(cluster_.Path("end")) << "end\n";

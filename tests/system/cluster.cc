@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -252,6 +253,17 @@ void Cluster::Retry(const std::string& job) {
   const grpc::Status status = jobs_->RetryJob(&context, request, &response);
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
+
+pid_t Cluster::AwaitProcess(size_t count) {
+  pid_t pid = 0;
+  EXPECT_TRUE(Await([&] {
+    const std::vector<std::string> pids = Lines(Path("pids"));
+    return pids.size() >= count && absl::SimpleAtoi(pids[count - 1], &pid);
+  }));
+  return pid;
+}
+
+void Cluster::Go() { std::ofstream(Path("go")) << "go\n"; }
 
 void Cluster::AwaitState(const std::string& job, v1::JobState state) {
   EXPECT_TRUE(Await([&] { return Get(job).status().state() == state; }))

@@ -96,6 +96,10 @@ class Cluster {
   void Pause(const std::string& job);
   void Resume(const std::string& job);
   void Retry(const std::string& job);
+  // The process of the latest attempt, once `count` of them have noted themselves in "@/pids".
+  pid_t AwaitProcess(size_t count);
+  // Lets processes go on that wait for "@/go".
+  void Go();
   // Waits until the job is in this state.
   void AwaitState(const std::string& job, v1::JobState state);
   // Waits until the job has ended.

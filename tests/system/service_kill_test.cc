@@ -43,18 +43,6 @@ std::string Layer(int layer) {
 
 class ServiceKillTest : public testing::Test {
  protected:
-  // The process of the latest attempt, once it has noted itself `count` times.
-  pid_t AwaitProcess(size_t count) {
-    pid_t pid = 0;
-    EXPECT_TRUE(Await([&] {
-      const std::vector<std::string> pids = Lines(cluster_.Path("pids"));
-      return pids.size() >= count && absl::SimpleAtoi(pids[count - 1], &pid);
-    }));
-    return pid;
-  }
-
-  void Go() { std::ofstream(cluster_.Path("go")) << "go\n"; }
-
   void ExpectDenseHistory(const std::string& job) {
     const std::vector<v1::JobEvent> events = cluster_.History(job);
     EXPECT_EQ(static_cast<int64_t>(events.size()), cluster_.Get(job).last_sequence());
@@ -134,7 +122,7 @@ TEST_F(ServiceKillTest, AKilledComputeProcessGoesOnFromItsLastLayer) {
   cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit(
       {Steps({kStarted, Layer(0), kNote, kForever}), Steps({Layer(0), Layer(1), kResult})});
-  kill(AwaitProcess(1), SIGKILL);
+  kill(cluster_.AwaitProcess(1), SIGKILL);
   const v1::Job ended = cluster_.AwaitEnd(job);
   EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED) << ended.ShortDebugString();
   EXPECT_EQ(ended.status().attempt(), 2);
@@ -146,14 +134,14 @@ TEST_F(ServiceKillTest, AKilledWorkerTakesItsProcessAlongAndAnotherFinishes) {
   Daemon& first = cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit(
       {Steps({kStarted, R"({"ignore_sigterm":true})", kNote, kWaitForGo, kResult})});
-  const pid_t process = AwaitProcess(1);
+  const pid_t process = cluster_.AwaitProcess(1);
   first.Signal(SIGKILL);
   EXPECT_TRUE(Await([&] { return !IsRunning(process); })) << "it outlived its worker";
   EXPECT_EQ(first.Wait().signal, SIGKILL);
 
   cluster_.StartWorker("w2");
-  AwaitProcess(2);
-  Go();
+  cluster_.AwaitProcess(2);
+  cluster_.Go();
   const v1::Job ended = cluster_.AwaitEnd(job);
   EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED);
   EXPECT_EQ(ended.status().attempt(), 2);
@@ -171,9 +159,9 @@ TEST_F(ServiceKillTest, AServerKilledAndRestartedInterruptsNothing) {
       {Steps({kStarted, Layer(0), kNote, kWaitForGo,
               R"({"event":{"log":{"severity":"SEVERITY_INFO","text":"while it was away"}}})",
               Layer(1), kResult})});
-  const pid_t process = AwaitProcess(1);
+  const pid_t process = cluster_.AwaitProcess(1);
   cluster_.KillServer();
-  Go();
+  cluster_.Go();
   EXPECT_TRUE(Await([&] { return Lines(cluster_.Path("work")).size() == 2; }));
   EXPECT_TRUE(Await([&] { return !IsRunning(process); }));
   cluster_.StartServer();
@@ -194,11 +182,11 @@ TEST_F(ServiceKillTest, ServerAndWorkerKilledTogetherLoseNoJob) {
   Daemon& first = cluster_.StartWorker("w1");
   const std::string running = cluster_.Submit({Steps({Layer(0), kNote, kWaitForGo, kResult})});
   const std::string queued = cluster_.Submit({kResult});
-  AwaitProcess(1);
+  cluster_.AwaitProcess(1);
   first.Signal(SIGKILL);
   cluster_.KillServer();
   cluster_.StartServer();
-  Go();
+  cluster_.Go();
   cluster_.StartWorker("w1");
   EXPECT_EQ(cluster_.AwaitEnd(running).status().state(), v1::JOB_STATE_SUCCEEDED);
   EXPECT_EQ(cluster_.AwaitEnd(queued).status().state(), v1::JOB_STATE_SUCCEEDED);
@@ -208,7 +196,7 @@ TEST_F(ServiceKillTest, ServerAndWorkerKilledTogetherLoseNoJob) {
 TEST_F(ServiceKillTest, CancelStopsAJobWithinSeconds) {
   cluster_.StartWorker("w1");
   const std::string polite = cluster_.Submit({Steps({kStarted, kNote, kForever})});
-  const pid_t first = AwaitProcess(1);
+  const pid_t first = cluster_.AwaitProcess(1);
   cluster_.Cancel(polite);
   cluster_.Cancel(polite);
   EXPECT_EQ(cluster_.AwaitEnd(polite).status().state(), v1::JOB_STATE_CANCELLED);
@@ -216,7 +204,7 @@ TEST_F(ServiceKillTest, CancelStopsAJobWithinSeconds) {
 
   const std::string stubborn =
       cluster_.Submit({Steps({R"({"ignore_sigterm":true})", kNote, R"({"hang":true})"})});
-  const pid_t second = AwaitProcess(2);
+  const pid_t second = cluster_.AwaitProcess(2);
   cluster_.Cancel(stubborn);
   const absl::Time asked = absl::Now();
   EXPECT_EQ(cluster_.AwaitEnd(stubborn).status().state(), v1::JOB_STATE_CANCELLED);
@@ -229,7 +217,7 @@ TEST_F(ServiceKillTest, APausedJobGoesOnFromItsLastLayer) {
   cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit(
       {Steps({kStarted, Layer(0), kNote, kForever}), Steps({Layer(0), Layer(1), kResult})});
-  const pid_t process = AwaitProcess(1);
+  const pid_t process = cluster_.AwaitProcess(1);
   cluster_.Pause(job);
   cluster_.AwaitState(job, v1::JOB_STATE_PAUSED);
   EXPECT_FALSE(IsRunning(process));
@@ -269,7 +257,7 @@ TEST_F(ServiceKillTest, ARetriedJobGoesOnWithWhatItsWorkerKept) {
 TEST_F(ServiceKillTest, AJobWhoseWorkerDiesWhilePausingIsPaused) {
   Daemon& worker = cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit({Steps({kStarted, kNote, kForever})});
-  AwaitProcess(1);
+  cluster_.AwaitProcess(1);
   worker.Signal(SIGSTOP);
   cluster_.Pause(job);
   EXPECT_EQ(cluster_.Get(job).status().state(), v1::JOB_STATE_PAUSING);
@@ -283,7 +271,7 @@ TEST_F(ServiceKillTest, AJobWhoseWorkerDiesWhilePausingIsPaused) {
 TEST_F(ServiceKillTest, AFrozenWorkerIsFencedWhenItThaws) {
   Daemon& frozen = cluster_.StartWorker("w1");
   const std::string job = cluster_.Submit({Steps({kStarted, kNote, kWaitForGo, kResult})});
-  const pid_t stale = AwaitProcess(1);
+  const pid_t stale = cluster_.AwaitProcess(1);
   v1::Lease old;
   for (const v1::Worker& worker : cluster_.Workers()) {
     if (worker.leases_size() > 0) old = worker.leases(0);
@@ -291,7 +279,7 @@ TEST_F(ServiceKillTest, AFrozenWorkerIsFencedWhenItThaws) {
   ASSERT_EQ(old.job(), job);
   frozen.Signal(SIGSTOP);
   cluster_.StartWorker("w2");
-  AwaitProcess(2);
+  cluster_.AwaitProcess(2);
 
   // What the frozen worker would say is refused already.
   const grpc::Status late = cluster_.Beat(old, "w1");
@@ -302,7 +290,7 @@ TEST_F(ServiceKillTest, AFrozenWorkerIsFencedWhenItThaws) {
   EXPECT_EQ(cluster_.Get(job).status().state(), v1::JOB_STATE_RUNNING);
   EXPECT_EQ(cluster_.Get(job).status().worker(), "w2");
 
-  Go();
+  cluster_.Go();
   const v1::Job ended = cluster_.AwaitEnd(job);
   EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED);
   EXPECT_EQ(ended.status().worker(), "w2");
@@ -318,7 +306,7 @@ TEST_F(ServiceKillTest, AWorkerThatLeavesGivesItsJobBack) {
   Daemon& leaving = cluster_.StartWorker("w1");
   const std::string job =
       cluster_.Submit({Steps({kStarted, kNote, kForever}), Steps({kNote, kResult})});
-  const pid_t process = AwaitProcess(1);
+  const pid_t process = cluster_.AwaitProcess(1);
   leaving.Signal(SIGTERM);
   const ExitStatus status = leaving.Wait();
   EXPECT_TRUE(status.ok()) << status.ToString();
@@ -332,7 +320,7 @@ TEST_F(ServiceKillTest, AWorkerThatLeavesGivesItsJobBack) {
 TEST_F(ServiceKillTest, APrivateWorkerLeavesWithItsServer) {
   Daemon& worker = cluster_.StartWorker("w1", {.flags = {"--exit-when-server-gone", "500ms"}});
   cluster_.Submit({Steps({kStarted, kNote, kForever})});
-  const pid_t process = AwaitProcess(1);
+  const pid_t process = cluster_.AwaitProcess(1);
   cluster_.KillServer();
   EXPECT_EQ(worker.Wait().code, 1);
   EXPECT_THAT(worker.log(), HasSubstr("has not answered for"));
