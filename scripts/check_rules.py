@@ -21,11 +21,12 @@ ARROWS = {
     "worker/agent": ("base", "proto"),
     "worker/model": ("base", "checkpoint"),
     "worker/factorize": ("base",),
+    "worker/low_rank": ("base", "worker/factorize"),
     "worker/evaluate": ("base", "checkpoint", "worker/model"),
-    "worker/calibrate": ("base", "checkpoint", "worker/model", "worker/factorize"),
+    "worker/calibrate": ("base", "checkpoint", "worker/model", "worker/factorize", "worker/low_rank"),
     "worker/finetune": ("base", "checkpoint", "worker/model", "worker/calibrate"),
     "worker/export": ("base", "checkpoint"),
-    "worker/convert": ("base", "checkpoint", "worker/model", "worker/factorize", "worker/evaluate", "worker/finetune",
+    "worker/convert": ("base", "checkpoint", "worker/model", "worker/factorize", "worker/low_rank", "worker/evaluate", "worker/finetune",
                        "worker/calibrate", "worker/export"),
 }
 GRPC = re.compile(r"^(grpc|grpcpp|google)/")
