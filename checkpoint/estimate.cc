@@ -4,6 +4,7 @@
 
 #include "base/status_macros.h"
 #include "checkpoint/kv_budget.h"
+#include "checkpoint/rank_rule.h"
 #include "checkpoint/tensor_catalogue.h"
 
 namespace latentforge::checkpoint {
@@ -90,6 +91,8 @@ double StatisticsFlops(const ModelConfig& config, StatisticsKind kind) {
   if (kind == StatisticsKind::kCross) flops += 4 * m * d;
   if (kind == StatisticsKind::kCovariance) flops += 2 * d * d;
   if (kind == StatisticsKind::kFisher) flops = 4 * m * d + 16 * m * m;
+  const auto q = static_cast<double>(config.q_width());
+  if (kind == StatisticsKind::kLinear) flops = 6 * d * d + 2 * q * q;
   return static_cast<double>(config.num_layers) * flops;
 }
 
@@ -102,6 +105,11 @@ double FactorisationFlops(const ModelConfig& config, const EstimateSettings& set
   if (settings.statistics == StatisticsKind::kCovariance) flops += cube(config.hidden_size);
   // Once for the spectrum, once for the factors.
   if (settings.statistics == StatisticsKind::kFisher) flops *= 2;
+  // Q and O, K and V, gate and up, down.
+  if (settings.statistics == StatisticsKind::kLinear) {
+    flops = 2 * cube(std::min(config.q_width(), config.hidden_size)) + 2 * cube(m) +
+            3 * cube(config.hidden_size);
+  }
   return static_cast<double>(config.num_layers) * kEigenFlops * flops;
 }
 
@@ -201,6 +209,10 @@ class Sizes {
 
   // Both projections in fp64, and what an eigendecomposition works in.
   int64_t Factorisation() const {
+    if (settings_.statistics == StatisticsKind::kLinear) {
+      const int64_t width = std::max(d_, q_);
+      return Statistics() + kF64Bytes * (layer_ / bytes_ + 5 * width * width + 2 * f_ * d_);
+    }
     const int64_t n = settings_.joint ? 2 * m_ : m_;
     return Statistics() + KeyValue(kF64Bytes) + 5 * kF64Bytes * n * n;
   }
@@ -249,6 +261,8 @@ class Sizes {
         return kF64Bytes * (2 * m_ * m_ + d_ * d_);
       case StatisticsKind::kFisher:
         return kF64Bytes * 4 * (2 * m_) * (2 * m_);
+      case StatisticsKind::kLinear:
+        return kF64Bytes * (3 * d_ * d_ + q_ * q_);
     }
     return 0;
   }
@@ -263,6 +277,8 @@ class Sizes {
         return kF64Bytes * std::max(m_ * m_, d_ * d_);
       case StatisticsKind::kFisher:
         return kF64Bytes * (2 * m_) * (2 * m_);
+      case StatisticsKind::kLinear:
+        return kF64Bytes * std::max(d_ * d_, q_ * q_);
     }
     return 0;
   }
@@ -301,33 +317,61 @@ int64_t PeakMemory(const ModelConfig& config, const EstimateSettings& settings, 
   return kProcessBytes + std::max(tokenising, kComputeBytes + computing);
 }
 
+// What the result has.
+struct Result {
+  int64_t parameters = 0;
+  int64_t values = 0;  // cached, of a token, over all layers
+  int64_t rank = 0;    // of a latent
+};
+
+absl::StatusOr<Result> KvLatentResult(const ModelConfig& config, const EstimateSettings& settings) {
+  Result result;
+  if (settings.joint) {
+    LF_ASSIGN_OR_RETURN(result.values, JointRankTotalForBudget(config, settings.kv_budget));
+  } else {
+    LF_ASSIGN_OR_RETURN(const RankTotals totals, RankTotalsForBudget(config, settings.kv_budget));
+    result.values = totals.k + totals.v;
+  }
+  const int64_t shares = config.num_layers * (settings.joint ? 1 : 2);
+  result.rank = (result.values + shares - 1) / shares;
+  ModelConfig converted = config;
+  LatentConfig latent;
+  latent.joint = settings.joint;
+  latent.ranks.assign(
+      static_cast<size_t>(config.num_layers),
+      settings.joint ? LayerRanks{0, 0, result.rank} : LayerRanks{result.rank, result.rank, 0});
+  converted.latent = std::move(latent);
+  result.parameters = NumParameters(converted);
+  return result;
+}
+
+absl::StatusOr<Result> LowRankResult(const ModelConfig& config, double ratio) {
+  const int64_t d = config.hidden_size;
+  const int64_t m = config.kv_width();
+  Result result;
+  LF_ASSIGN_OR_RETURN(result.rank, RankForRatio(RankRule::kBlockIdentity, m, d, ratio));
+  result.values = config.num_layers * 2 * result.rank;
+  const int64_t maps = 2 * d * (config.q_width() + m) + 3 * d * config.intermediate_size;
+  result.parameters = NumParameters(config) -
+                      static_cast<int64_t>(ratio * static_cast<double>(config.num_layers * maps));
+  return result;
+}
+
 }  // namespace
 
 absl::StatusOr<Estimate> EstimateConversion(const ModelConfig& config,
                                             const EstimateSettings& settings) {
-  int64_t values = 0;
-  if (settings.joint) {
-    LF_ASSIGN_OR_RETURN(values, JointRankTotalForBudget(config, settings.kv_budget));
-  } else {
-    LF_ASSIGN_OR_RETURN(const RankTotals totals, RankTotalsForBudget(config, settings.kv_budget));
-    values = totals.k + totals.v;
-  }
-  const int64_t shares = config.num_layers * (settings.joint ? 1 : 2);
-  const int64_t rank = (values + shares - 1) / shares;
-  ModelConfig converted = config;
-  LatentConfig latent;
-  latent.joint = settings.joint;
-  latent.ranks.assign(static_cast<size_t>(config.num_layers),
-                      settings.joint ? LayerRanks{0, 0, rank} : LayerRanks{rank, rank, 0});
-  converted.latent = std::move(latent);
+  LF_ASSIGN_OR_RETURN(const Result result, settings.parameter_ratio > 0
+                                               ? LowRankResult(config, settings.parameter_ratio)
+                                               : KvLatentResult(config, settings));
 
   Estimate estimate;
-  estimate.peak_memory_bytes = PeakMemory(config, settings, rank);
+  estimate.peak_memory_bytes = PeakMemory(config, settings, result.rank);
   estimate.seconds = Seconds(config, settings);
-  estimate.output_bytes = NumParameters(converted) * BytesOf(settings.weight_dtype) +
-                          kArtifactExtraBytes + kArtifactBytesPerToken * config.vocab_size;
+  estimate.output_bytes = result.parameters * BytesOf(settings.weight_dtype) + kArtifactExtraBytes +
+                          kArtifactBytesPerToken * config.vocab_size;
   estimate.kv_bytes_per_token_base = KvBytesPerToken(config, settings.weight_dtype);
-  estimate.kv_bytes_per_token_converted = values * BytesOf(settings.weight_dtype);
+  estimate.kv_bytes_per_token_converted = result.values * BytesOf(settings.weight_dtype);
   return estimate;
 }
 

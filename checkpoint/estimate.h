@@ -15,10 +15,14 @@ enum class StatisticsKind {
   kCross,       // and E[y x^T]
   kCovariance,  // and E[x x^T]
   kFisher,      // moments of outputs and gradients of K and V together, by a way back
+  kLinear,      // E[x x^T] of the inputs of all linear maps, for the method low_rank
 };
 
 struct EstimateSettings {
   double kv_budget = 0.5;
+  // Of the method low_rank, in place of kv_budget: the share of the parameters of linear maps
+  // that goes, with statistics kLinear; 0: another method.
+  double parameter_ratio = 0;
   int64_t calibration_sequences = 0;
   int64_t sequence_length = 0;
   int64_t evaluation_windows = 0;  // each is run through both models
@@ -44,7 +48,7 @@ struct Estimate {
 
 // A cost model of a few terms; its constants stand together in estimate.cc, and
 // estimate_test.cc holds it to measured conversions. InvalidArgument for a budget that
-// RankTotalsForBudget refuses.
+// RankTotalsForBudget refuses, OutOfRange for a ratio that RankForRatio does.
 absl::StatusOr<Estimate> EstimateConversion(const ModelConfig& config,
                                             const EstimateSettings& settings);
 

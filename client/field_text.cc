@@ -63,8 +63,7 @@ bool ZeroIsAValue(const FieldDescriptor& field) {
 // Values that the API names and the field does not take.
 std::vector<int> NotOffered(const FieldDescriptor& field) {
   const Descriptor& spec = *v1::JobSpec::descriptor();
-  if (IsField(field, spec, v1::JobSpec::kMethodFieldNumber))
-    return {v1::METHOD_FULL_MLA, v1::METHOD_LOW_RANK};
+  if (IsField(field, spec, v1::JobSpec::kMethodFieldNumber)) return {v1::METHOD_FULL_MLA};
   if (IsField(field, spec, v1::JobSpec::kDtypeFieldNumber)) return {v1::DATA_TYPE_FLOAT16};
   return {};
 }

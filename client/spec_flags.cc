@@ -13,12 +13,13 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "client/draft_checks.h"
+#include "client/enum_flag.h"
 #include "client/error.h"
 #include "client/field_text.h"
 #include "client/rank_profile.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/duration.pb.h"
-#include "proto/enum_text.h"
 
 namespace latentforge::client {
 namespace {
@@ -36,15 +37,6 @@ absl::StatusOr<std::string> ReadNamed(absl::string_view flag, const std::string&
   absl::StatusOr<std::string> text = files.read(path, max_bytes);
   if (!text.ok()) return Annotate(text.status(), flag);
   return text;
-}
-
-template <typename Set>
-absl::Status ApplyEnum(const char* flag, const std::optional<std::string>& text,
-                       const google::protobuf::EnumDescriptor* type, Set set) {
-  if (!text.has_value()) return absl::OkStatus();
-  LF_ASSIGN_OR_RETURN(const int value, ParseEnum(*type, flag, *text));
-  set(value);
-  return absl::OkStatus();
 }
 
 bool IsJsonLines(absl::string_view path) {
@@ -239,6 +231,7 @@ absl::Status ApplyFlags(const SpecFlags& flags, const FileAccess& files, v1::Job
   LF_RETURN_IF_ERROR(ApplyEnum(
       "--output-dtype", flags.output_dtype, v1::DataType_descriptor(),
       [&](int value) { spec->mutable_output()->set_dtype(static_cast<v1::DataType>(value)); }));
+  LF_RETURN_IF_ERROR(ApplyLowRank(flags.low_rank, spec));
   LF_RETURN_IF_ERROR(ApplyScheduling(flags, spec));
   LF_RETURN_IF_ERROR(ApplyCalibration(flags, files, spec->mutable_calibration()));
   ApplyEvaluation(flags, files, spec);
@@ -270,39 +263,6 @@ void MakeUrisAbsolute(const FileAccess& files, v1::JobSpec* spec) {
   if (spec->evaluation().has_corpus()) {
     MakeUri(files, spec->mutable_evaluation()->mutable_corpus()->mutable_uri());
   }
-}
-
-// The API names methods of later versions too.
-absl::Status CheckMethod(v1::Method method) {
-  if (method == v1::METHOD_UNSPECIFIED || method == v1::METHOD_KV_LATENT) return absl::OkStatus();
-  return WithReason(
-      absl::InvalidArgumentError(absl::StrCat(
-          "--method is ", ShortEnumName(method),
-          ", which is not available in this version, expected kv-latent (job file: method)")),
-      "METHOD_NOT_SUPPORTED");
-}
-
-absl::Status CheckComplete(const v1::JobSpec& spec) {
-  if (spec.source().uri().empty()) {
-    return absl::InvalidArgumentError(
-        "MODEL is missing: name the folder of the checkpoint to convert (job file: source.uri)");
-  }
-  if (spec.output().uri().empty()) {
-    return absl::InvalidArgumentError(
-        "--out is missing: name the folder to write (job file: output.uri)");
-  }
-  if (spec.calibration().corpora().empty()) {
-    return absl::InvalidArgumentError(
-        "--calibration is missing: name a text file (job file: calibration.corpora)");
-  }
-  // NaN is on neither side, so the test asks for the good range.
-  const double budget = spec.budget().kv_budget();
-  if (budget > 0 && budget <= 1) return absl::OkStatus();
-  if (spec.budget().max_perplexity_ratio() != 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--kv-budget is ", budget == 0 ? "missing" : absl::StrCat(budget),
-                   ", expected a number in (0, 1], such as 0.5 (job file: budget.kvBudget), or "
-                   "--max-perplexity-ratio"));
 }
 
 absl::StatusOr<std::string> ReadStandardInput(int64_t max_bytes) {
@@ -376,7 +336,6 @@ absl::StatusOr<JobDraft> BuildDraft(const SpecFlags& flags, const FileAccess& fi
     LF_RETURN_IF_ERROR(ApplySetting(setting, &draft));
   }
   MakeUrisAbsolute(files, &draft.spec);
-  LF_RETURN_IF_ERROR(CheckMethod(draft.spec.method()));
   LF_RETURN_IF_ERROR(CheckComplete(draft.spec));
   return draft;
 }

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "client/job_file.h"
+#include "client/low_rank_flags.h"
 
 namespace latentforge::client {
 
@@ -31,6 +32,7 @@ struct SpecFlags {
   std::optional<int32_t> rank_multiple;
   bool anchored = false;
   std::optional<std::string> rank_profile;
+  LowRankFlags low_rank;
   std::vector<std::string> calibration;
   std::optional<std::string> calibration_text_field;
   std::optional<int32_t> calibration_sequences;

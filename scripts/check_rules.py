@@ -21,7 +21,7 @@ ARROWS = {
     "worker/agent": ("base", "proto"),
     "worker/model": ("base", "checkpoint"),
     "worker/factorize": ("base",),
-    "worker/low_rank": ("base", "worker/factorize"),
+    "worker/low_rank": ("base", "checkpoint", "worker/factorize"),
     "worker/evaluate": ("base", "checkpoint", "worker/model"),
     "worker/calibrate": ("base", "checkpoint", "worker/model", "worker/factorize", "worker/low_rank"),
     "worker/finetune": ("base", "checkpoint", "worker/model", "worker/calibrate"),
@@ -42,7 +42,7 @@ MAX_TEST_LINES = 600
 # What looks like a reason of an error but is a name of something else.
 REASON = re.compile(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"')
 NO_REASON = re.compile(
-    r"(METHOD|PRECONDITIONER|RANK_ALLOCATION|LATENT_LAYOUT|FISHER_LABELS|HEALED_WEIGHTS|HEALING_OPTIMIZER|DATA_TYPE|PHASE|PERPLEXITY_KIND|SEVERITY|ERROR_CLASS)_|"
+    r"(METHOD|PRECONDITIONER|RANK_ALLOCATION|LATENT_LAYOUT|FACTOR_LAYOUT|JOINT_MODE|MLP_COMPRESSION|ACTIVATION_SOURCE|FISHER_LABELS|HEALED_WEIGHTS|HEALING_OPTIMIZER|DATA_TYPE|PHASE|PERPLEXITY_KIND|SEVERITY|ERROR_CLASS)_|"
     r"F\d_|(LC|XDG|OMP|ONEDNN|LRU|GOMP)_|(NO_COLOR|NOT_FOUND|NOT_SERVING|SERVICE_UNKNOWN|LATENTFORGE_\w+)$")
 REASONS_OF_METHODS = ("METHOD_NOT_SUPPORTED",)
 REASON_FILE = pathlib.Path("docs/errors.md")

@@ -10,6 +10,7 @@
 #include "base/conversion_limits.h"
 #include "base/device_name.h"
 #include "proto/enum_text.h"
+#include "service/low_rank_fields.h"
 #include "service/needs.h"
 #include "service/time_util.h"
 
@@ -105,6 +106,7 @@ void CheckProfileIsWanted(const v1::FactorizationSpec& spec, Findings& findings)
                             ", expected profile with a rank profile"));
 }
 
+// What every method reads.
 void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
   CheckEnum(findings, "spec.factorization.preconditioner", spec.preconditioner(),
             v1::Preconditioner_IsValid(spec.preconditioner()));
@@ -116,8 +118,6 @@ void CheckFactorization(const v1::FactorizationSpec& spec, Findings& findings) {
             v1::LatentLayout_IsValid(spec.latent()));
   CheckRange(findings, "spec.factorization.sink_weight", spec.sink_weight(), 0.0, 1.0);
   CheckCount(findings, "spec.factorization.rank_multiple", spec.rank_multiple(), kMaxRankMultiple);
-  CheckTogether(spec, findings);
-  CheckProfileIsWanted(spec, findings);
 }
 
 // A share of the cache, or the perplexity that decides it.
@@ -227,18 +227,27 @@ bool IsFisher(const v1::FactorizationSpec& spec) {
 }
 
 absl::Status CheckMethod(const v1::JobSpec& spec) {
-  if (spec.method() != v1::METHOD_FULL_MLA && spec.method() != v1::METHOD_LOW_RANK)
-    return absl::OkStatus();
+  if (spec.method() != v1::METHOD_FULL_MLA) return absl::OkStatus();
   return MakeError(absl::StatusCode::kUnimplemented, "METHOD_NOT_SUPPORTED",
                    absl::StrCat("method is ", ShortEnumName(spec.method()),
-                                ", which is not available in this version, expected kv-latent"),
+                                ", which is not available in this version, expected kv-latent or low-rank"),
                    {{"method", v1::Method_Name(spec.method())}});
 }
 
 void CheckFields(const v1::JobSpec& spec, Findings& findings) {
   CheckEnum(findings, "spec.method", spec.method(), v1::Method_IsValid(spec.method()));
-  CheckBudget(spec, findings);
+  const bool low_rank = spec.method() == v1::METHOD_LOW_RANK;
+  if (low_rank) {
+    CheckLowRank(spec, findings);
+  } else {
+    CheckNoLowRank(spec, findings);
+    CheckBudget(spec, findings);
+  }
   CheckFactorization(spec.factorization(), findings);
+  if (!low_rank) {
+    CheckTogether(spec.factorization(), findings);
+    CheckProfileIsWanted(spec.factorization(), findings);
+  }
   const v1::CalibrationSpec& calibration = spec.calibration();
   CheckRange(findings, "spec.calibration.corpora", calibration.corpora_size(), 1, kMaxCorpora);
   for (int i = 0; i < std::min(calibration.corpora_size(), kMaxCorpora); ++i)
@@ -330,8 +339,11 @@ v1::JobSpec WithDefaults(const v1::JobSpec& spec, int64_t max_positions) {
     return static_cast<int32_t>(std::min<int64_t>(fallback, std::max<int64_t>(2, max_positions)));
   };
   if (full.method() == v1::METHOD_UNSPECIFIED) full.set_method(v1::METHOD_KV_LATENT);
-  v1::FactorizationSpec& factorization = *full.mutable_factorization();
-  FillFactorization(factorization);
+  if (full.method() == v1::METHOD_LOW_RANK) {
+    FillLowRank(full);
+  } else {
+    FillFactorization(*full.mutable_factorization());
+  }
   v1::CalibrationSpec& calibration = *full.mutable_calibration();
   for (v1::CorpusSpec& corpus : *calibration.mutable_corpora())
     if (corpus.weight() == 0) corpus.set_weight(1);

@@ -56,8 +56,9 @@ checkpoint::DType ToDType(v1::DataType dtype, checkpoint::DType fallback) {
   }
 }
 
-checkpoint::StatisticsKind StatisticsOf(v1::Preconditioner preconditioner) {
-  switch (preconditioner) {
+checkpoint::StatisticsKind StatisticsOf(const v1::JobSpec& spec) {
+  if (spec.method() == v1::METHOD_LOW_RANK) return checkpoint::StatisticsKind::kLinear;
+  switch (spec.factorization().preconditioner()) {
     case v1::PRECONDITIONER_COVARIANCE:
       return checkpoint::StatisticsKind::kCross;
     case v1::PRECONDITIONER_DIAGONAL_HESSIAN:
@@ -85,7 +86,8 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   settings.compute_dtype = ToDType(spec.dtype(), checkpoint::DType::kBF16);
   settings.weight_dtype = ToDType(spec.output().dtype(), config.dtype);
   settings.threads = spec.threads() > 0 ? spec.threads() : sysconf(_SC_NPROCESSORS_ONLN);
-  settings.statistics = StatisticsOf(spec.factorization().preconditioner());
+  settings.statistics = StatisticsOf(spec);
+  settings.parameter_ratio = spec.budget().parameter_ratio();
   settings.anchored = spec.factorization().anchored();
   settings.joint = spec.factorization().latent() == v1::LATENT_LAYOUT_JOINT;
   LF_ASSIGN_OR_RETURN(const checkpoint::Estimate estimate,
@@ -352,7 +354,10 @@ absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) cons
   LF_RETURN_IF_ERROR(findings.ToStatus());
   absl::StatusOr<v1::Estimate> estimate = EstimateOf(checked.spec, *config);
   if (!estimate.ok()) {
-    findings.Add("BUDGET_OUT_OF_RANGE", "spec.budget.kv_budget", estimate.status().message());
+    findings.Add("BUDGET_OUT_OF_RANGE",
+                 checked.spec.method() == v1::METHOD_LOW_RANK ? "spec.budget.parameter_ratio"
+                                                              : "spec.budget.kv_budget",
+                 estimate.status().message());
     return findings.ToStatus();
   }
   checked.estimate = *std::move(estimate);

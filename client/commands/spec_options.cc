@@ -18,11 +18,13 @@ std::string OneOf(const google::protobuf::EnumDescriptor* type) {
 void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
   const std::string group = "Factorisation";
   // The API names more than this version does.
-  app->add_option("--method", flags->method, "How to convert: kv-latent (default: kv-latent)")
+  app->add_option("--method", flags->method,
+                  "How to convert: kv-latent, keys and values through latents; low-rank, every "
+                  "linear map of the decoder (default: kv-latent)")
       ->group(group);
   app->add_option("--preconditioner", flags->preconditioner,
                   absl::StrCat("What errors count by: ", OneOf(v1::Preconditioner_descriptor()),
-                               " (default: fisher)"))
+                               " (default: fisher; with --method low-rank root-covariance)"))
       ->group(group);
   app->add_option(
          "--allocation", flags->allocation,
@@ -63,6 +65,45 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("--alpha", flags->alpha,
                   absl::StrCat("Exponent of diagonal-l1 (default: ", kDefaultAlpha, ")"))
       ->check(Number(0, kMaxAlpha))
+      ->group(group);
+}
+
+void AddLowRankOptions(CLI::App* app, LowRankFlags* flags) {
+  const std::string group = "Method low-rank";
+  app->add_option("--ratio", flags->ratio,
+                  "Share of the parameters of the decoder's linear maps that goes, in (0, 1) "
+                  "(required with --method low-rank)")
+      ->check(Share("0.3"))
+      ->group(group)
+      ->type_name("SHARE");
+  app->add_option("--factor-layout", flags->factor_layout,
+                  absl::StrCat("How factors are stored: ", OneOf(v1::FactorLayout_descriptor()),
+                               " (default: block-identity)"))
+      ->group(group);
+  app->add_option("--query-key", flags->query_key,
+                  absl::StrCat("Whether queries and keys are compressed for their product: ",
+                               OneOf(v1::JointMode_descriptor()), " (default: joint)"))
+      ->group(group);
+  app->add_option("--value-output", flags->value_output,
+                  absl::StrCat("The same of values and attention's output: ",
+                               OneOf(v1::JointMode_descriptor()), " (default: joint)"))
+      ->group(group);
+  app->add_option("--mlp", flags->mlp,
+                  absl::StrCat("How an MLP is compressed: ", OneOf(v1::MlpCompression_descriptor()),
+                               " (default: local)"))
+      ->group(group);
+  app->add_option("--activations", flags->activations,
+                  absl::StrCat("Activations of the original model, or those that the compressed "
+                               "layers before give: ",
+                               OneOf(v1::ActivationSource_descriptor()), " (default: original)"))
+      ->group(group);
+  app->add_flag("--bias-update", flags->bias_update,
+                "Factorise for centred activations and correct the mean error by a bias, which "
+                "maps without one get (default: no)")
+      ->group(group);
+  app->add_flag("--literal-hessian", flags->literal_hessian,
+                "diagonal-hessian with the exponent as LatentLLM prints it, for comparison "
+                "(default: no)")
       ->group(group);
 }
 
@@ -181,7 +222,7 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("MODEL", flags->model, "Folder of the checkpoint to convert (required)");
   app->add_option("--kv-budget", flags->kv_budget,
                   "Share of the KV cache bytes to keep, in (0, 1] (this or "
-                  "--max-perplexity-ratio is required)")
+                  "--max-perplexity-ratio is required with --method kv-latent)")
       ->check(Share("0.5"))
       ->type_name("SHARE");
   app->add_option("--max-perplexity-ratio", flags->max_perplexity_ratio,
@@ -194,6 +235,7 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
   AddCalibrationOptions(app, flags);
   AddEvaluationOptions(app, flags);
   AddFactorizationOptions(app, flags);
+  AddLowRankOptions(app, &flags->low_rank);
   AddHealingOptions(app, flags);
   AddComputationOptions(app, flags);
   const std::string group = "Job";

@@ -98,7 +98,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadFile{"budget:\n  kvBugdet: 1\n",
                 "job.yaml:2:3: \"kvBugdet\" is not a field of BudgetSpec (kvBudget, "
-                "maxPerplexityRatio); did you mean "
+                "maxPerplexityRatio, parameterRatio); did you mean "
                 "kvBudget?"},
         BadFile{"lables: {team: x}\n",
                 "job.yaml:1:1: \"lables\" is not a field of JobSpec (labels, "},
@@ -111,7 +111,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"threads: 99999999999", "expected a 32-bit integer"},
         BadFile{"calibration: {seed: -1}", "seed is \"-1\", expected an integer from 0"},
         BadFile{"method: kv-latnet",
-                "job.yaml:1:9: method is \"kv-latnet\", expected kv-latent; did you mean "
+                "job.yaml:1:9: method is \"kv-latnet\", expected one of kv-latent, low-rank; did "
+                "you mean "
                 "kv-latent?"},
         BadFile{"dtype: float61",
                 "dtype is \"float61\", expected one of float32, bfloat16; did you mean"},

@@ -229,7 +229,7 @@ TEST(SpecFlagsTest, OnlyWhatIsTakenIsOffered) {
   flags.dtype.reset();
   flags.method = "mla";
   EXPECT_EQ(BuildDraft(flags, FakeFiles({})).status().message(),
-            "--method is \"mla\", expected kv-latent");
+            "--method is \"mla\", expected one of kv-latent, low-rank");
 }
 
 TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
@@ -246,8 +246,12 @@ TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
   EXPECT_THAT(message([](SpecFlags* f) { f->kv_budget.reset(); }),
               HasSubstr("--kv-budget is missing, expected a number in (0, 1]"));
   EXPECT_THAT(message([](SpecFlags* f) { f->method = "low-rank"; }),
-              HasSubstr("--method is low-rank, which is not available in this version, expected "
-                        "kv-latent"));
+              HasSubstr("--ratio is missing, expected a number in (0, 1) with --method low-rank"));
+  EXPECT_THAT(message([](SpecFlags* f) {
+                f->method = "low-rank";
+                f->low_rank.ratio = 1.0;
+              }),
+              HasSubstr("--ratio is 1, expected a number in (0, 1)"));
   EXPECT_THAT(message([](SpecFlags* f) { f->settings = {"method=full-mla"}; }),
               HasSubstr("--method is full-mla, which is not available"));
   EXPECT_THAT(message([](SpecFlags* f) { f->kv_budget = 1.5; }), HasSubstr("--kv-budget is 1.5"));
@@ -257,6 +261,34 @@ TEST(SpecFlagsTest, NamesWhatIsMissingOrWrong) {
               HasSubstr("--deadline is \"x\", expected a time span"));
   EXPECT_THAT(message([](SpecFlags* f) { f->labels = {"x"}; }),
               HasSubstr("--label is \"x\", expected KEY=VALUE"));
+}
+
+TEST(SpecFlagsTest, EveryFlagOfLowRankReachesItsField) {
+  SpecFlags flags = Minimal();
+  flags.kv_budget.reset();
+  flags.method = "low-rank";
+  flags.low_rank = {.ratio = 0.3,
+                    .factor_layout = "plain",
+                    .query_key = "local",
+                    .value_output = "joint",
+                    .mlp = "output-metric",
+                    .activations = "compressed",
+                    .bias_update = true,
+                    .literal_hessian = true};
+  const absl::StatusOr<JobDraft> draft = BuildDraft(flags, FakeFiles({}));
+  ASSERT_TRUE(draft.ok()) << draft.status();
+  EXPECT_EQ(draft->spec.method(), v1::METHOD_LOW_RANK);
+  EXPECT_EQ(draft->spec.budget().parameter_ratio(), 0.3);
+  const v1::LowRankSpec& low_rank = draft->spec.low_rank();
+  EXPECT_EQ(low_rank.layout(), v1::FACTOR_LAYOUT_PLAIN);
+  EXPECT_EQ(low_rank.query_key(), v1::JOINT_MODE_LOCAL);
+  EXPECT_EQ(low_rank.value_output(), v1::JOINT_MODE_JOINT);
+  EXPECT_EQ(low_rank.mlp(), v1::MLP_COMPRESSION_OUTPUT_METRIC);
+  EXPECT_EQ(low_rank.activations(), v1::ACTIVATION_SOURCE_COMPRESSED);
+  EXPECT_TRUE(low_rank.bias_update());
+  EXPECT_TRUE(low_rank.literal_hessian());
+  // Nothing is said of low-rank where no flag is.
+  EXPECT_FALSE(BuildDraft(Minimal(), FakeFiles({}))->spec.has_low_rank());
 }
 
 TEST(SpecFlagsTest, AFileThatCannotBeReadNamesItsFlag) {

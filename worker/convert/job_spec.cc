@@ -68,12 +68,12 @@ absl::Status ParseEvaluation(const JsonObject& root, JobSpec& spec) {
   return absl::OkStatus();
 }
 
-absl::Status ParseMethod(const JsonObject& root) {
+absl::StatusOr<Method> ParseMethod(const JsonObject& root) {
   LF_ASSIGN_OR_RETURN(const Method method, ProtoEnum(root, "method", kMethods));
-  if (method == Method::kUnspecified || method == Method::kKvLatent) return absl::OkStatus();
+  if (method != Method::kFullMla) return method;
   return absl::UnimplementedError(
       absl::StrCat("job spec: method is ", ProtoEnumName(kMethods, method),
-                   ", this version converts with METHOD_KV_LATENT only"));
+                   ", this version converts with METHOD_KV_LATENT and METHOD_LOW_RANK only"));
 }
 
 // One of the two says how small the cache becomes.
@@ -94,7 +94,6 @@ absl::Status ParseBudget(const JsonObject& root, JobSpec& spec) {
 absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
   LF_ASSIGN_OR_RETURN(const JsonObject source, ProtoMessage(root, "source", {"uri"}));
   LF_ASSIGN_OR_RETURN(spec.source, ParsePath(source, "uri"));
-  LF_RETURN_IF_ERROR(ParseBudget(root, spec));
   LF_ASSIGN_OR_RETURN(const JsonObject output, ProtoMessage(root, "output", {"uri", "dtype"}));
   LF_ASSIGN_OR_RETURN(spec.output, ParsePath(output, "uri"));
   LF_ASSIGN_OR_RETURN(spec.output_dtype, ProtoEnum(output, "dtype", kDataTypes));
@@ -116,22 +115,11 @@ absl::Status ParseRest(const JsonObject& root, JobSpec& spec) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text) {
-  LF_ASSIGN_OR_RETURN(const Json json, ParseJson(text));
-  LF_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(json, "job spec"));
-  LF_RETURN_IF_ERROR(root.RejectUnknownKeys(
-      {"source", "method", "budget", "factorization", "calibration", "evaluation", "output",
-       "dtype", "device", "threads", "deadline", "healing", "queueDeadline", "runDeadline", "ttl",
-       "priority", "workerSelector"}));
-  JobSpec spec;
-  LF_RETURN_IF_ERROR(ParseMethod(root));
-  LF_RETURN_IF_ERROR(ParseRest(root, spec));
+// What METHOD_KV_LATENT alone reads.
+absl::Status ParseKvLatent(const JsonObject& root, JobSpec& spec) {
+  LF_RETURN_IF_ERROR(ParseBudget(root, spec));
   LF_ASSIGN_OR_RETURN(spec.factorization, ParseFactorizationSpec(root));
-  LF_RETURN_IF_ERROR(ParseCalibration(root, spec));
-  LF_RETURN_IF_ERROR(ParseEvaluation(root, spec));
-  LF_ASSIGN_OR_RETURN(spec.healing, ParseHealingSpec(root));
+  if (root.Has("lowRank")) return root.Wrong("lowRank", "none without METHOD_LOW_RANK");
   const bool predicts = spec.factorization.loss_aware && spec.factorization.allocation;
   if (spec.max_perplexity_ratio > 0 && !predicts) {
     return absl::InvalidArgumentError(
@@ -143,6 +131,33 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text) {
         "job spec: factorization.anchored is true, expected false beside "
         "budget.maxPerplexityRatio: the search measures factorisations without it");
   }
+  return absl::OkStatus();
+}
+
+// What METHOD_LOW_RANK alone reads; nothing of it comes from the Fisher information.
+absl::Status ParseLowRank(const JsonObject& root, JobSpec& spec) {
+  LF_ASSIGN_OR_RETURN(spec.low_rank, ParseLowRankSpec(root));
+  if (root.Has("healing")) return root.Wrong("healing", "none with METHOD_LOW_RANK");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text) {
+  LF_ASSIGN_OR_RETURN(const Json json, ParseJson(text));
+  LF_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(json, "job spec"));
+  LF_RETURN_IF_ERROR(root.RejectUnknownKeys(
+      {"source", "method", "budget", "factorization", "calibration", "evaluation", "output",
+       "dtype", "device", "threads", "deadline", "healing", "queueDeadline", "runDeadline", "ttl",
+       "priority", "workerSelector", "lowRank"}));
+  JobSpec spec;
+  LF_ASSIGN_OR_RETURN(const Method method, ParseMethod(root));
+  LF_RETURN_IF_ERROR(ParseRest(root, spec));
+  LF_RETURN_IF_ERROR(method == Method::kLowRank ? ParseLowRank(root, spec)
+                                                : ParseKvLatent(root, spec));
+  LF_RETURN_IF_ERROR(ParseCalibration(root, spec));
+  LF_RETURN_IF_ERROR(ParseEvaluation(root, spec));
+  LF_ASSIGN_OR_RETURN(spec.healing, ParseHealingSpec(root));
   return spec;
 }
 
@@ -152,23 +167,25 @@ Json JobSpecToJson(const JobSpec& spec) {
   if (spec.quality_gate > 0) evaluation["qualityGate"] = spec.quality_gate;
   Json budget = {{"kvBudget", spec.kv_budget}};
   if (spec.max_perplexity_ratio > 0) budget = {{"maxPerplexityRatio", spec.max_perplexity_ratio}};
-  Json json = {{"source", {{"uri", UriFromPath(spec.source)}}},
-               {"method", "METHOD_KV_LATENT"},
-               {"budget", std::move(budget)},
-               {"factorization", FactorizationSpecToJson(spec.factorization)},
-               {"calibration",
-                {{"corpora", CorporaToJson(spec.corpora)},
-                 {"sequences", spec.sequences},
-                 {"sequenceLength", spec.sequence_length},
-                 {"seed", std::to_string(spec.seed)},
-                 {"labels", ProtoEnumName(kLabels, spec.labels)}}},
-               {"evaluation", std::move(evaluation)},
-               {"output",
-                {{"uri", UriFromPath(spec.output)},
-                 {"dtype", ProtoEnumName(kDataTypes, spec.output_dtype)}}},
-               {"dtype", ProtoEnumName(kDataTypes, std::optional<DType>(spec.dtype))},
-               {"device", spec.device},
-               {"threads", spec.threads}};
+  Json json = {
+      {"source", {{"uri", UriFromPath(spec.source)}}},
+      {"method", ProtoEnumName(kMethods, spec.low_rank ? Method::kLowRank : Method::kKvLatent)},
+      {"budget", std::move(budget)},
+      {"factorization", FactorizationSpecToJson(spec.factorization)},
+      {"calibration",
+       {{"corpora", CorporaToJson(spec.corpora)},
+        {"sequences", spec.sequences},
+        {"sequenceLength", spec.sequence_length},
+        {"seed", std::to_string(spec.seed)},
+        {"labels", ProtoEnumName(kLabels, spec.labels)}}},
+      {"evaluation", std::move(evaluation)},
+      {"output",
+       {{"uri", UriFromPath(spec.output)},
+        {"dtype", ProtoEnumName(kDataTypes, spec.output_dtype)}}},
+      {"dtype", ProtoEnumName(kDataTypes, std::optional<DType>(spec.dtype))},
+      {"device", spec.device},
+      {"threads", spec.threads}};
+  if (spec.low_rank) AddLowRankSpec(*spec.low_rank, json);
   if (spec.healing) json["healing"] = HealingSpecToJson(*spec.healing);
   return json;
 }

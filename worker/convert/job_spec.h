@@ -16,14 +16,16 @@
 #include "worker/convert/corpus_spec.h"
 #include "worker/convert/factorization_spec.h"
 #include "worker/convert/healing_spec.h"
+#include "worker/convert/low_rank_spec.h"
 
 namespace latentforge::convert {
 
 struct JobSpec {
   std::filesystem::path source;
-  double kv_budget = 0;             // in (0, 1], or 0 with max_perplexity_ratio
-  double max_perplexity_ratio = 0;  // above 1, or 0 with kv_budget
-  FactorizationSpec factorization;
+  double kv_budget = 0;                 // in (0, 1], or 0 with max_perplexity_ratio
+  double max_perplexity_ratio = 0;      // above 1, or 0 with kv_budget
+  FactorizationSpec factorization;      // of the method kv_latent
+  std::optional<LowRankSpec> low_rank;  // of the method low_rank, in place of the three above
   std::vector<CorpusSpec> corpora;
   int64_t sequences = kDefaultCalibrationSequences;
   int64_t sequence_length = kDefaultSequenceLength;
@@ -43,8 +45,8 @@ struct JobSpec {
 
 // Reads proto3 JSON of latentforge.v1.JobSpec (lowerCamelCase keys, enum names,
 // 64-bit integers as text or numbers) and fills in defaults. InvalidArgument names
-// the key, the value and what was expected; Unimplemented a method other than
-// METHOD_KV_LATENT; else as ParseFactorizationSpec.
+// the key, the value and what was expected; Unimplemented
+// METHOD_FULL_MLA; else as ParseFactorizationSpec and ParseLowRankSpec.
 absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text);
 
 // The specification with defaults filled in, for report.json and as the base of

@@ -89,6 +89,67 @@ TEST(JobSpecTest, HealingSearchAndGateAreReadAndWritten) {
   EXPECT_EQ(JobSpecToJson(*again), written);
 }
 
+TEST(JobSpecTest, LowRankIsReadAndWritten) {
+  Json json = Smallest();
+  json["method"] = "METHOD_LOW_RANK";
+  json["budget"] = {{"parameterRatio", 0.3}};
+  const auto defaults = ParseJobSpec(WriteJson(json));
+  ASSERT_TRUE(defaults.ok()) << defaults.status();
+  ASSERT_TRUE(defaults->low_rank.has_value());
+  EXPECT_EQ(defaults->low_rank->preconditioner.kind, factorize::Preconditioner::kRootCovariance);
+  EXPECT_EQ(defaults->low_rank->layout, checkpoint::RankRule::kBlockIdentity);
+  EXPECT_TRUE(defaults->low_rank->joint_query_key);
+  json["factorization"] = {{"preconditioner", "PRECONDITIONER_DIAGONAL_HESSIAN"},
+                           {"damping", 0.25},
+                           {"allocation", "RANK_ALLOCATION_GLOBAL"},
+                           {"rankMultiple", 8}};
+  json["lowRank"] = {{"layout", "FACTOR_LAYOUT_PLAIN"},
+                     {"queryKey", "JOINT_MODE_LOCAL"},
+                     {"valueOutput", "JOINT_MODE_LOCAL"},
+                     {"mlp", "MLP_COMPRESSION_ALTERNATION"},
+                     {"biasUpdate", true},
+                     {"activations", "ACTIVATION_SOURCE_COMPRESSED"},
+                     {"literalHessian", true}};
+  const auto spec = ParseJobSpec(WriteJson(json));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->low_rank->ratio, 0.3);
+  EXPECT_EQ(spec->low_rank->rank_multiple, 8);
+  EXPECT_EQ(spec->low_rank->mlp, MlpCompression::kAlternation);
+  EXPECT_TRUE(spec->low_rank->global_ranks && spec->low_rank->bias_update &&
+              spec->low_rank->compressed_activations && spec->low_rank->literal_hessian);
+  EXPECT_FALSE(spec->low_rank->joint_query_key || spec->low_rank->joint_value_output);
+  const Json written = JobSpecToJson(*spec);
+  EXPECT_EQ(written["lowRank"], json["lowRank"]);
+  const auto again = ParseJobSpec(WriteJson(written));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(JobSpecToJson(*again), written);
+}
+
+TEST(JobSpecTest, LowRankTakesNothingOfOtherMethods) {
+  const auto message = [](const Json& change) {
+    Json json = Smallest();
+    json["method"] = "METHOD_LOW_RANK";
+    json["budget"] = {{"parameterRatio", 0.3}};
+    json.merge_patch(change);
+    const absl::Status status = ParseJobSpec(WriteJson(json)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(message({{"budget", {{"parameterRatio", 1}}}}),
+              HasSubstr("\"parameterRatio\" is 1, expected more than 0"));
+  EXPECT_THAT(message({{"budget", {{"kvBudget", 0.5}}}}), HasSubstr("kvBudget"));
+  EXPECT_THAT(message({{"factorization", {{"latent", "LATENT_LAYOUT_JOINT"}}}}),
+              HasSubstr("latent"));
+  EXPECT_THAT(message({{"factorization", {{"preconditioner", "PRECONDITIONER_FISHER"}}}}),
+              HasSubstr("PRECONDITIONER_FISHER"));
+  EXPECT_THAT(message({{"lowRank", {{"literalHessian", true}}}}), HasSubstr("literalHessian"));
+  EXPECT_THAT(message({{"healing", {{"tokens", 512}}}}), HasSubstr("healing"));
+  // And the other way round.
+  Json json = Smallest();
+  json["lowRank"] = Json::object();
+  EXPECT_THAT(std::string(ParseJobSpec(WriteJson(json)).status().message()), HasSubstr("lowRank"));
+}
+
 TEST(JobSpecTest, DefaultsDependOnThePreconditioner) {
   Json json = Smallest();
   const auto fisher = ParseJobSpec(WriteJson(json));
@@ -154,7 +215,7 @@ TEST(JobSpecTest, ErrorsNameKeyValueAndExpectation) {
       {R"({"source":{"uri":"model"}})", "source: uri"},
       {R"({"source":{"uri":7}})", "expected a string"},
       {R"({"method":"METHOD_MAGIC"})", "METHOD_KV_LATENT"},
-      {R"({"method":"METHOD_LOW_RANK"})", "METHOD_LOW_RANK", absl::StatusCode::kUnimplemented},
+      {R"({"method":"METHOD_FULL_MLA"})", "METHOD_FULL_MLA", absl::StatusCode::kUnimplemented},
       {R"({"calibration":{"corpora":[]}})", "at least one corpus"},
       {R"({"calibration":{"corpora":[{"uri":"/c","weight":-1}]}})", "\"weight\" is -1"},
       {R"({"calibration":{"corpora":[{"weight":1}]}})", "corpora[0] lacks \"uri\""},

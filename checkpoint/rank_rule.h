@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace latentforge::low_rank {
+namespace latentforge::checkpoint {
 
 // How a product of two factors is stored.
 enum class RankRule {
@@ -24,4 +24,4 @@ int64_t Parameters(RankRule rule, int64_t out, int64_t in, int64_t rank);
 absl::StatusOr<int64_t> RankForRatio(RankRule rule, int64_t out, int64_t in, double ratio,
                                      int64_t multiple = 1);
 
-}  // namespace latentforge::low_rank
+}  // namespace latentforge::checkpoint

@@ -1,4 +1,4 @@
-#include "worker/low_rank/rank_rule.h"
+#include "checkpoint/rank_rule.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 
-namespace latentforge::low_rank {
+namespace latentforge::checkpoint {
 namespace {
 
 // Products of sizes are exact in a double up to 2^53; what lies this close below an integer is
@@ -58,4 +58,4 @@ absl::StatusOr<int64_t> RankForRatio(RankRule rule, int64_t out, int64_t in, dou
   return rank;
 }
 
-}  // namespace latentforge::low_rank
+}  // namespace latentforge::checkpoint

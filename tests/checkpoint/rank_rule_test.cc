@@ -1,4 +1,4 @@
-#include "worker/low_rank/rank_rule.h"
+#include "checkpoint/rank_rule.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <tuple>
 
-namespace latentforge::low_rank {
+namespace latentforge::checkpoint {
 namespace {
 
 int64_t Rank(RankRule rule, int64_t out, int64_t in, double ratio, int64_t multiple = 1) {
@@ -70,4 +70,4 @@ TEST(RankRuleTest, RefusesWrongArguments) {
 }
 
 }  // namespace
-}  // namespace latentforge::low_rank
+}  // namespace latentforge::checkpoint
