@@ -174,6 +174,7 @@ absl::StatusOr<LocalDecomposition> LocalDecomposition::Solve(Problem problem,
   const at::Tensor centred_gram = Centred(problem.output.gram, output_mean, output_mean);
   // A new bias removes the mean error, and only the spread of the outputs is left to lose.
   const at::Tensor loss_gram = options.update_bias ? centred_gram : problem.output.gram;
+  LF_RETURN_IF_ERROR(CheckFinite(loss_gram, "E[y y^T]"));
   if (options.centred) {
     problem.input.mean_square = problem.input.mean_square - mean.square();
     problem.output.gram = centred_gram;
@@ -225,8 +226,9 @@ absl::StatusOr<LowRank> LocalDecomposition::At(int64_t rank) const {
     return absl::OutOfRangeError(
         absl::StrCat("rank is ", rank, ", expected 1 to the map's width ", width()));
   }
-  LowRank low{
-      .down = down_.narrow(0, 0, rank), .up = up_.narrow(1, 0, rank).contiguous(), .bias = bias_};
+  LowRank low{.down = down_.narrow(0, 0, rank).clone(),
+              .up = up_.narrow(1, 0, rank).clone(at::MemoryFormat::Contiguous),
+              .bias = bias_};
   if (output_mean_.defined()) {
     // b + (W - W') mean.
     const at::Tensor shift = output_mean_ - at::matmul(low.up, latent_mean_.narrow(0, 0, rank));

@@ -188,6 +188,27 @@ TEST(LocalDecompositionTest, CovarianceKeepsQuietDirectionsApart) {
   }
 }
 
+// The slides' row of covariance collapses: single precision and an inverse of C do that. Without an
+// inverse the preconditioner comes near the optimum, on outputs of condition 1e10 too.
+TEST(LocalDecompositionTest, CovarianceDoesNotCollapseWithoutAnInverse) {
+  const int64_t n = 48;
+  const auto [q, r] = at::linalg_qr(RandomMatrix(n, n, 37));
+  const Problem p = MakeProblem(RandomMatrix(n, n, 38),
+                                q * at::logspace(0, -5, n, 10, at::kDouble) * std::sqrt(double(n)));
+  const LocalDecomposition root = Decompose(p, {.damping = 0});
+  const LocalDecomposition covariance =
+      Decompose(p, {.preconditioner = Preconditioner::kCovariance, .damping = 0});
+  const at::Tensor single = p.covariance.to(at::kFloat);
+  for (const int64_t rank : {12, 24, 36}) {
+    const auto [u, s, v] = at::linalg_svd(at::matmul(p.weight.to(at::kFloat), single), false);
+    const at::Tensor truncated =
+        at::matmul(u.narrow(1, 0, rank) * s.narrow(0, 0, rank), v.narrow(0, 0, rank));
+    const at::Tensor inverted = at::matmul(truncated, at::linalg_inv(single)).to(at::kDouble);
+    EXPECT_LT(covariance.Loss(rank), 1.2 * root.Loss(rank)) << rank;
+    EXPECT_GT(factorize::Loss(p, inverted), root.Loss(0)) << rank;  // worse than no map at all
+  }
+}
+
 // The least of tr(G D C D^T) by Eckart and Young, with symmetric roots and their inverses.
 TEST(LocalDecompositionTest, AMetricGivesTheLeastWeightedLoss) {
   for (const auto& [out, in] : kShapes) {
