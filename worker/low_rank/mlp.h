@@ -51,8 +51,9 @@ struct MlpRows {
 
 // The calibration tokens of one MLP in chunks that may be read again, in any order. `read` answers
 // the same for the same chunk, at most `chunks` - 1, from a file or from memory. All arithmetic is
-// in fp64, whatever the floating type of the rows. A chunk of n tokens costs a few matrices [n, f]
-// in memory while it is worked on, so that 1,024 to 4,096 tokens a chunk are right.
+// in fp64, whatever the floating type of the rows, which lie on the device of the weights. A chunk
+// of n tokens costs a few matrices [n, f] in memory while it is worked on, so that 1,024 to 4,096
+// tokens a chunk are right.
 struct MlpTokens {
   int64_t chunks = 0;
   std::function<absl::StatusOr<MlpRows>(int64_t chunk)> read;

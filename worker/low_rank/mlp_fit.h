@@ -50,7 +50,7 @@ struct Refit {
 // outputs best from the real activations h = sigma(up z): without damping, no other `down` of that
 // rank loses less, whatever it was fitted to (derived). The error is that of the result, in closed
 // form. One pass (ActivationMoments), then three matrices [f, f] in fp64 at a time (6.4 GB at
-// f = 16,384), f^3 / 3 + 2 d f^2 multiplications, and an eigenproblem of [d, d]. Errors as
+// f = 16,384), f^3 / 6 + 2 d f^2 multiplications, and an eigenproblem of [d, d]. Errors as
 // VisitChunks and RankRegression.
 absl::StatusOr<Refit> RefitDown(const Mlp& original, LowRankMlp mlp, int64_t rank,
                                 const MlpTokens& tokens, const MlpFitOptions& options);

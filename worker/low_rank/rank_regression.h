@@ -52,7 +52,7 @@ at::Tensor InMetric(const at::Tensor& metric, const at::Tensor& a);
 // Where t = V x and W0 = V this is the truncated SVD of V (C + lambda I)^(1/2), LatentLLM's
 // root-covariance preconditioner.
 //
-// Takes in^3 / 3 + 2 out in^2 multiplications besides the eigenproblem, and holds two more
+// Takes up to in^3 / 6 + 2 out in^2 multiplications besides the eigenproblem, and holds two more
 // [in, in] matrices and four [out, in] ones meanwhile. Immutable; safe for concurrent use.
 class RankRegression {
  public:
