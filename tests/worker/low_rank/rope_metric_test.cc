@@ -16,10 +16,6 @@ RopeMetric Get(absl::StatusOr<RopeMetric> metric) {
   return *std::move(metric);
 }
 
-at::Tensor CausalWeights(int64_t length) {
-  return at::arange(length, 0, -1, at::kDouble) / double(length * (length + 1) / 2);
-}
-
 // sum_D w_D R_{-D} S R_{-D}^T, one lag at a time.
 at::Tensor ExplicitForQueries(const at::Tensor& s, const at::Tensor& theta, const at::Tensor& w) {
   at::Tensor sum = at::zeros_like(s);
@@ -50,7 +46,7 @@ TEST(RopeMetricTest, EqualsTheSumOverLags) {
   EXPECT_GT(MaxAbs(metric.ForKeys(s) - metric.ForQueries(s)), 0.1);
 
   const RopeMetric causal = Get(RopeMetric::Causal(theta, 41));
-  const at::Tensor counts = CausalWeights(41);
+  const at::Tensor counts = CausalLagWeights(41);
   EXPECT_LT(MaxAbs(causal.ForQueries(s) - ExplicitForQueries(s, theta, counts)), kTolerance);
   EXPECT_LT(MaxAbs(causal.ForKeys(s) - ExplicitForKeys(s, theta, counts)), kTolerance);
 }
