@@ -15,7 +15,22 @@ namespace latentforge::low_rank {
 // is not finite. Messages name `name`.
 absl::Status CheckLinear(const Linear& linear, int64_t out, int64_t in, absl::string_view name);
 
-// The same of E[x x^T], and of E x where `needs_mean`.
+// InvalidArgument unless `factors` are [rank, in] and [out, rank] fp64 with a bias, if any, of
+// [out].
+absl::Status CheckStandIn(const LowRank& factors, int64_t out, int64_t in, absl::string_view name);
+
+// Internal when a factor is not finite.
+absl::Status CheckFinite(const LowRank& factors, absl::string_view name);
+
+// InvalidArgument unless kv_heads divide heads and all are at least 1.
+absl::Status CheckHeads(int64_t heads, int64_t kv_heads, int64_t head_dim);
+
+// Rows and columns of a matrix; 0 for whatever is none, so that its check fails by name.
+int64_t Rows(const at::Tensor& matrix);
+int64_t Columns(const at::Tensor& matrix);
+
+// InvalidArgument unless E[x x^T] is [in, in] fp64, Internal unless finite; and of E x, [in], where
+// `needs_mean`.
 absl::Status CheckMoments(const InputMoments& moments, int64_t in, bool needs_mean);
 
 // InvalidArgument unless finite and at least 0.

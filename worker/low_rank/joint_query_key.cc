@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "worker/factorize/tensor_check.h"
 #include "worker/low_rank/joint_moments.h"
 #include "worker/low_rank/tucker_loss.h"
 #include "worker/low_rank/tucker_mode.h"
@@ -16,23 +15,13 @@
 namespace latentforge::low_rank {
 namespace {
 
-absl::Status CheckHeads(const QueryKeyProblem& p) {
-  if (p.kv_heads < 1 || p.heads < p.kv_heads || p.heads % p.kv_heads != 0 || p.head_dim < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("layer has ", p.heads, " heads of ", p.head_dim, " channels and ", p.kv_heads,
-                     " key heads, expected key heads to divide heads"));
-  }
+absl::Status CheckProblem(const QueryKeyProblem& p, bool centred) {
+  LF_RETURN_IF_ERROR(CheckHeads(p.heads, p.kv_heads, p.head_dim));
   if (p.rope && p.rope->head_dim() != p.head_dim) {
     return absl::InvalidArgumentError(absl::StrCat("RoPE is for heads of ", p.rope->head_dim(),
                                                    " channels, expected ", p.head_dim));
   }
-  return absl::OkStatus();
-}
-
-absl::Status CheckProblem(const QueryKeyProblem& p, bool centred) {
-  LF_RETURN_IF_ERROR(CheckHeads(p));
-  const at::Tensor& weight = p.query.weight;
-  const int64_t in = weight.defined() && weight.dim() == 2 ? weight.size(1) : 0;
+  const int64_t in = Columns(p.query.weight);
   LF_RETURN_IF_ERROR(CheckLinear(p.query, p.heads * p.head_dim, in, "query"));
   LF_RETURN_IF_ERROR(CheckLinear(p.key, p.kv_heads * p.head_dim, in, "key"));
   LF_RETURN_IF_ERROR(CheckMoments(p.input, in, centred));
@@ -43,20 +32,13 @@ absl::Status CheckProblem(const QueryKeyProblem& p, bool centred) {
   return p.norm ? CheckQueryKeyNorm(*p.norm, p.heads, p.kv_heads, p.head_dim) : absl::OkStatus();
 }
 
-absl::Status CheckStandIn(const LowRank& stand_in, const Linear& original, bool centred,
-                          absl::string_view name) {
-  const auto& [down, up, bias] = stand_in;
-  const int64_t rank = down.defined() && down.dim() == 2 ? down.size(0) : 0;
-  const int64_t out = original.weight.size(0);
-  LF_RETURN_IF_ERROR(factorize::CheckTensor(down, {rank, original.weight.size(1)},
-                                            absl::StrCat("down of the ", name)));
-  LF_RETURN_IF_ERROR(factorize::CheckTensor(up, {out, rank}, absl::StrCat("up of the ", name)));
-  if (!bias.defined()) return absl::OkStatus();
-  if (!centred) {
+absl::Status CheckStandInFor(const Linear& original, const LowRank& stand_in, bool centred,
+                             absl::string_view name) {
+  if (!centred && stand_in.bias.defined()) {
     return absl::InvalidArgumentError(
         absl::StrCat("stand-in of the ", name, " has a bias, expected none when not centred"));
   }
-  return factorize::CheckTensor(bias, {out}, absl::StrCat("bias of the ", name, "'s stand-in"));
+  return CheckStandIn(stand_in, original.weight.size(0), original.weight.size(1), name);
 }
 
 // [W, b].
@@ -188,18 +170,16 @@ absl::StatusOr<JointQueryKey> CompressQueryKey(const QueryKeyProblem& problem,
   }
   result.loss_of_nothing = loss_of(Nothing(problem.query, problem.input, options.centred),
                                    Nothing(problem.key, problem.input, options.centred));
-  LF_RETURN_IF_ERROR(factorize::CheckFinite(result.query.up, "up of the query"));
-  LF_RETURN_IF_ERROR(factorize::CheckFinite(result.query.down, "down of the query"));
-  LF_RETURN_IF_ERROR(factorize::CheckFinite(result.key.up, "up of the key"));
-  LF_RETURN_IF_ERROR(factorize::CheckFinite(result.key.down, "down of the key"));
+  LF_RETURN_IF_ERROR(CheckFinite(result.query, "query"));
+  LF_RETURN_IF_ERROR(CheckFinite(result.key, "key"));
   return result;
 }
 
 absl::StatusOr<double> QueryKeyLoss(const QueryKeyProblem& problem, bool centred,
                                     const LowRank& query, const LowRank& key) {
   LF_RETURN_IF_ERROR(CheckProblem(problem, centred));
-  LF_RETURN_IF_ERROR(CheckStandIn(query, problem.query, centred, "query"));
-  LF_RETURN_IF_ERROR(CheckStandIn(key, problem.key, centred, "key"));
+  LF_RETURN_IF_ERROR(CheckStandInFor(problem.query, query, centred, "query"));
+  LF_RETURN_IF_ERROR(CheckStandInFor(problem.key, key, centred, "key"));
   const double loss = CheckedLoss(problem, centred, query, key);
   if (!std::isfinite(loss)) return absl::InternalError("numerical failure: loss is not finite");
   return loss;

@@ -37,9 +37,9 @@ struct QueryKeyOptions {
 };
 
 // q ~ up_q (down_q x) + bias_q and k likewise, with one down for all heads. The rows of down are
-// uncorrelated latents of variance 1 over the calibration tokens (those of max-rank tails apart,
-// see TuckerMode::Factors). The attention scale stays 1/sqrt(head_dim), norms and RoPE stay behind
-// the factors.
+// uncorrelated latents of variance 1 over the calibration tokens, apart from those that no token or
+// no other side can see (TuckerMode::Factors). The attention scale stays 1/sqrt(head_dim); norms
+// and RoPE stay behind the factors.
 struct JointQueryKey {
   LowRank query;
   LowRank key;
@@ -47,7 +47,8 @@ struct JointQueryKey {
   // One element, of the two sides' tails, with a norm.
   std::vector<double> losses;
   // QueryKeyLoss of these factors, of each side's own best ones (absent when the start is kHosvd
-  // and there is no norm), and of none at all, which keep just the means.
+  // and there is no norm), and of none at all, which keep just the means. Undamped and from kBoth
+  // or kLocal, the first never exceeds the second.
   double loss = 0;
   std::optional<double> local_loss;
   double loss_of_nothing = 0;

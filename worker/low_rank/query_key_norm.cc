@@ -35,18 +35,17 @@ absl::StatusOr<NormedHeads> MeasureNormedHeads(const Linear& projection, const a
                                                double epsilon, const at::Tensor& x) {
   const int64_t d = gain.defined() && gain.dim() == 1 ? gain.size(0) : 0;
   LF_RETURN_IF_ERROR(CheckFiniteTensor(gain, {d}, "gain of a head's norm"));
-  const int64_t in = x.defined() && x.dim() == 2 ? x.size(0) : 0;
-  const int64_t tokens = in > 0 ? x.size(1) : 0;
+  const int64_t in = Rows(x);
+  const int64_t tokens = Columns(x);
   LF_RETURN_IF_ERROR(CheckFiniteTensor(x, {in, tokens}, "inputs x"));
-  const at::Tensor& weight = projection.weight;
-  const int64_t out = weight.defined() && weight.dim() == 2 ? weight.size(0) : 0;
+  const int64_t out = Rows(projection.weight);
   LF_RETURN_IF_ERROR(CheckLinear(projection, out, in, "projection"));
   if (d == 0 || out == 0 || out % d != 0 || tokens == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("projection has ", out, " outputs, its heads' gain ", d, " and x ", tokens,
                      " tokens, expected whole heads and at least one token"));
   }
-  at::Tensor y = at::matmul(weight, x);
+  at::Tensor y = at::matmul(projection.weight, x);
   if (projection.bias.defined()) y = y + projection.bias.unsqueeze(1);
   const at::Tensor heads = y.reshape({out / d, d, tokens});
   const at::Tensor inverse_square =

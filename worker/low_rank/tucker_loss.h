@@ -16,11 +16,11 @@ struct TuckerSide {
   at::Tensor moments;   // C [D, D]; undefined: I
 };
 
-// sum_i of the mean over lags of ||C_l^(1/2) (W_i^T R W_g - W_i'^T R W_g') C_r^(1/2)||^2 with the
-// blocks of `width` rows paired as TuckerCoupling says: of the joint compression of queries and
-// keys, the mean squared error of the scores over independent pairs of inputs. A mean counts where
-// the weights hold a column for it and the moments those of [x; 1]; the coupling's own are not
-// read. Takes the products W C W^T of the errors, so that a small loss keeps its digits.
+// sum_i of the mean over lags of ||C_l^(1/2) (W_i^T R W_g - W_i'^T R W_g') C_r^(1/2)||^2, blocks of
+// `width` rows being paired as in TuckerCoupling: for queries and keys the mean squared error of
+// the scores over independent pairs of inputs. A mean counts where the weights hold a column for it
+// and the moments are those of [x; 1]. From the moments of the errors themselves, so that a small
+// loss keeps its digits.
 double TuckerLoss(const TuckerSide& left, const TuckerSide& right, int64_t width,
                   const std::optional<RopeMetric>& rope);
 

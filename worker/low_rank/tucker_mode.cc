@@ -49,6 +49,7 @@ absl::StatusOr<TuckerMode> TuckerMode::Create(const at::Tensor& weight,
                                               const at::Tensor& covariance, int64_t width) {
   TuckerMode mode;
   mode.weight_ = weight;
+  mode.covariance_ = covariance;
   const int64_t m = weight.size(0);
   if (m > weight.size(1)) {
     mode.rooted_ = covariance.defined() ? at::matmul(weight, SymmetricRoots(covariance)) : weight;
@@ -100,16 +101,21 @@ absl::StatusOr<std::vector<double>> TuckerMode::Spectrum(const at::Tensor& metri
 
 LowRank TuckerMode::Factors(const ModeBasis& basis, int64_t rank) const {
   const at::Tensor down = at::matmul(basis.encoder, weight_);
+  // Rounding leaves A C A^T = I by the spread of the eigenvalues; what the decoder B = W C A^T
+  // misses for that is seen in full in W itself, where no product has squared anything.
+  const at::Tensor missed = weight_ - at::matmul(basis.up, down);
+  const at::Tensor seen = covariance_.defined() ? at::matmul(missed, covariance_) : missed;
+  const at::Tensor up = basis.up + at::matmul(seen, down.t());
   const int64_t free = rank - down.size(0);
-  if (free <= 0) return {.down = down, .up = basis.up, .bias = {}};
+  if (free <= 0) return {.down = down, .up = up, .bias = {}};
   // The rest is uncorrelated with the latents kept, so that their decoder stays the best.
-  const at::Tensor rest = weight_ - at::matmul(basis.up, down);
+  const at::Tensor rest = weight_ - at::matmul(up, down);
   const bool wide = rest.size(0) <= rest.size(1);
   const at::Tensor gram = wide ? at::matmul(rest, rest.t()) : at::matmul(rest.t(), rest);
   const at::Tensor leading = DescendingEigenbasis(Symmetrised(gram)).vectors.narrow(1, 0, free);
   const at::Tensor more_down = wide ? at::matmul(leading.t(), rest) : leading.t();
   const at::Tensor more_up = wide ? leading : at::matmul(rest, leading);
-  return {.down = at::cat({down, more_down}, 0), .up = at::cat({basis.up, more_up}, 1), .bias = {}};
+  return {.down = at::cat({down, more_down}, 0), .up = at::cat({up, more_up}, 1), .bias = {}};
 }
 
 }  // namespace latentforge::low_rank

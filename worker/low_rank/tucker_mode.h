@@ -31,7 +31,7 @@ struct ModeBasis {
 // is M A'^T / lambda, whence A = Lambda^-1 A' sum_j Q_j^T S_j W_j = Lambda^-1 (Q A'^T)^T S W.
 // C may be singular: nothing divides by what its tokens do not show.
 //
-// Immutable; safe for concurrent use. Shares the storage of its weight.
+// Immutable; safe for concurrent use. Shares the storage of its arguments.
 class TuckerMode {
  public:
   // `weight` [blocks * width, D] and `covariance` [D, D], symmetric, both fp64 and finite;
@@ -68,10 +68,11 @@ class TuckerMode {
   bool of_outputs() const { return outputs_.defined(); }
   absl::StatusOr<at::Tensor> Operator(const at::Tensor& roots) const;
 
-  at::Tensor weight_;   // [m, D]
-  at::Tensor outputs_;  // [m, m], W C W^T, where m <= D
-  at::Tensor rooted_;   // [m, D], W F with F F^T = C, where m > D
-  at::Tensor energy_;   // [blocks, width, width]
+  at::Tensor weight_;      // [m, D]
+  at::Tensor covariance_;  // [D, D]; undefined: I
+  at::Tensor outputs_;     // [m, m], W C W^T, where m <= D
+  at::Tensor rooted_;      // [m, D], W F with F F^T = C, where m > D
+  at::Tensor energy_;      // [blocks, width, width]
 };
 
 // R_j with R_j R_j^T = S_j for a batch of symmetric matrices [..., n, n]; eigenvalues that rounding
