@@ -60,6 +60,29 @@ TEST(JointQueryKeyTest, FromTheLocalSolutionItOnlyGetsBetter) {
   }
 }
 
+// Either start can end ahead, if only by what the tolerance leaves; both is the better of the two.
+TEST(JointQueryKeyTest, BothStartsKeepTheLowerLoss) {
+  const TuckerRanks ranks{.left = 5, .right = 4};
+  int64_t from_hosvd = 0;
+  int64_t from_local = 0;
+  for (uint64_t seed = 500; seed < 510; ++seed) {
+    const QueryKeyToy toy = MakeQueryKeyToy({.lags = 7}, seed);
+    const auto run = [&](TuckerStart start) {
+      return Compress(toy, ranks, {.solver = {.start = start}});
+    };
+    const JointQueryKey hosvd = run(TuckerStart::kHosvd);
+    const JointQueryKey local = run(TuckerStart::kLocal);
+    const JointQueryKey both = run(TuckerStart::kBoth);
+    EXPECT_EQ(both.losses,
+              hosvd.losses.back() <= local.losses.back() ? hosvd.losses : local.losses);
+    ++(hosvd.losses.back() <= local.losses.back() ? from_hosvd : from_local);
+    EXPECT_FALSE(hosvd.local_loss.has_value());
+    EXPECT_TRUE(both.local_loss.has_value());
+  }
+  EXPECT_GT(from_hosvd, 0);
+  EXPECT_GT(from_local, 0);
+}
+
 // The local loss is that of each side's root-covariance SVD, taken as the definition says.
 TEST(JointQueryKeyTest, TheLocalLossIsThatOfTwoSvds) {
   const QueryKeyToy toy = MakeQueryKeyToy({.lags = 9}, 115);
