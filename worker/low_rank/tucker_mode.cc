@@ -38,12 +38,14 @@ int64_t CountHeard(const std::vector<double>& values, int64_t rank) {
   return heard;
 }
 
-}  // namespace
-
+// R_j with R_j R_j^T = S_j for a batch of symmetric matrices [..., n, n]; eigenvalues that rounding
+// left below 0 count as 0.
 at::Tensor SymmetricRoots(const at::Tensor& matrices) {
   const auto [values, vectors] = at::linalg_eigh(0.5 * (matrices + matrices.transpose(-2, -1)));
   return vectors * values.clamp_min(0).sqrt().unsqueeze(-2);
 }
+
+}  // namespace
 
 absl::StatusOr<TuckerMode> TuckerMode::Create(const at::Tensor& weight,
                                               const at::Tensor& covariance, int64_t width) {

@@ -25,8 +25,8 @@ struct ModeBasis {
 //
 // For metrics S_j, the rows A' are the leading eigenvectors of M = sum_j Q_j^T S_j Q_j (LatentLLM
 // slides, joint QK compression, its HO-SVD one mode at a time): they keep the most of
-// sum_j tr(S_j E[y_j y_j^T]). M is never preconditioned by an inverse, nor formed where m <= D
-// (derived): with S_j = R_j R_j^T, the m x m matrix N = R^T (W C W^T) R has its eigenvalues, and
+// sum_j tr(S_j E[y_j y_j^T]). No inverse of C is taken, and M is not formed where m <= D (derived):
+// with S_j = R_j R_j^T, the m x m matrix N = R^T (W C W^T) R has its eigenvalues, and
 // from N v = lambda v follows Q A'^T = W C W^T R v / sqrt(lambda); and A'^T, being an eigenvector,
 // is M A'^T / lambda, whence A = Lambda^-1 A' sum_j Q_j^T S_j W_j = Lambda^-1 (Q A'^T)^T S W.
 // C may be singular: nothing divides by what its tokens do not show.
@@ -74,9 +74,5 @@ class TuckerMode {
   at::Tensor rooted_;      // [m, D], W F with F F^T = C, where m > D
   at::Tensor energy_;      // [blocks, width, width]
 };
-
-// R_j with R_j R_j^T = S_j for a batch of symmetric matrices [..., n, n]; eigenvalues that rounding
-// left below 0 count as 0.
-at::Tensor SymmetricRoots(const at::Tensor& matrices);
 
 }  // namespace latentforge::low_rank
