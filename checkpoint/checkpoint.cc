@@ -21,10 +21,11 @@ absl::Status CheckTensor(const TensorSpec& spec, const TensorEntry& entry, absl:
                                                    ShapeText(entry.shape), ", expected ",
                                                    ShapeText(spec.shape), " from config.json"));
   }
-  if (!IsWeightType(entry.dtype)) {
+  const bool is_order = spec.kind == TensorSpec::Kind::kOrder;
+  if (is_order ? entry.dtype != DType::kI32 : !IsWeightType(entry.dtype)) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": tensor \"", spec.name, "\" has type ",
-                                                   NameOf(entry.dtype),
-                                                   ", expected F32, F16 or BF16"));
+                                                   NameOf(entry.dtype), ", expected ",
+                                                   is_order ? "I32" : "F32, F16 or BF16"));
   }
   return absl::OkStatus();
 }
@@ -107,7 +108,7 @@ absl::Status Checkpoint::CheckTensors() {
     const auto& [shard, entry] = found->second;
     LF_RETURN_IF_ERROR(CheckTensor(spec, *entry, shard_names_[shard]));
     total_bytes_ += static_cast<int64_t>(entry->end - entry->begin);
-    dtypes.insert(std::string(NameOf(entry->dtype)));
+    if (spec.kind == TensorSpec::Kind::kWeight) dtypes.insert(std::string(NameOf(entry->dtype)));
     tensor_names_.push_back(spec.name);
     expected.insert(std::move(spec.name));
   }

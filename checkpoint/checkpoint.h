@@ -32,7 +32,8 @@ class Checkpoint {
   // Reads DIR/config.json and DIR/model.safetensors, or the shards that
   // DIR/model.safetensors.index.json names (plain file names that do not lead out
   // of the folder through a symbolic link). On return every tensor of
-  // ExpectedTensors is there, once, with its shape and one of F32, F16, BF16.
+  // ExpectedTensors is there, once, with its shape and one of F32, F16, BF16 (I32 for an order of
+  // channels, whose entries are checked by whoever loads it).
   // NotFound: folder, config or shard absent. PermissionDenied: unreadable, or a
   // shard outside the folder. InvalidArgument: anything malformed, missing, of
   // the wrong shape or type, or unknown. Unimplemented: as ParseModelConfig. ReasonOfOpenError
@@ -53,7 +54,7 @@ class Checkpoint {
   // Names of ExpectedTensors, in its order.
   const std::vector<std::string>& tensor_names() const { return tensor_names_; }
 
-  // Types of the expected tensors, sorted, each once: {"BF16", "F32"}.
+  // Types of the expected weights, sorted, each once: {"BF16", "F32"}.
   const std::vector<std::string>& dtype_names() const { return dtype_names_; }
 
   // Bytes of the expected tensors.

@@ -41,7 +41,7 @@ ModelSummary Summarize(const Checkpoint& checkpoint) {
   summary.tokenizer = CheckTokenizerFile(checkpoint.dir());
   summary.family = std::string(FamilyName(config.family));
   summary.model_type = config.model_type;
-  summary.converted = config.latent.has_value();
+  summary.converted = config.converted();
   summary.parameters = NumParameters(config);
   summary.weight_bytes = checkpoint.total_bytes();
   summary.dtypes = checkpoint.dtype_names();

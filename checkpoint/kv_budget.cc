@@ -46,8 +46,17 @@ absl::StatusOr<int64_t> TotalForBudget(const ModelConfig& config, double budget,
 }  // namespace
 
 int64_t KvValuesPerToken(const ModelConfig& config) {
-  if (!config.latent.has_value()) return 2 * config.kv_width() * config.num_layers;
+  if (!config.converted()) return 2 * config.kv_width() * config.num_layers;
   int64_t values = 0;
+  if (config.low_rank.has_value()) {
+    const auto cached = [width = config.kv_width()](int64_t rank) {
+      return rank > 0 ? rank : width;
+    };
+    for (const LinearRanks& ranks : config.low_rank->ranks) {
+      values += cached(ranks.k) + cached(ranks.v);
+    }
+    return values;
+  }
   for (const LayerRanks& ranks : config.latent->ranks) values += ranks.total();
   return values;
 }

@@ -12,7 +12,7 @@
 namespace latentforge::checkpoint {
 
 // Cached values per token over all layers: 2 * kv_width * num_layers, for an
-// artifact the sum of its ranks.
+// artifact the sum of the ranks of its keys and values, the width where they are dense.
 int64_t KvValuesPerToken(const ModelConfig& config);
 
 // The same in bytes, the cache being of type `dtype`.

@@ -1,12 +1,12 @@
 #include "checkpoint/model_config.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "checkpoint/artifact_section.h"
 #include "checkpoint/attention_config.h"
 #include "checkpoint/unsupported_options.h"
 
@@ -145,53 +145,6 @@ absl::Status ParseAnnouncedType(const JsonObject& object, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-// One entry of "ranks": [r_k, r_v], or [r] where joint.
-absl::StatusOr<LayerRanks> ParseLayerRanks(const JsonObject& object, const Json& entry, bool joint,
-                                           int64_t width) {
-  const int64_t highest = joint ? 2 * width : width;
-  const auto is_rank = [highest](const Json& value) {
-    return value.is_number_unsigned() && value.get<uint64_t>() >= 1 &&
-           value.get<uint64_t>() <= static_cast<uint64_t>(highest);
-  };
-  if (!entry.is_array() || entry.size() != (joint ? 1 : 2) ||
-      !std::all_of(entry.begin(), entry.end(), is_rank)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        object.what(), ": \"ranks\" has the entry ", WriteJson(entry).substr(0, 80), ", expected ",
-        joint ? "[r]" : "[r_k, r_v]", " with ranks from 1 to ", highest));
-  }
-  if (joint) return LayerRanks{0, 0, entry[0].get<int64_t>()};
-  return LayerRanks{entry[0].get<int64_t>(), entry[1].get<int64_t>(), 0};
-}
-
-absl::StatusOr<LatentConfig> ParseLatent(const JsonObject& object, const ModelConfig& config) {
-  LF_RETURN_IF_ERROR(
-      object.RejectUnknownKeys({"format_version", "base_model_type", "latent", "ranks"}));
-  LatentConfig latent;
-  LF_ASSIGN_OR_RETURN(latent.format_version, object.Int("format_version", 1, INT32_MAX));
-  if (latent.format_version != 1) {
-    return absl::UnimplementedError(absl::StrCat(object.what(), ": \"format_version\" is ",
-                                                 latent.format_version, "; supported is 1"));
-  }
-  LF_ASSIGN_OR_RETURN(latent.base_model_type, object.String("base_model_type"));
-  LF_ASSIGN_OR_RETURN(const std::string kind, object.String("latent"));
-  if (kind != "separate" && kind != "joint") {
-    return object.Wrong("latent", "\"separate\" or \"joint\"");
-  }
-  latent.joint = kind == "joint";
-  const Json* const ranks = object.Find("ranks");
-  if (ranks == nullptr || !ranks->is_array() ||
-      static_cast<int64_t>(ranks->size()) != config.num_layers) {
-    return object.Wrong(
-        "ranks", absl::StrCat("a list with one entry for each of ", config.num_layers, " layers"));
-  }
-  for (const Json& entry : *ranks) {
-    LF_ASSIGN_OR_RETURN(const LayerRanks layer,
-                        ParseLayerRanks(object, entry, latent.joint, config.kv_width()));
-    latent.ranks.push_back(layer);
-  }
-  return latent;
-}
-
 }  // namespace
 
 absl::string_view FamilyName(Family family) {
@@ -216,8 +169,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
   LF_ASSIGN_OR_RETURN(config.tie_word_embeddings, object.BoolOr("tie_word_embeddings", false));
   LF_RETURN_IF_ERROR(ParseAnnouncedType(object, config));
   if (object.Has(kArtifactType)) {
-    LF_ASSIGN_OR_RETURN(const JsonObject latent, object.Object(kArtifactType));
-    LF_ASSIGN_OR_RETURN(config.latent, ParseLatent(latent, config));
+    LF_ASSIGN_OR_RETURN(const JsonObject section, object.Object(kArtifactType));
+    LF_RETURN_IF_ERROR(ParseArtifactSection(section, config));
   }
   return config;
 }

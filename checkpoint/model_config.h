@@ -39,12 +39,36 @@ struct LayerRanks {
   friend bool operator==(const LayerRanks&, const LayerRanks&) = default;
 };
 
-// Present in artifacts of latentforge only ("latentforge" in config.json).
+// Artifacts of the method kv_latent ("latentforge" in config.json).
 struct LatentConfig {
-  int64_t format_version = 1;
+  static constexpr int64_t kFormatVersion = 1;
+
   std::string base_model_type;
   bool joint = false;
   std::vector<LayerRanks> ranks;  // one per layer
+};
+
+// Ranks of the linear maps of one layer; 0: the map is dense.
+struct LinearRanks {
+  int64_t q = 0;
+  int64_t k = 0;
+  int64_t v = 0;
+  int64_t o = 0;
+  int64_t gate = 0;
+  int64_t up = 0;
+  int64_t down = 0;
+
+  friend bool operator==(const LinearRanks&, const LinearRanks&) = default;
+};
+
+// Artifacts of the method low_rank (LatentLLM): y = up (down x) + bias.
+struct LowRankConfig {
+  static constexpr int64_t kFormatVersion = 2;
+
+  std::string base_model_type;
+  bool block_identity = true;      // r columns of `down` are the identity and are not stored
+  bool bias = false;               // every low-rank map has a bias, also where the source has none
+  std::vector<LinearRanks> ranks;  // one per layer
 };
 
 // A decoder of one of the families. All sizes are positive.
@@ -71,8 +95,12 @@ struct ModelConfig {
   bool qk_norm = false;  // RMSNorm over head_dim on Q and K, before RoPE
   bool tie_word_embeddings = false;
   DType dtype = DType::kF32;  // as announced; the tensors' own types count
+  // At most one of the two; neither: a model as it was trained.
   std::optional<LatentConfig> latent;
+  std::optional<LowRankConfig> low_rank;
 
+  // An artifact of latentforge.
+  bool converted() const { return latent.has_value() || low_rank.has_value(); }
   // Width of the K projection, and of V's.
   int64_t kv_width() const { return num_kv_heads * head_dim; }
   int64_t q_width() const { return num_heads * head_dim; }

@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "checkpoint/linear_maps.h"
 
 namespace latentforge::checkpoint {
 namespace {
@@ -21,6 +22,20 @@ class LayerTable {
     if (bias) Add(absl::StrCat(module, ".bias"), {out});
   }
 
+  // A map of any layer: dense, or with the factors of the method low_rank.
+  void Map(const LinearMap& map) {
+    const int64_t rank = RankOf(config_, layer_, map);
+    const bool bias = HasBias(config_, map, rank);
+    if (rank == 0) {
+      Linear(map.module, map.out, map.in, bias);
+      return;
+    }
+    const bool identity = config_.low_rank->block_identity;
+    if (identity) Add(absl::StrCat(map.module, ".order"), {map.in}, TensorSpec::Kind::kOrder);
+    Linear(absl::StrCat(map.module, ".down"), rank, identity ? map.in - rank : map.in, false);
+    Linear(absl::StrCat(map.module, ".up"), map.out, rank, bias);
+  }
+
   // K or V ("k", "v") through a latent of `rank` values: down, then up.
   void Latent(absl::string_view which, int64_t rank) {
     const std::string module = absl::StrCat("self_attn.", which);
@@ -28,12 +43,7 @@ class LayerTable {
     Linear(absl::StrCat(module, "_up_proj"), config_.kv_width(), rank, config_.qkv_bias);
   }
 
-  void Dense(absl::string_view which) {
-    Linear(absl::StrCat("self_attn.", which, "_proj"), config_.kv_width(), config_.hidden_size,
-           config_.qkv_bias);
-  }
-
-  void KeysAndValues() {
+  void KeysAndValues(const LinearMap& k, const LinearMap& v) {
     const int64_t width = config_.kv_width();
     const LayerRanks ranks = config_.latent.has_value()
                                  ? config_.latent->ranks[static_cast<size_t>(layer_)]
@@ -46,12 +56,12 @@ class LayerTable {
       return;
     }
     if (joint || ranks.k == width) {
-      Dense("k");
+      Map(k);
     } else {
       Latent("k", ranks.k);
     }
     if (joint || ranks.v == width) {
-      Dense("v");
+      Map(v);
     } else {
       Latent("v", ranks.v);
     }
@@ -60,14 +70,26 @@ class LayerTable {
   std::vector<TensorSpec> Take() { return std::move(specs_); }
 
  private:
-  void Add(absl::string_view suffix, Shape shape) {
-    specs_.push_back({LayerTensor(layer_, suffix), std::move(shape)});
+  void Add(absl::string_view suffix, Shape shape,
+           TensorSpec::Kind kind = TensorSpec::Kind::kWeight) {
+    specs_.push_back({LayerTensor(layer_, suffix), std::move(shape), kind});
   }
 
   const ModelConfig& config_;
   const int64_t layer_;
   std::vector<TensorSpec> specs_;
 };
+
+int64_t ElementsOf(const ModelConfig& config, TensorSpec::Kind kind) {
+  int64_t total = 0;
+  for (const TensorSpec& spec : ExpectedTensors(config)) {
+    if (spec.kind != kind) continue;
+    int64_t elements = 1;
+    for (const int64_t dimension : spec.shape) elements *= dimension;
+    total += elements;
+  }
+  return total;
+}
 
 }  // namespace
 
@@ -77,20 +99,20 @@ std::string LayerTensor(int64_t layer, absl::string_view suffix) {
 
 std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer) {
   const int64_t hidden = config.hidden_size;
-  const int64_t intermediate = config.intermediate_size;
+  const auto [q, k, v, o, gate, up, down] = LinearMaps(config);
   LayerTable table(config, layer);
   table.Vector("input_layernorm.weight", hidden);
-  table.Linear("self_attn.q_proj", config.q_width(), hidden, config.qkv_bias);
-  table.KeysAndValues();
+  table.Map(q);
+  table.KeysAndValues(k, v);
   if (config.qk_norm) {
     table.Vector("self_attn.q_norm.weight", config.head_dim);
     table.Vector("self_attn.k_norm.weight", config.head_dim);
   }
-  table.Linear("self_attn.o_proj", hidden, config.q_width(), config.o_bias);
+  table.Map(o);
   table.Vector("post_attention_layernorm.weight", hidden);
-  table.Linear("mlp.gate_proj", intermediate, hidden, config.mlp_bias);
-  table.Linear("mlp.up_proj", intermediate, hidden, config.mlp_bias);
-  table.Linear("mlp.down_proj", hidden, intermediate, config.mlp_bias);
+  table.Map(gate);
+  table.Map(up);
+  table.Map(down);
   return table.Take();
 }
 
@@ -108,13 +130,12 @@ std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config) {
 }
 
 int64_t NumParameters(const ModelConfig& config) {
-  int64_t parameters = 0;
-  for (const TensorSpec& spec : ExpectedTensors(config)) {
-    int64_t elements = 1;
-    for (const int64_t dimension : spec.shape) elements *= dimension;
-    parameters += elements;
-  }
-  return parameters;
+  return ElementsOf(config, TensorSpec::Kind::kWeight);
+}
+
+int64_t StoredBytes(const ModelConfig& config, DType dtype) {
+  return ElementsOf(config, TensorSpec::Kind::kWeight) * BytesOf(dtype) +
+         ElementsOf(config, TensorSpec::Kind::kOrder) * BytesOf(DType::kI32);
 }
 
 bool IsIgnoredTensor(absl::string_view name) { return absl::EndsWith(name, "rotary_emb.inv_freq"); }

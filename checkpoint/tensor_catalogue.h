@@ -7,14 +7,21 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "checkpoint/dtype.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/safetensors.h"
 
 namespace latentforge::checkpoint {
 
 struct TensorSpec {
+  enum class Kind {
+    kWeight,  // F32, F16 or BF16
+    kOrder,   // I32, a permutation of input channels; see channel_order.h
+  };
+
   std::string name;
   Shape shape;  // [out, in] for weights of linear maps
+  Kind kind = Kind::kWeight;
 };
 
 inline constexpr char kEmbedTokens[] = "model.embed_tokens.weight";
@@ -25,14 +32,17 @@ inline constexpr char kLmHead[] = "lm_head.weight";
 std::string LayerTensor(int64_t layer, absl::string_view suffix);
 
 // Tensors of one layer, in the order in which a forward pass uses them. For
-// artifacts with the latent projections of docs/architecture.md.
+// artifacts with the tensors of docs/architecture.md.
 std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer);
 
 // All tensors: embedding, layers, final norm, and the output head unless tied.
 std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config);
 
-// Sum over ExpectedTensors of their elements.
+// Sum over ExpectedTensors of the weights' elements; an order of channels is no parameter.
 int64_t NumParameters(const ModelConfig& config);
+
+// Bytes of ExpectedTensors, weights being of type `dtype`.
+int64_t StoredBytes(const ModelConfig& config, DType dtype);
 
 // True for tensors that some checkpoints still carry and that nothing reads
 // (rotary_emb.inv_freq).

@@ -86,8 +86,8 @@ v1::PerplexityKind KindOf(const std::filesystem::path& folder) {
       checkpoint::ReadTextInFolder(folder, checkpoint::kConfigFile);
   if (!text.ok()) return v1::PERPLEXITY_KIND_BASE;
   const absl::StatusOr<checkpoint::ModelConfig> config = checkpoint::ParseModelConfig(*text);
-  return config.ok() && config->latent.has_value() ? v1::PERPLEXITY_KIND_CONVERTED
-                                                   : v1::PERPLEXITY_KIND_BASE;
+  return config.ok() && config->converted() ? v1::PERPLEXITY_KIND_CONVERTED
+                                            : v1::PERPLEXITY_KIND_BASE;
 }
 
 }  // namespace

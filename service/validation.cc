@@ -270,7 +270,7 @@ std::optional<checkpoint::ModelConfig> FileSpecChecker::CheckSource(v1::JobSpec&
     findings.Add(checkpoint::ReasonOfOpenError(opened.status()), kField, opened.status().message());
     return std::nullopt;
   }
-  if (opened->config().latent.has_value()) {
+  if (opened->config().converted()) {
     findings.Add("ALREADY_CONVERTED", kField,
                  absl::StrCat(dir->string(), " is already converted by latentforge"));
     return std::nullopt;

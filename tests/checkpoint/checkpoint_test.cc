@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/channel_order.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -101,6 +102,63 @@ TEST_F(CheckpointTest, OpensConvertedCheckpoints) {
               (Shape{16, 8}));
     EXPECT_TRUE(joint->Tensor(LayerTensor(1, "self_attn.k_proj.weight")).ok());
   }
+}
+
+TEST_F(CheckpointTest, OpensLowRankCheckpoints) {
+  for (const Family family : kFamilies) {
+    Write({.family = family,
+           .dtype = DType::kBF16,
+           .low_rank = LowRankConfig{.bias = true, .ranks = {{.q = 4, .k = 3, .gate = 5}, {}}}});
+    const absl::StatusOr<Checkpoint> opened = Checkpoint::Open(dir_);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    EXPECT_TRUE(opened->config().converted());
+    EXPECT_EQ(opened->total_bytes(), StoredBytes(opened->config(), DType::kBF16));
+    EXPECT_THAT(opened->dtype_names(), ElementsAre("BF16"));
+    const absl::StatusOr<TensorView> order = opened->Tensor(LayerTensor(0, "mlp.gate_proj.order"));
+    ASSERT_TRUE(order.ok()) << order.status();
+    EXPECT_EQ(order->dtype(), DType::kI32);
+    EXPECT_TRUE(ReadOrder(*order).ok());
+    EXPECT_TRUE(opened->Digest().ok());
+  }
+}
+
+// The bits of 0x7f800000 are infinity as F32, but an entry like any other as I32.
+TEST_F(CheckpointTest, TheDigestTakesNoOrderForFloats) {
+  Write({.low_rank = LowRankConfig{.ranks = {{.q = 4}, {}}}});
+  Change([](std::vector<RawTensor>& tensors) {
+    for (RawTensor& tensor : tensors) {
+      if (tensor.dtype == DType::kI32) tensor.bytes.replace(0, 4, std::string("\0\0\x80\x7f", 4));
+    }
+  });
+  const absl::StatusOr<Checkpoint> opened = Checkpoint::Open(dir_);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_TRUE(opened->Digest().ok());
+  const TensorView order = opened->Tensor(LayerTensor(0, "self_attn.q_proj.order")).value();
+  const absl::Status status = ReadOrder(order).status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("self_attn.q_proj.order"), HasSubstr("2139095040 at element 0"),
+                    HasSubstr("each of 0 to 31 once")));
+}
+
+TEST_F(CheckpointTest, RefusesOrdersOfOtherTypesAndWeightsOfThatType) {
+  const auto with_type = [this](absl::string_view suffix, DType dtype, std::string bytes) {
+    Write({.low_rank = LowRankConfig{.ranks = {{.q = 4}, {}}}});
+    Change([&](std::vector<RawTensor>& tensors) {
+      for (RawTensor& tensor : tensors) {
+        if (tensor.name != LayerTensor(0, suffix)) continue;
+        tensor.dtype = dtype;
+        if (!bytes.empty()) tensor.bytes = bytes;
+      }
+    });
+    return OpenError();
+  };
+  EXPECT_THAT(with_type("self_attn.q_proj.order", DType::kF32, ""),
+              AllOf(HasSubstr("q_proj.order"), HasSubstr("has type F32, expected I32")));
+  EXPECT_THAT(with_type("self_attn.q_proj.order", DType::kI64, std::string(32 * 8, '\0')),
+              HasSubstr("has type I64, expected I32"));
+  EXPECT_THAT(with_type("self_attn.q_proj.down.weight", DType::kI32, ""),
+              HasSubstr("has type I32, expected F32, F16 or BF16"));
 }
 
 TEST_F(CheckpointTest, RefusesAbsentFoldersFilesAndShards) {

@@ -7,6 +7,7 @@
 #include "checkpoint/estimate.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/kv_budget.h"
+#include "checkpoint/linear_costs.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/tensor_catalogue.h"
 
@@ -24,6 +25,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto layers = static_cast<size_t>(config->num_layers);
   if (config->sliding_window.size() != layers) abort();
   if (config->latent.has_value() && config->latent->ranks.size() != layers) abort();
+  if (config->low_rank.has_value() && config->low_rank->ranks.size() != layers) abort();
+  const int64_t linear = checkpoint::DecoderLinearCosts(*config).parameters();
+  if (linear <= 0 || linear > checkpoint::NumParameters(*config)) abort();
   if (checkpoint::NumParameters(*config) <= 0) abort();
   if (checkpoint::KvBytesPerToken(*config, checkpoint::DType::kF32) <= 0) abort();
   const auto estimate =

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include <bit>
+#include <numeric>
 #include <random>
 #include <system_error>
 #include <utility>
@@ -47,8 +48,19 @@ void AppendValue(float value, DType dtype, std::string& bytes) {
   }
 }
 
+// A permutation that moves about every channel.
+RawTensor RandomOrder(const TensorSpec& spec, std::mt19937_64& random) {
+  std::vector<uint32_t> order(static_cast<size_t>(spec.shape[0]));
+  std::iota(order.begin(), order.end(), 0u);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+  RawTensor tensor{spec.name, DType::kI32, {spec.shape.begin(), spec.shape.end()}, ""};
+  for (const uint32_t channel : order) AppendLittleEndian(channel, tensor.bytes);
+  return tensor;
+}
+
 RawTensor RandomTensor(const TensorSpec& spec, const TinyOptions& options,
                        std::mt19937_64& random) {
+  if (spec.kind == TensorSpec::Kind::kOrder) return RandomOrder(spec, random);
   RawTensor tensor{spec.name, options.dtype, {spec.shape.begin(), spec.shape.end()}, ""};
   int64_t elements = 1;
   for (const int64_t dimension : spec.shape) elements *= dimension;
@@ -70,6 +82,25 @@ Json LatentJson(const TinyOptions& options) {
   return {{"format_version", 1},
           {"base_model_type", std::string(FamilyName(options.family))},
           {"latent", options.joint ? "joint" : "separate"},
+          {"ranks", std::move(ranks)}};
+}
+
+Json LowRankJson(const TinyOptions& options) {
+  Json ranks = Json::array();
+  for (const LinearRanks& layer : options.low_rank->ranks) {
+    ranks.push_back({{"q", layer.q},
+                     {"k", layer.k},
+                     {"v", layer.v},
+                     {"o", layer.o},
+                     {"gate", layer.gate},
+                     {"up", layer.up},
+                     {"down", layer.down}});
+  }
+  return {{"format_version", 2},
+          {"method", "low_rank"},
+          {"base_model_type", std::string(FamilyName(options.family))},
+          {"block_identity", options.low_rank->block_identity},
+          {"bias", options.low_rank->bias},
           {"ranks", std::move(ranks)}};
 }
 
@@ -96,10 +127,11 @@ Json BaseConfig(const TinyOptions& options) {
                                                                         : 0]}};
   // Absent means 4096 for Mistral.
   if (options.family == Family::kMistral) config["sliding_window"] = nullptr;
-  if (!options.ranks.empty()) {
+  if (!options.ranks.empty() || options.low_rank.has_value()) {
     config["model_type"] = "latentforge";
     config["architectures"] = Json::array({"LatentforgeForCausalLM"});
-    config["latentforge"] = LatentJson(options);
+    config["latentforge"] =
+        options.low_rank.has_value() ? LowRankJson(options) : LatentJson(options);
   }
   return config;
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,8 @@ struct TinyOptions {
   // Ranks of a converted model, one entry per layer; its base family is `family`.
   std::vector<LayerRanks> ranks;
   bool joint = false;
+  // Instead of those, a model of the method low_rank; its base family is `family`.
+  std::optional<LowRankConfig> low_rank;
 };
 
 // The text of config.json that WriteTinyCheckpoint writes (transformers 4 style).

@@ -30,6 +30,12 @@ TEST(KvBudgetTest, CountsTheCacheOfBaseModelsAndArtifacts) {
       ParseModelConfig(TinyConfigJson({.ranks = {{4, 16, 0}, {1, 2, 0}}})).value();
   EXPECT_EQ(KvValuesPerToken(artifact), 23);
   EXPECT_EQ(KvBytesPerToken(artifact.latent->ranks, DType::kF32), 92);
+  // Keys of rank 5 beside dense values, and the other way round; the other maps cache nothing.
+  TinyOptions options;
+  options.low_rank = LowRankConfig{.ranks = {{.q = 9, .k = 5, .down = 3}, {.v = 2}}};
+  const ModelConfig low_rank = ParseModelConfig(TinyConfigJson(options)).value();
+  EXPECT_EQ(KvValuesPerToken(low_rank), (5 + 16) + (16 + 2));
+  EXPECT_EQ(KvBytesPerToken(low_rank, DType::kBF16), 2 * 39);
 }
 
 TEST(KvBudgetTest, TotalsAreTheLargestThatABudgetAllows) {

@@ -309,7 +309,7 @@ TEST_F(LatentConfigTest, RefusesWrongRanksVersionsAndFamilies) {
     EXPECT_THAT(std::string(status.message()), HasSubstr("ranks"));
   }
   EXPECT_TRUE(absl::IsUnimplemented(
-      With([](Json& json) { json["latentforge"]["format_version"] = 2; }).status()));
+      With([](Json& json) { json["latentforge"]["format_version"] = 3; }).status()));
   EXPECT_TRUE(absl::IsUnimplemented(
       With([](Json& json) { json["latentforge"]["base_model_type"] = "gemma"; }).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(

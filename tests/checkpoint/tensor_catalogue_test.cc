@@ -1,8 +1,10 @@
 #include "checkpoint/tensor_catalogue.h"
 
+#include <map>
 #include <set>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/checkpoint/fixture.h"
@@ -68,6 +70,51 @@ TEST(TensorCatalogueTest, ArtifactsHaveTheTensorsOfTheArchitectureDocument) {
       EXPECT_EQ(spec.shape, (Shape{16, 8}));
     }
   }
+}
+
+TEST(TensorCatalogueTest, LowRankMapsHaveTheTensorsOfTheArchitectureDocument) {
+  TinyOptions options{.family = Family::kQwen2};
+  options.low_rank = LowRankConfig{.ranks = {{.q = 5, .o = 7, .gate = 9}, {.k = 3, .down = 11}}};
+  const auto shapes = [&] {
+    std::map<std::string, Shape> found;
+    for (const TensorSpec& spec : ExpectedTensors(Config(options))) {
+      EXPECT_EQ(spec.kind == TensorSpec::Kind::kOrder, absl::EndsWith(spec.name, ".order"));
+      found[spec.name] = spec.shape;
+    }
+    return found;
+  };
+  const std::string first = LayerTensor(0, ""), second = LayerTensor(1, "");
+  std::map<std::string, Shape> found = shapes();
+  EXPECT_EQ(found[first + "self_attn.q_proj.order"], (Shape{32}));
+  EXPECT_EQ(found[first + "self_attn.q_proj.down.weight"], (Shape{5, 32 - 5}));
+  EXPECT_EQ(found[first + "self_attn.q_proj.up.weight"], (Shape{32, 5}));
+  EXPECT_EQ(found[first + "self_attn.q_proj.up.bias"], (Shape{32}));
+  EXPECT_EQ(found[second + "mlp.down_proj.order"], (Shape{48}));
+  EXPECT_EQ(found[second + "mlp.down_proj.down.weight"], (Shape{11, 48 - 11}));
+  // Dense maps keep the source's names; a map without a bias in the source gets none.
+  EXPECT_TRUE(found.contains(first + "self_attn.k_proj.weight"));
+  EXPECT_TRUE(found.contains(first + "self_attn.k_proj.bias"));
+  EXPECT_FALSE(found.contains(first + "self_attn.q_proj.weight"));
+  EXPECT_FALSE(found.contains(first + "mlp.gate_proj.up.bias"));
+
+  options.low_rank->block_identity = false;
+  options.low_rank->bias = true;
+  found = shapes();
+  EXPECT_FALSE(found.contains(first + "self_attn.q_proj.order"));
+  EXPECT_EQ(found[first + "self_attn.q_proj.down.weight"], (Shape{5, 32}));
+  EXPECT_EQ(found[first + "mlp.gate_proj.up.bias"], (Shape{48}));
+  EXPECT_FALSE(found.contains(first + "mlp.up_proj.bias"));  // dense: as the source
+}
+
+TEST(TensorCatalogueTest, AnOrderTakesBytesButIsNoParameter) {
+  TinyOptions options;
+  const ModelConfig dense = Config(options);
+  options.low_rank = LowRankConfig{.ranks = {{.q = 8}, {.gate = 8}}};
+  const ModelConfig config = Config(options);
+  const int64_t saved = (32 * 32 - 8 * (32 + 32 - 8)) + (48 * 32 - 8 * (48 + 32 - 8));
+  EXPECT_EQ(NumParameters(config), NumParameters(dense) - saved);
+  EXPECT_EQ(StoredBytes(config, DType::kBF16), 2 * NumParameters(config) + 4 * (32 + 32));
+  EXPECT_EQ(StoredBytes(dense, DType::kF32), 4 * NumParameters(dense));
 }
 
 TEST(TensorCatalogueTest, IgnoresOnlyRotaryLeftovers) {

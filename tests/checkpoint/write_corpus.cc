@@ -39,6 +39,9 @@ absl::Status WriteConfigs(const std::filesystem::path& dir) {
     options.joint = true;
     LF_RETURN_IF_ERROR(
         WriteFileAtomic(dir / absl::StrCat(name, "_joint"), TinyConfigJson(options)));
+    options.low_rank = LowRankConfig{.ranks = {{.q = 3, .gate = 5}, {.v = 4, .down = 6}}};
+    LF_RETURN_IF_ERROR(
+        WriteFileAtomic(dir / absl::StrCat(name, "_low_rank"), TinyConfigJson(options)));
   }
   TinyOptions llama3;
   llama3.config_overrides = Json::parse(R"({"rope_parameters":{"rope_type":"llama3","factor":8.0,

@@ -104,8 +104,10 @@ class Pass {
                         const LayerInput& input, std::optional<HiddenFile>& output,
                         std::optional<StatisticsCollector>& collector) {
     LF_ASSIGN_OR_RETURN(const at::Tensor hidden, input.Read(first, count));
-    const model::InputObserver observer = [&](int64_t, const at::Tensor& x) {
-      return collector ? collector->Add(x) : absl::OkStatus();
+    const model::LayerObserver observer = [&](int64_t, model::LayerPoint point,
+                                              const at::Tensor& x) {
+      const bool taken = collector && point == model::LayerPoint::kAttentionInput;
+      return taken ? collector->Add(x) : absl::OkStatus();
     };
     LF_RETURN_IF_ERROR(decoder_.Forward(weights, hidden, observer));
     if (!output) return absl::OkStatus();

@@ -9,7 +9,7 @@
 namespace latentforge::calibrate {
 
 absl::Status CheckPass(const checkpoint::Checkpoint& checkpoint, const TokenSequences& sequences) {
-  if (checkpoint.config().latent) {
+  if (checkpoint.config().converted()) {
     return absl::InvalidArgumentError(
         absl::StrCat(checkpoint.dir().string(), " is already converted by latentforge"));
   }

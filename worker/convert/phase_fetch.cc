@@ -37,7 +37,7 @@ absl::StatusOr<Checkpoint> OpenSource(const std::filesystem::path& path) {
                             {{StatusCode::kInvalidArgument, "MALFORMED_CONFIG"},
                              {StatusCode::kUnimplemented, "UNSUPPORTED_ARCHITECTURE"}});
   }
-  if (config->latent) {
+  if (config->converted()) {
     return WithReason(
         absl::InvalidArgumentError(
             absl::StrCat(path.string(), " is already converted by latentforge: give the original")),

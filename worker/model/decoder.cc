@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "checkpoint/linear_maps.h"
 #include "worker/model/attention.h"
 #include "worker/model/layer_ops.h"
 #include "worker/model/torch_guard.h"
@@ -21,22 +22,9 @@ constexpr int64_t kBlockRows = 2048;
 // The MLP's gate and up are the widest of all that lies between.
 constexpr int64_t kMlpRows = 512;
 
-// x · weightᵀ into `out`.
-void Multiply(const at::Tensor& x, const at::Tensor& weight, at::Tensor out) {
-  at::mm_out(out, x, weight.t());
-}
-
-// x += y · weightᵀ + bias, the sum rounded once.
-void AddProduct(at::Tensor x, const at::Tensor& y, const Projection& projection) {
-  at::addmm_out(x, x, y, projection.weight.t());
-  if (projection.bias.defined()) x.add_(projection.bias);
-}
-
-const at::Tensor& FirstFactor(const Projection& p) { return p.low_rank() ? p.down : p.weight; }
-
-// K or V [rows, m] from the output of the front product.
+// Q, K or V [rows, out] from the output of the front product.
 at::Tensor SecondFactor(const at::Tensor& front, int64_t begin, const Projection& p) {
-  const at::Tensor first = front.narrow(1, begin, FirstFactor(p).size(0));
+  const at::Tensor first = front.narrow(1, begin, p.first().size(0));
   const at::Tensor result = p.low_rank() ? first.mm(p.up.t()) : first;
   if (p.bias.defined()) result.add_(p.bias);
   return result;
@@ -53,6 +41,28 @@ void NormHeads(const at::Tensor& y, const at::Tensor& weight,
   }
 }
 
+absl::Status CheckMaps(const checkpoint::ModelConfig& config, const LayerWeights& weights) {
+  const auto [q, k, v, o, gate, up, down] = checkpoint::LinearMaps(config);
+  const auto check = [&](const checkpoint::LinearMap& map, const Projection& p) {
+    if (p.Maps(map.in, map.out)) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("layer ", weights.layer, ": ", map.module,
+                                                   " does not map ", map.in, " to ", map.out));
+  };
+  LF_RETURN_IF_ERROR(check(q, weights.q));
+  LF_RETURN_IF_ERROR(check(k, weights.k));
+  LF_RETURN_IF_ERROR(check(v, weights.v));
+  LF_RETURN_IF_ERROR(check(o, weights.o));
+  LF_RETURN_IF_ERROR(check(down, weights.mlp_down));
+  if (weights.gate_up.defined()) {
+    checkpoint::LinearMap both = gate;
+    both.module = "mlp.gate_proj with mlp.up_proj";
+    both.out = gate.out + up.out;
+    return check(both, weights.gate_up);
+  }
+  LF_RETURN_IF_ERROR(check(gate, weights.gate));
+  return check(up, weights.up);
+}
+
 absl::Status CheckShapes(const checkpoint::ModelConfig& config, const LayerWeights& weights,
                          const at::Tensor& hidden, int64_t max_length) {
   if (hidden.dim() != 3 || hidden.size(2) != config.hidden_size || !hidden.is_contiguous() ||
@@ -65,27 +75,16 @@ absl::Status CheckShapes(const checkpoint::ModelConfig& config, const LayerWeigh
     return absl::InvalidArgumentError(
         absl::StrCat("layer ", weights.layer, " of a model with ", config.num_layers));
   }
-  for (const Projection* const p : {&weights.k, &weights.v}) {
-    const at::Tensor& first = FirstFactor(*p);
-    const bool fits = first.defined() && first.dim() == 2 && first.size(1) == config.hidden_size &&
-                      p->out_features() == config.kv_width() &&
-                      (!p->low_rank() || p->up.size(1) == p->down.size(0));
-    if (!fits) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("layer ", weights.layer, ": the ", p == &weights.k ? "key" : "value",
-                       " projection does not map ", config.hidden_size, " to ", config.kv_width()));
-    }
-  }
-  return absl::OkStatus();
+  return CheckMaps(config, weights);
 }
 
 }  // namespace
 
 Decoder::Front Decoder::MakeFront(const LayerWeights& weights) {
   const bool joint = weights.k.low_rank() && weights.k.down.is_same(weights.v.down);
-  std::vector<at::Tensor> parts = {weights.q.weight, FirstFactor(weights.k)};
-  if (!joint) parts.push_back(FirstFactor(weights.v));
-  const int64_t k_begin = weights.q.weight.size(0);
+  std::vector<at::Tensor> parts = {weights.q.first(), weights.k.first()};
+  if (!joint) parts.push_back(weights.v.first());
+  const int64_t k_begin = parts[0].size(0);
   return {.weight = at::cat(parts),
           .k_begin = k_begin,
           .v_begin = joint ? k_begin : k_begin + parts[1].size(0)};
@@ -114,7 +113,7 @@ absl::StatusOr<Decoder> Decoder::Create(const checkpoint::ModelConfig& config, a
 }
 
 absl::Status Decoder::Forward(const LayerWeights& weights, const at::Tensor& hidden,
-                              const InputObserver& observer) {
+                              const LayerObserver& observer) {
   LF_RETURN_IF_ERROR(CheckShapes(config_, weights, hidden, max_length_));
   return CatchTorch(
       [&]() -> absl::Status {
@@ -127,7 +126,8 @@ absl::Status Decoder::Forward(const LayerWeights& weights, const at::Tensor& hid
               hidden.narrow(0, begin, count).view({count * length, config_.hidden_size});
           LF_RETURN_IF_ERROR(Attention(weights, front, rows, length, observer));
           for (int64_t row = 0; row < rows.size(0); row += kMlpRows) {
-            Mlp(weights, rows.narrow(0, row, std::min(kMlpRows, rows.size(0) - row)));
+            const int64_t taken = std::min(kMlpRows, rows.size(0) - row);
+            LF_RETURN_IF_ERROR(Mlp(weights, rows.narrow(0, row, taken), observer));
           }
         }
         return absl::OkStatus();
@@ -137,15 +137,16 @@ absl::Status Decoder::Forward(const LayerWeights& weights, const at::Tensor& hid
 
 absl::Status Decoder::Attention(const LayerWeights& weights, const Front& front,
                                 const at::Tensor& x, int64_t length,
-                                const InputObserver& observer) {
+                                const LayerObserver& observer) {
   const at::Tensor normed = Take(scratch_.normed, x, config_.hidden_size);
   RmsNorm(x, weights.input_norm, config_.rms_norm_eps, normed);
-  if (observer) LF_RETURN_IF_ERROR(observer(weights.layer, normed));
+  if (observer) {
+    LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kAttentionInput, normed));
+  }
 
   const at::Tensor projected = Take(scratch_.front, x, front.weight.size(0));
-  Multiply(normed, front.weight, projected);
-  const at::Tensor q = projected.narrow(1, 0, front.k_begin);
-  if (weights.q.bias.defined()) q.add_(weights.q.bias);
+  ProjectInto(normed, {.weight = front.weight}, projected);
+  const at::Tensor q = SecondFactor(projected, 0, weights.q);
   const at::Tensor k = SecondFactor(projected, front.k_begin, weights.k);
   const at::Tensor v = SecondFactor(projected, front.v_begin, weights.v);
   if (config_.qk_norm) {
@@ -164,19 +165,36 @@ absl::Status Decoder::Attention(const LayerWeights& weights, const Front& front,
     CausalAttention(heads(q, begin), heads(k, begin), heads(v, begin), window,
                     attended.narrow(0, begin, length));
   }
-  AddProduct(x, attended, weights.o);
+  if (observer) LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kAttended, attended));
+  AddProjected(x, attended, weights.o);
   return absl::OkStatus();
 }
 
-void Decoder::Mlp(const LayerWeights& weights, const at::Tensor& x) {
+absl::Status Decoder::Mlp(const LayerWeights& weights, const at::Tensor& x,
+                          const LayerObserver& observer) {
+  const int64_t inner = config_.intermediate_size;
   const at::Tensor normed = Take(scratch_.normed, x, config_.hidden_size);
   RmsNorm(x, weights.post_attention_norm, config_.rms_norm_eps, normed);
-  const at::Tensor gate_up = Take(scratch_.gate_up, x, 2 * config_.intermediate_size);
-  Multiply(normed, weights.gate_up.weight, gate_up);
-  if (weights.gate_up.bias.defined()) gate_up.add_(weights.gate_up.bias);
-  const at::Tensor activated = Take(scratch_.activated, x, config_.intermediate_size);
+  if (observer) LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kMlpInput, normed));
+  const at::Tensor gate_up = Take(scratch_.gate_up, x, 2 * inner);
+  if (weights.gate_up.defined()) {
+    ProjectInto(normed, weights.gate_up, gate_up);
+  } else {
+    ProjectInto(normed, weights.gate, gate_up.narrow(1, 0, inner));
+    ProjectInto(normed, weights.up, gate_up.narrow(1, inner, inner));
+  }
+  const at::Tensor activated = Take(scratch_.activated, x, inner);
   SiluMultiply(gate_up, activated);
-  AddProduct(x, activated, weights.mlp_down);
+  if (!observer) {
+    AddProjected(x, activated, weights.mlp_down);
+    return absl::OkStatus();
+  }
+  LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kActivated, activated));
+  const at::Tensor output = Take(scratch_.mlp_output, x, config_.hidden_size);
+  ProjectInto(activated, weights.mlp_down, output);
+  LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kMlpOutput, output));
+  x.add_(output);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<at::Tensor> Decoder::FinalNorm(const at::Tensor& x, const at::Tensor& weight) const {

@@ -14,11 +14,20 @@
 
 namespace latentforge::model {
 
-// Receives the input of the K and V projections of a layer (after the input norm),
-// [rows, D]. It is called once or more for a layer; the calls together cover the
-// B * T rows, in order. The tensor is overwritten after the call. An error stops
-// the pass and is returned.
-using InputObserver = std::function<absl::Status(int64_t layer, const at::Tensor& x)>;
+// Where a layer's states can be seen. D is the hidden size, F the intermediate size.
+enum class LayerPoint {
+  kAttentionInput,  // [rows, D], after the input norm: what the Q, K and V projections take
+  kAttended,        // [rows, heads * head_dim]: what the output projection takes
+  kMlpInput,        // [rows, D], after the second norm: what gate and up take
+  kActivated,       // [rows, F]: what the MLP's last product takes
+  kMlpOutput,       // [rows, D]: what the MLP adds to the states
+};
+
+// Receives rows of one point. It is called once or more for a layer and point; the calls together
+// cover the B * T rows, in order for each point. The tensor is overwritten after the call. An error
+// stops the pass and is returned.
+using LayerObserver =
+    std::function<absl::Status(int64_t layer, LayerPoint point, const at::Tensor& rows)>;
 
 // Runs layers of one model. Owns scratch memory that is used again from call to
 // call, a few times (rows of a block) * intermediate_size. Not safe for concurrent
@@ -31,16 +40,17 @@ class Decoder {
                                         at::ScalarType dtype, int64_t max_length);
 
   // Replaces hidden [B, T, D] by the layer's output. InvalidArgument when shapes
-  // do not fit the model; errors of the observer as they are.
+  // do not fit the model; errors of the observer as they are. With an observer what the
+  // MLP adds is rounded before the sum, as Hugging Face does, and not with it.
   absl::Status Forward(const LayerWeights& weights, const at::Tensor& hidden,
-                       const InputObserver& observer = nullptr);
+                       const LayerObserver& observer = nullptr);
 
   // RMSNorm of x [..., D] by the model's epsilon, in a new tensor: fp32 inside, and
   // rounded to x's type before the multiplication by the weight, as Hugging Face.
   absl::StatusOr<at::Tensor> FinalNorm(const at::Tensor& x, const at::Tensor& weight) const;
 
  private:
-  // The Q, K and V projections, or their down factors, as one matrix.
+  // The Q, K and V projections, or their down factors, as one matrix; Q begins at 0.
   struct Front {
     at::Tensor weight;
     int64_t k_begin = 0;
@@ -48,7 +58,7 @@ class Decoder {
   };
   // Flat buffers; each call takes the part it needs.
   struct Scratch {
-    at::Tensor normed, front, attended, gate_up, activated;
+    at::Tensor normed, front, attended, gate_up, activated, mlp_output;
   };
 
   Decoder() = default;
@@ -56,9 +66,9 @@ class Decoder {
   at::Tensor Take(at::Tensor& buffer, const at::Tensor& like, int64_t width) const;
   // x += attention(norm(x)) for rows x [sequences * length, D].
   absl::Status Attention(const LayerWeights& weights, const Front& front, const at::Tensor& x,
-                         int64_t length, const InputObserver& observer);
+                         int64_t length, const LayerObserver& observer);
   // x += mlp(norm(x)).
-  void Mlp(const LayerWeights& weights, const at::Tensor& x);
+  absl::Status Mlp(const LayerWeights& weights, const at::Tensor& x, const LayerObserver& observer);
 
   checkpoint::ModelConfig config_;
   int64_t max_length_ = 0;

@@ -29,11 +29,6 @@ double AttentionLoss(const at::Tensor& given, const AttentionTarget& target, at:
 // Rows whose MLP is differentiated together: [rows, 2F] stays a few megabytes.
 constexpr int64_t kMlpRows = 512;
 
-at::Tensor Project(const at::Tensor& x, const Projection& p) {
-  const at::Tensor y = p.low_rank() ? x.mm(p.down.t()).mm(p.up.t()) : x.mm(p.weight.t());
-  return p.bias.defined() ? y + p.bias : y;
-}
-
 }  // namespace
 
 absl::StatusOr<LayerGraph> LayerGraph::Create(const checkpoint::ModelConfig& config,
@@ -100,7 +95,10 @@ LayerGraph::Result LayerGraph::Attention(const LayerWeights& weights,
 }
 
 at::Tensor LayerGraph::Activated(const LayerWeights& weights, const at::Tensor& rows) const {
-  return SiluMultiplyGraph(Project(Norm(rows, weights.post_attention_norm), weights.gate_up));
+  const at::Tensor normed = Norm(rows, weights.post_attention_norm);
+  if (weights.gate_up.defined()) return SiluMultiplyGraph(Project(normed, weights.gate_up));
+  return SiluMultiplyGraph(
+      at::cat({Project(normed, weights.gate), Project(normed, weights.up)}, 1));
 }
 
 LayerGraph::Result LayerGraph::Forward(const LayerWeights& weights,
@@ -136,7 +134,7 @@ LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
     const at::Tensor part = gradient.narrow(0, begin, count);
     const at::Tensor activated = Activated(weights, rows);
     // The last product is linear: its gradient does without its output.
-    part.add_(torch::autograd::grad({activated}, {rows}, {part.mm(weights.mlp_down.weight)})[0]);
+    part.add_(torch::autograd::grad({activated}, {rows}, {ProjectBack(part, weights.mlp_down)})[0]);
   }
   at::Tensor projected = gradient;
   double attention_loss = 0;

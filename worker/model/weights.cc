@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "checkpoint/channel_order.h"
 #include "checkpoint/dtype.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/model/torch_guard.h"
@@ -95,6 +96,17 @@ absl::string_view HeadName(const checkpoint::ModelConfig& config) {
 
 }  // namespace
 
+void SplitGateUp(LayerWeights& weights) {
+  if (!weights.gate_up.defined()) return;
+  const auto half = [](const at::Tensor& both, int64_t index) {
+    return both.defined() ? both.chunk(2)[static_cast<size_t>(index)] : at::Tensor();
+  };
+  const Projection& both = weights.gate_up;
+  weights.gate = {.weight = half(both.weight, 0), .bias = half(both.bias, 0)};
+  weights.up = {.weight = half(both.weight, 1), .bias = half(both.bias, 1)};
+  weights.gate_up = {};
+}
+
 absl::StatusOr<at::Tensor> WeightLoader::Tensor(absl::string_view name,
                                                 at::ScalarType dtype) const {
   return LoadAs(*checkpoint_, name, at::TensorOptions(dtype));
@@ -104,19 +116,37 @@ absl::StatusOr<at::Tensor> WeightLoader::Load(absl::string_view name) const {
   return LoadAs(*checkpoint_, name, at::TensorOptions(dtype_).device(device_));
 }
 
-absl::StatusOr<Projection> WeightLoader::LoadProjection(int64_t layer, absl::string_view module,
-                                                        bool bias) const {
-  const std::string prefix = checkpoint::LayerTensor(layer, module);
+absl::StatusOr<Projection> WeightLoader::LoadMap(int64_t layer,
+                                                 const checkpoint::LinearMap& map) const {
+  const std::string module = checkpoint::LayerTensor(layer, map.module);
+  const int64_t rank = checkpoint::RankOf(config(), layer, map);
   Projection projection;
-  LF_ASSIGN_OR_RETURN(projection.weight, Load(absl::StrCat(prefix, ".weight")));
-  if (bias) {
-    LF_ASSIGN_OR_RETURN(projection.bias, Load(absl::StrCat(prefix, ".bias")));
+  if (rank > 0) {
+    LF_ASSIGN_OR_RETURN(projection.down, LoadDown(module));
+    LF_ASSIGN_OR_RETURN(projection.up, Load(absl::StrCat(module, ".up.weight")));
+  } else {
+    LF_ASSIGN_OR_RETURN(projection.weight, Load(absl::StrCat(module, ".weight")));
+  }
+  if (checkpoint::HasBias(config(), map, rank)) {
+    LF_ASSIGN_OR_RETURN(projection.bias,
+                        Load(absl::StrCat(module, rank > 0 ? ".up.bias" : ".bias")));
   }
   return projection;
 }
 
-absl::StatusOr<Projection> WeightLoader::LoadLowRank(int64_t layer, absl::string_view down,
-                                                     absl::string_view up) const {
+absl::StatusOr<at::Tensor> WeightLoader::LoadDown(const std::string& module) const {
+  LF_ASSIGN_OR_RETURN(const at::Tensor stored, Load(absl::StrCat(module, ".down.weight")));
+  if (!config().low_rank->block_identity) return stored;
+  LF_ASSIGN_OR_RETURN(const TensorView view, checkpoint_->Tensor(absl::StrCat(module, ".order")));
+  const absl::StatusOr<std::vector<int64_t>> order = checkpoint::ReadOrder(view);
+  checkpoint_->DropPages(view);
+  if (!order.ok()) return Annotate(order.status(), checkpoint_->dir().string());
+  return CatchTorch([&] { return WithIdentity(stored, at::tensor(*order).to(device_)); },
+                    absl::StrCat("loading ", module));
+}
+
+absl::StatusOr<Projection> WeightLoader::LoadLatent(int64_t layer, absl::string_view down,
+                                                    absl::string_view up) const {
   Projection projection;
   LF_ASSIGN_OR_RETURN(projection.down,
                       Load(checkpoint::LayerTensor(layer, absl::StrCat(down, ".weight"))));
@@ -129,9 +159,9 @@ absl::StatusOr<Projection> WeightLoader::LoadLowRank(int64_t layer, absl::string
   return projection;
 }
 
-absl::Status WeightLoader::LoadKeyValue(int64_t layer, LayerWeights& weights) const {
-  constexpr char kDenseK[] = "self_attn.k_proj";
-  constexpr char kDenseV[] = "self_attn.v_proj";
+absl::Status WeightLoader::LoadKeyValue(int64_t layer, const checkpoint::LinearMap& k,
+                                        const checkpoint::LinearMap& v,
+                                        LayerWeights& weights) const {
   constexpr char kUpK[] = "self_attn.k_up_proj";
   constexpr char kUpV[] = "self_attn.v_up_proj";
   const checkpoint::ModelConfig& model = config();
@@ -141,21 +171,35 @@ absl::Status WeightLoader::LoadKeyValue(int64_t layer, LayerWeights& weights) co
   const bool joint = model.latent.has_value() && model.latent->joint;
 
   if (joint && ranks.joint < 2 * width) {
-    LF_ASSIGN_OR_RETURN(weights.k, LoadLowRank(layer, "self_attn.kv_down_proj", kUpK));
-    LF_ASSIGN_OR_RETURN(weights.v, LoadLowRank(layer, "self_attn.kv_down_proj", kUpV));
+    LF_ASSIGN_OR_RETURN(weights.k, LoadLatent(layer, "self_attn.kv_down_proj", kUpK));
+    LF_ASSIGN_OR_RETURN(weights.v, LoadLatent(layer, "self_attn.kv_down_proj", kUpV));
     weights.v.down = weights.k.down;
     return absl::OkStatus();
   }
   if (!joint && ranks.k < width) {
-    LF_ASSIGN_OR_RETURN(weights.k, LoadLowRank(layer, "self_attn.k_down_proj", kUpK));
+    LF_ASSIGN_OR_RETURN(weights.k, LoadLatent(layer, "self_attn.k_down_proj", kUpK));
   } else {
-    LF_ASSIGN_OR_RETURN(weights.k, LoadProjection(layer, kDenseK, model.qkv_bias));
+    LF_ASSIGN_OR_RETURN(weights.k, LoadMap(layer, k));
   }
   if (!joint && ranks.v < width) {
-    LF_ASSIGN_OR_RETURN(weights.v, LoadLowRank(layer, "self_attn.v_down_proj", kUpV));
+    LF_ASSIGN_OR_RETURN(weights.v, LoadLatent(layer, "self_attn.v_down_proj", kUpV));
   } else {
-    LF_ASSIGN_OR_RETURN(weights.v, LoadProjection(layer, kDenseV, model.qkv_bias));
+    LF_ASSIGN_OR_RETURN(weights.v, LoadMap(layer, v));
   }
+  return absl::OkStatus();
+}
+
+absl::Status WeightLoader::LoadGateAndUp(int64_t layer, const checkpoint::LinearMap& gate,
+                                         const checkpoint::LinearMap& up,
+                                         LayerWeights& weights) const {
+  const bool dense = checkpoint::RankOf(config(), layer, gate) == 0 &&
+                     checkpoint::RankOf(config(), layer, up) == 0;
+  if (dense) {
+    LF_ASSIGN_OR_RETURN(weights.gate_up, LoadGateUp(layer));
+    return absl::OkStatus();
+  }
+  LF_ASSIGN_OR_RETURN(weights.gate, LoadMap(layer, gate));
+  LF_ASSIGN_OR_RETURN(weights.up, LoadMap(layer, up));
   return absl::OkStatus();
 }
 
@@ -200,6 +244,7 @@ absl::StatusOr<LayerWeights> WeightLoader::Layer(int64_t layer) const {
   const auto name = [layer](absl::string_view suffix) {
     return checkpoint::LayerTensor(layer, suffix);
   };
+  const auto [q, k, v, o, gate, up, down] = checkpoint::LinearMaps(config());
   LayerWeights weights;
   weights.layer = layer;
   LF_ASSIGN_OR_RETURN(weights.input_norm, Load(name("input_layernorm.weight")));
@@ -208,11 +253,11 @@ absl::StatusOr<LayerWeights> WeightLoader::Layer(int64_t layer) const {
     LF_ASSIGN_OR_RETURN(weights.q_norm, Load(name("self_attn.q_norm.weight")));
     LF_ASSIGN_OR_RETURN(weights.k_norm, Load(name("self_attn.k_norm.weight")));
   }
-  LF_ASSIGN_OR_RETURN(weights.q, LoadProjection(layer, "self_attn.q_proj", config().qkv_bias));
-  LF_RETURN_IF_ERROR(LoadKeyValue(layer, weights));
-  LF_ASSIGN_OR_RETURN(weights.o, LoadProjection(layer, "self_attn.o_proj", config().o_bias));
-  LF_ASSIGN_OR_RETURN(weights.gate_up, LoadGateUp(layer));
-  LF_ASSIGN_OR_RETURN(weights.mlp_down, LoadProjection(layer, "mlp.down_proj", config().mlp_bias));
+  LF_ASSIGN_OR_RETURN(weights.q, LoadMap(layer, q));
+  LF_RETURN_IF_ERROR(LoadKeyValue(layer, k, v, weights));
+  LF_ASSIGN_OR_RETURN(weights.o, LoadMap(layer, o));
+  LF_RETURN_IF_ERROR(LoadGateAndUp(layer, gate, up, weights));
+  LF_ASSIGN_OR_RETURN(weights.mlp_down, LoadMap(layer, down));
   return weights;
 }
 

@@ -4,32 +4,16 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/linear_maps.h"
+#include "worker/model/projection.h"
 
 namespace latentforge::model {
-
-// A linear map, either dense (`weight`) or of low rank (`up` * `down`).
-struct Projection {
-  at::Tensor weight;  // [out, in]; undefined when of low rank
-  at::Tensor down;    // [r, in]; undefined when dense
-  at::Tensor up;      // [out, r]; undefined when dense
-  at::Tensor bias;    // [out]; undefined when there is none
-
-  bool low_rank() const { return down.defined(); }
-
-  // Takes the place of the weight, where there are factors; the bias stays.
-  void Replace(const at::Tensor& new_down, const at::Tensor& new_up) {
-    if (!new_down.defined()) return;
-    weight = at::Tensor();
-    down = new_down;
-    up = new_up;
-  }
-  int64_t out_features() const { return low_rank() ? up.size(0) : weight.size(0); }
-};
 
 // One decoder layer. Tensors are contiguous, on one device, of one type. With a
 // joint latent k.down and v.down are the same tensor.
@@ -39,15 +23,21 @@ struct LayerWeights {
   at::Tensor post_attention_norm;  // [D]
   at::Tensor q_norm, k_norm;       // [head_dim]; undefined without QK-norm
   Projection q, k, v, o;
-  Projection gate_up;  // dense, [2F, D]: the gate's rows, then the rows of up
+  // Either both of them as one dense map [2F, D], the gate's rows and then the rows of up; or,
+  // where one of them is of low rank, each by itself.
+  Projection gate_up;
+  Projection gate, up;
   Projection mlp_down;
 };
+
+// Turns gate_up, where it is defined, into gate and up, which are views of it.
+void SplitGateUp(LayerWeights& weights);
 
 // Reads weights of a checkpoint and casts them. Mapped pages are given back as
 // soon as they have been copied, so resident memory is what is returned here.
 // Borrows the checkpoint. Every method is const and safe for concurrent use.
-// Errors: NotFound and DataLoss as Checkpoint::Tensor, ResourceExhausted when
-// memory runs out.
+// Errors: NotFound and DataLoss as Checkpoint::Tensor, DataLoss for an order of channels
+// that is no permutation, ResourceExhausted when memory runs out.
 class WeightLoader {
  public:
   WeightLoader(const checkpoint::Checkpoint& checkpoint, at::Device device, at::ScalarType dtype)
@@ -75,11 +65,17 @@ class WeightLoader {
 
  private:
   absl::StatusOr<at::Tensor> Load(absl::string_view name) const;
-  absl::StatusOr<Projection> LoadProjection(int64_t layer, absl::string_view module,
-                                            bool bias) const;
-  absl::StatusOr<Projection> LoadLowRank(int64_t layer, absl::string_view down,
-                                         absl::string_view up) const;
-  absl::Status LoadKeyValue(int64_t layer, LayerWeights& weights) const;
+  // A map of the table, dense or with the factors of the method low_rank.
+  absl::StatusOr<Projection> LoadMap(int64_t layer, const checkpoint::LinearMap& map) const;
+  // down.weight with the columns of its identity.
+  absl::StatusOr<at::Tensor> LoadDown(const std::string& module) const;
+  // `up` behind `down`, as the method kv_latent names them.
+  absl::StatusOr<Projection> LoadLatent(int64_t layer, absl::string_view down,
+                                        absl::string_view up) const;
+  absl::Status LoadKeyValue(int64_t layer, const checkpoint::LinearMap& k,
+                            const checkpoint::LinearMap& v, LayerWeights& weights) const;
+  absl::Status LoadGateAndUp(int64_t layer, const checkpoint::LinearMap& gate,
+                             const checkpoint::LinearMap& up, LayerWeights& weights) const;
   absl::StatusOr<Projection> LoadGateUp(int64_t layer) const;
 
   const checkpoint::Checkpoint* checkpoint_;

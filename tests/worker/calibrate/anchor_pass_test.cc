@@ -81,8 +81,8 @@ class AnchorPassTest : public testing::Test {
     std::vector<at::Tensor> inputs;
     for (int64_t layer = 0; layer < kLayers; ++layer) {
       std::vector<at::Tensor> rows;
-      const auto observe = [&](int64_t, const at::Tensor& x) {
-        rows.push_back(x.to(at::kDouble));
+      const auto observe = [&](int64_t, model::LayerPoint point, const at::Tensor& x) {
+        if (point == model::LayerPoint::kAttentionInput) rows.push_back(x.to(at::kDouble));
         return absl::OkStatus();
       };
       model::LayerWeights weights = loader.Layer(layer).value();

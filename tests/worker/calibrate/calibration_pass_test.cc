@@ -46,8 +46,8 @@ class CalibrationPassTest : public testing::Test {
     std::vector<at::Tensor> covariances;
     for (int64_t layer = 0; layer < 3; ++layer) {
       std::vector<at::Tensor> rows;
-      const auto observe = [&](int64_t, const at::Tensor& x) {
-        rows.push_back(x.to(at::kDouble));
+      const auto observe = [&](int64_t, model::LayerPoint point, const at::Tensor& x) {
+        if (point == model::LayerPoint::kAttentionInput) rows.push_back(x.to(at::kDouble));
         return absl::OkStatus();
       };
       EXPECT_TRUE(decoder->Forward(loader.Layer(layer).value(), hidden, observe).ok());

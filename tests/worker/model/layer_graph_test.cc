@@ -25,6 +25,13 @@ struct Case {
   TinyOptions options;
 };
 
+// Layer 1 has these ranks, with biases everywhere and a block identity.
+TinyOptions LowRank(Family family, const checkpoint::LinearRanks& ranks) {
+  TinyOptions options{.family = family, .scale = 0.5};
+  options.low_rank = checkpoint::LowRankConfig{.bias = true, .ranks = {{}, ranks}};
+  return options;
+}
+
 Checkpoint Make(const Case& test) {
   const std::filesystem::path dir = checkpoint::NewTestDirectory("graph_" + test.name) / "model";
   EXPECT_TRUE(checkpoint::WriteTinyCheckpoint(dir, test.options).ok());
@@ -45,16 +52,19 @@ class LayerGraphTest : public testing::TestWithParam<Case> {};
 
 INSTANTIATE_TEST_SUITE_P(
     Families, LayerGraphTest,
-    testing::Values(Case{"llama", {.scale = 0.5}},
-                    Case{"qwen2", {.family = Family::kQwen2, .scale = 0.5}},
-                    Case{"qwen3", {.family = Family::kQwen3, .scale = 0.5}},
-                    Case{"window",
-                         {.family = Family::kMistral,
-                          .scale = 0.5,
-                          .config_overrides = {{"sliding_window", 5}}}},
-                    Case{"separate", {.scale = 0.5, .ranks = {{.k = 5, .v = 7}, {.k = 5, .v = 7}}}},
-                    Case{"joint",
-                         {.scale = 0.5, .ranks = {{.joint = 9}, {.joint = 9}}, .joint = true}}),
+    testing::Values(
+        Case{"llama", {.scale = 0.5}}, Case{"qwen2", {.family = Family::kQwen2, .scale = 0.5}},
+        Case{"qwen3", {.family = Family::kQwen3, .scale = 0.5}},
+        Case{"window",
+             {.family = Family::kMistral,
+              .scale = 0.5,
+              .config_overrides = {{"sliding_window", 5}}}},
+        Case{"separate", {.scale = 0.5, .ranks = {{.k = 5, .v = 7}, {.k = 5, .v = 7}}}},
+        Case{"joint", {.scale = 0.5, .ranks = {{.joint = 9}, {.joint = 9}}, .joint = true}},
+        Case{"low_rank",
+             LowRank(Family::kQwen3,
+                     {.q = 9, .k = 5, .v = 7, .o = 11, .gate = 13, .up = 12, .down = 10})},
+        Case{"mixed", LowRank(Family::kQwen2, {.k = 5, .o = 11, .up = 12})}),
     [](const auto& info) { return info.param.name; });
 
 TEST_P(LayerGraphTest, EqualsTheDecoder) {
@@ -66,8 +76,8 @@ TEST_P(LayerGraphTest, EqualsTheDecoder) {
   at::Tensor normed;
   ASSERT_TRUE(decoder
                   .Forward(weights, expected,
-                           [&](int64_t, const at::Tensor& x) {
-                             normed = x.clone();
+                           [&](int64_t, LayerPoint point, const at::Tensor& x) {
+                             if (point == LayerPoint::kAttentionInput) normed = x.clone();
                              return absl::OkStatus();
                            })
                   .ok());
@@ -133,7 +143,7 @@ TEST_P(LayerGraphTest, HalvesGiveTheGradientsOfTheWholeLayer) {
   EXPECT_LT(worst(found.key, expected[2]), 1e-5);
   EXPECT_LT(worst(found.value, expected[3]), 1e-5);
   // What attention gave passes through the output projection alone.
-  EXPECT_LT(worst(found.projected.mm(load(at::kFloat).o.weight), expected[4]), 1e-5);
+  EXPECT_LT(worst(ProjectBack(found.projected, load(at::kFloat).o), expected[4]), 1e-5);
   const LayerGraph::Gradients again =
       make(at::kFloat).Differentiate(load(at::kFloat), input.to(at::kFloat), outer.to(at::kFloat));
   EXPECT_TRUE(at::equal(found.input, again.input));
@@ -152,7 +162,7 @@ TEST_P(LayerGraphTest, ATargetOfAttentionAddsItsLoss) {
   const at::AutoGradMode with_gradients(true);
   const at::Tensor x = input.clone().requires_grad_();
   const LayerGraph::Result result = graph.Forward(weights, x);
-  const at::Tensor given = result.attended.mm(weights.o.weight.t());
+  const at::Tensor given = Project(result.attended, weights.o);
   const at::Tensor loss = (given - target.output).square().sum() / target.output.square().sum();
   const auto expected =
       torch::autograd::grad({(result.output * outer).sum() + target.weight * loss},
@@ -167,6 +177,33 @@ TEST_P(LayerGraphTest, ATargetOfAttentionAddsItsLoss) {
   EXPECT_LT(worst(found.key, expected[2]), 1e-5);
   EXPECT_LT(worst(found.value, expected[3]), 1e-5);
   EXPECT_LT(worst(graph.AttentionOutput(weights, input), given.detach()), 1e-12);
+}
+
+// Oracle 7: with factors of full rank the layer is the dense one, to fp64 rounding.
+TEST(LayerGraphLowRankTest, FullRankFactorsAreTheDenseLayer) {
+  for (const Family family : {Family::kLlama, Family::kQwen2, Family::kQwen3}) {
+    TinyOptions options{.family = family, .scale = 0.5};
+    if (family == Family::kLlama) {
+      options.config_overrides = {{"attention_bias", true}, {"mlp_bias", true}};
+    }
+    const Checkpoint source = Make({"full", options});
+    const LayerWeights dense = WeightLoader(source, at::kCPU, at::kDouble).Layer(1).value();
+    LayerWeights factored = dense;
+    SplitGateUp(factored);
+    for (Projection* const p : {&factored.q, &factored.k, &factored.v, &factored.o, &factored.gate,
+                                &factored.up, &factored.mlp_down}) {
+      const auto [q, r] = at::linalg_qr(p->weight);
+      EXPECT_EQ(q.size(1), std::min(p->weight.size(0), p->weight.size(1)));
+      p->Replace(r, q);
+    }
+    const LayerGraph graph = LayerGraph::Create(source.config(), at::kCPU, at::kDouble, 24).value();
+    const at::Tensor input = Input(3, 24, at::kDouble);
+    const at::Tensor expected = graph.Forward(dense, input).output;
+    const at::Tensor found = graph.Forward(factored, input).output;
+    // A few hundred roundings of 1e-16 of the largest state.
+    EXPECT_LT((found - expected).abs().max().item<double>(),
+              1e-12 * expected.abs().max().item<double>());
+  }
 }
 
 TEST(LayerGraphKeyValueTest, GradientsByKeyAndValueAreThoseOfTheBiases) {

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <string>
 
+#include "base/file.h"
+#include "checkpoint/channel_order.h"
 #include "tests/checkpoint/fixture.h"
 
 namespace latentforge::model {
@@ -123,6 +125,82 @@ TEST(WeightLoader, ArtifactsHaveLowRankProjections) {
   EXPECT_TRUE(shared->k.down.is_same(shared->v.down));
   EXPECT_EQ(shared->k.down.sizes(), at::IntArrayRef({9, 32}));
   EXPECT_FALSE(dense->k.low_rank());
+}
+
+checkpoint::LowRankConfig MixedRanks(bool block_identity) {
+  return {.block_identity = block_identity,
+          .bias = true,
+          .ranks = {{.q = 6, .v = 3, .gate = 7, .down = 19}, {.up = 5}}};
+}
+
+// z = x[order[:r]] + rest x[order[r:]], element by element.
+TEST(WeightLoader, ABlockIdentityIsAGatherAndAnAddition) {
+  const auto source = OpenTiny({.low_rank = MixedRanks(true)});
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto layer = WeightLoader(*source, at::kCPU, at::kDouble).Layer(0);
+  ASSERT_TRUE(layer.ok()) << layer.status();
+  const auto expect_map = [&](const Projection& p, const std::string& module, int64_t rank) {
+    const std::string prefix = "model.layers.0." + module;
+    const std::vector<int64_t> order =
+        checkpoint::ReadOrder(*source->Tensor(prefix + ".order")).value();
+    const at::Tensor rest = Raw(*source, prefix + ".down.weight").to(at::kDouble);
+    const auto in = static_cast<int64_t>(order.size());
+    const at::Tensor x = at::arange(in, at::kDouble).mul(1.7).sin();
+    const at::Tensor found = p.down.mv(x);
+    ASSERT_EQ(p.down.sizes(), at::IntArrayRef({rank, in}));
+    for (int64_t i = 0; i < rank; ++i) {
+      double expected = x[order[size_t(i)]].item<double>();
+      for (int64_t j = 0; j < in - rank; ++j) {
+        expected += rest[i][j].item<double>() * x[order[size_t(rank + j)]].item<double>();
+      }
+      EXPECT_NEAR(found[i].item<double>(), expected, 1e-12) << module << " " << i;
+    }
+    EXPECT_TRUE(p.up.equal(Raw(*source, prefix + ".up.weight").to(at::kDouble)));
+    EXPECT_TRUE(p.bias.equal(Raw(*source, prefix + ".up.bias").to(at::kDouble)));
+  };
+  expect_map(layer->q, "self_attn.q_proj", 6);
+  expect_map(layer->v, "self_attn.v_proj", 3);
+  expect_map(layer->gate, "mlp.gate_proj", 7);
+  expect_map(layer->mlp_down, "mlp.down_proj", 19);
+}
+
+TEST(WeightLoader, LowRankAndDenseMapsStandSideBySide) {
+  for (const bool block_identity : {true, false}) {
+    const auto source = OpenTiny({.low_rank = MixedRanks(block_identity)});
+    ASSERT_TRUE(source.ok()) << source.status();
+    const WeightLoader loader(*source, at::kCPU, at::kFloat);
+    const LayerWeights first = loader.Layer(0).value(), second = loader.Layer(1).value();
+    EXPECT_TRUE(first.q.low_rank() && first.v.low_rank() && first.gate.low_rank());
+    EXPECT_FALSE(first.k.low_rank() || first.o.low_rank() || first.up.low_rank());
+    EXPECT_FALSE(first.gate_up.defined() || second.gate_up.defined());
+    EXPECT_TRUE(second.up.low_rank());
+    EXPECT_EQ(first.q.down.sizes(), at::IntArrayRef({6, 32}));
+    EXPECT_TRUE(first.up.weight.equal(Raw(*source, "model.layers.0.mlp.up_proj.weight")));
+    EXPECT_FALSE(first.up.bias.defined());
+    if (block_identity) continue;
+    EXPECT_TRUE(first.q.down.equal(Raw(*source, "model.layers.0.self_attn.q_proj.down.weight")));
+  }
+}
+
+TEST(WeightLoader, RefusesAnOrderThatIsNoPermutation) {
+  const std::filesystem::path dir = checkpoint::NewTestDirectory("order") / "model";
+  ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(dir, {.low_rank = MixedRanks(true)}).ok());
+  const std::string name = "model.layers.0.mlp.down_proj.order";
+  std::string bytes = ReadFile(dir / "model.safetensors").value();
+  {
+    const auto file = checkpoint::SafetensorsFile::Open(dir / "model.safetensors");
+    ASSERT_TRUE(file.ok()) << file.status();
+    const size_t begin = file->header().data_begin + file->FindEntry(name)->begin;
+    bytes.replace(begin + 4, 4, bytes.substr(begin, 4));  // entry 1 repeats entry 0
+  }
+  ASSERT_TRUE(WriteFileAtomic(dir / "model.safetensors", bytes).ok());
+  const auto source = Checkpoint::Open(dir);
+  ASSERT_TRUE(source.ok()) << source.status();
+  const absl::Status status = WeightLoader(*source, at::kCPU, at::kFloat).Layer(0).status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              testing::AllOf(HasSubstr(dir.string()), HasSubstr(name), HasSubstr("at element 1"),
+                             HasSubstr("each of 0 to 47 once")));
 }
 
 }  // namespace
