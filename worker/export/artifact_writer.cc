@@ -1,5 +1,7 @@
 #include "worker/export/artifact_writer.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -9,6 +11,8 @@
 #include "base/json.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "checkpoint/channel_order.h"
+#include "checkpoint/linear_maps.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/export/artifact_config.h"
 #include "worker/export/embedded_files.h"
@@ -42,12 +46,26 @@ constexpr const char* kCopiedFiles[] = {"generation_config.json",
 constexpr int64_t kMaxCopiedBytes = int64_t{256} << 20;
 constexpr size_t kPieceBytes = size_t{16} << 20;  // multiple of every element size
 
-checkpoint::LatentConfig LatentOf(const Checkpoint& source, const ArtifactRequest& request) {
-  checkpoint::LatentConfig latent;
-  latent.base_model_type = std::string(checkpoint::FamilyName(source.config().family));
-  latent.joint = request.joint;
-  latent.ranks = request.ranks;
-  return latent;
+// Sets the artifact's section in `target`, which is the source's configuration; returns the text.
+absl::StatusOr<std::string> SetArtifactSection(const Checkpoint& source,
+                                               const ArtifactRequest& request,
+                                               checkpoint::ModelConfig& target) {
+  const std::string base(checkpoint::FamilyName(source.config().family));
+  if (request.low_rank.has_value()) {
+    target.low_rank = request.low_rank;
+    target.low_rank->base_model_type = base;
+    return ArtifactConfigText(source.config_json(), *target.low_rank, request.dtype);
+  }
+  target.latent = checkpoint::LatentConfig{
+      .base_model_type = base, .joint = request.joint, .ranks = request.ranks};
+  return ArtifactConfigText(source.config_json(), *target.latent, request.dtype);
+}
+
+TensorDeclaration DeclarationOf(const checkpoint::TensorSpec& spec, checkpoint::DType dtype) {
+  const bool is_order = spec.kind == checkpoint::TensorSpec::Kind::kOrder;
+  return {spec.name,
+          is_order ? checkpoint::DType::kI32 : dtype,
+          {spec.shape.begin(), spec.shape.end()}};
 }
 
 // Tensors of the artifact in the order of the file.
@@ -55,7 +73,7 @@ std::vector<TensorDeclaration> Declare(const checkpoint::ModelConfig& target,
                                        checkpoint::DType dtype) {
   std::vector<TensorDeclaration> tensors;
   for (const checkpoint::TensorSpec& spec : checkpoint::ExpectedTensors(target)) {
-    tensors.push_back({spec.name, dtype, {spec.shape.begin(), spec.shape.end()}});
+    tensors.push_back(DeclarationOf(spec, dtype));
   }
   return tensors;
 }
@@ -81,56 +99,71 @@ absl::Status CopyTensor(const Checkpoint& source, absl::string_view from,
   return absl::OkStatus();
 }
 
-absl::Status WriteMatrix(const at::Tensor& tensor, const TensorDeclaration& to,
-                         ShardedWriter& writer) {
+absl::Status CheckGiven(const at::Tensor& tensor, const TensorDeclaration& to) {
   if (!tensor.defined()) {
     return absl::InvalidArgumentError(
         absl::StrCat("tensor ", to.name, " is not given, but its rank is below the full width"));
   }
-  if (!tensor.is_floating_point() || tensor.sizes() != at::IntArrayRef(to.shape)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", to.name, " is given as ", tensor.toString(), " of shape ",
-                     checkpoint::ShapeText({tensor.sizes().data(), tensor.sizes().size()}),
-                     ", expected floating point of shape ", checkpoint::ShapeText(to.shape)));
+  const bool is_order = to.dtype == checkpoint::DType::kI32;
+  const bool fits = is_order ? at::isIntegralType(tensor.scalar_type(), /*includeBool=*/false)
+                             : tensor.is_floating_point();
+  if (!fits || tensor.sizes() != at::IntArrayRef(to.shape)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tensor ", to.name, " is given as ", tensor.toString(), " of shape ",
+        checkpoint::ShapeText({tensor.sizes().data(), tensor.sizes().size()}), ", expected ",
+        is_order ? "integers" : "floating point", " of shape ", checkpoint::ShapeText(to.shape)));
   }
-  LF_ASSIGN_OR_RETURN(const at::Tensor cast, CastTensor(tensor, to.dtype, to.name));
-  return writer.Append(to.name, BytesOf(cast));
+  return absl::OkStatus();
 }
 
-// The new matrix called `suffix` ("self_attn.k_down_proj.weight"); null for what the source has.
-const at::Tensor* FindConverted(const ConvertedLayer& layer, absl::string_view suffix) {
-  const std::pair<absl::string_view, const at::Tensor*> factors[] = {
-      {"self_attn.k_down_proj.weight", &layer.k_down},
-      {"self_attn.v_down_proj.weight", &layer.v_down},
-      {"self_attn.kv_down_proj.weight", &layer.kv_down},
-      {"self_attn.k_up_proj.weight", &layer.k_up},
-      {"self_attn.v_up_proj.weight", &layer.v_up}};
-  for (const auto& [name, tensor] : factors) {
-    if (name == suffix) return tensor;
+absl::Status WriteConverted(const at::Tensor& tensor, const TensorDeclaration& to,
+                            ShardedWriter& writer) {
+  LF_RETURN_IF_ERROR(CheckGiven(tensor, to));
+  if (to.dtype != checkpoint::DType::kI32) {
+    LF_ASSIGN_OR_RETURN(const at::Tensor cast, CastTensor(tensor, to.dtype, to.name));
+    return writer.Append(to.name, BytesOf(cast));
   }
-  if (suffix == "self_attn.q_proj.weight" && layer.q.defined()) return &layer.q;
-  if (suffix == "self_attn.o_proj.weight" && layer.o.defined()) return &layer.o;
-  return nullptr;
+  const at::Tensor order = tensor.to(at::kCPU, at::kLong).contiguous();
+  LF_RETURN_IF_ERROR(checkpoint::CheckOrder(
+      {order.const_data_ptr<int64_t>(), static_cast<size_t>(order.numel())}, to.name));
+  const at::Tensor entries = order.to(at::kInt);
+  return writer.Append(to.name, BytesOf(entries));
 }
 
-// The source's name of a copied tensor: only the biases move.
-std::string SourceName(int64_t layer, absl::string_view suffix) {
-  if (suffix == "self_attn.k_up_proj.bias") return LayerTensor(layer, "self_attn.k_proj.bias");
-  if (suffix == "self_attn.v_up_proj.bias") return LayerTensor(layer, "self_attn.v_proj.bias");
-  return LayerTensor(layer, suffix);
+// A tensor that is the source's, but for a bias that it lacks.
+absl::Status CopyLayerTensor(const Checkpoint& source, int layer, absl::string_view suffix,
+                             const TensorDeclaration& to, ShardedWriter& writer) {
+  const absl::Status copied =
+      CopyTensor(source, LayerTensor(layer, SourceSuffix(suffix)), to, writer);
+  if (!absl::IsNotFound(copied)) return copied;
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor ", to.name, " is not given, and the source has none"));
+}
+
+// Factors that nobody would read are somebody's mistake.
+absl::Status CheckDenseMaps(const checkpoint::ModelConfig& target, int layer,
+                            const ConvertedLayer& converted) {
+  for (const checkpoint::LinearMap& map : checkpoint::LinearMaps(target)) {
+    if (checkpoint::RankOf(target, layer, map) > 0) continue;
+    if (!FindConverted(converted, absl::StrCat(map.module, ".up.weight"))->defined()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("layer ", layer, ": factors of ", map.module,
+                                                   " are given, but its rank is 0"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status WriteLayer(const Checkpoint& source, const checkpoint::ModelConfig& target, int layer,
                         const LayerSource& layers, ShardedWriter& writer, checkpoint::DType dtype) {
   LF_ASSIGN_OR_RETURN(const ConvertedLayer converted, layers(layer));
+  LF_RETURN_IF_ERROR(CheckDenseMaps(target, layer, converted));
   const std::string prefix = LayerTensor(layer, "");
   for (const checkpoint::TensorSpec& spec : checkpoint::LayerTensors(target, layer)) {
-    const TensorDeclaration to{spec.name, dtype, {spec.shape.begin(), spec.shape.end()}};
+    const TensorDeclaration to = DeclarationOf(spec, dtype);
     const absl::string_view suffix = absl::string_view(spec.name).substr(prefix.size());
-    if (const at::Tensor* matrix = FindConverted(converted, suffix); matrix != nullptr) {
-      LF_RETURN_IF_ERROR(WriteMatrix(*matrix, to, writer));
+    if (const at::Tensor* tensor = FindConverted(converted, suffix); tensor != nullptr) {
+      LF_RETURN_IF_ERROR(WriteConverted(*tensor, to, writer));
     } else {
-      LF_RETURN_IF_ERROR(CopyTensor(source, SourceName(layer, suffix), to, writer));
+      LF_RETURN_IF_ERROR(CopyLayerTensor(source, layer, suffix, to, writer));
     }
   }
   return absl::OkStatus();
@@ -199,7 +232,10 @@ absl::StatusOr<Json> WriteReport(const Checkpoint& source, const ArtifactRequest
   const std::string base = BaseModelName(source.config_json(), report.source.uri);
   LF_ASSIGN_OR_RETURN(const std::vector<Plot> plots,
                       WritePlots(report, request.render_plot, staging));
-  LF_RETURN_IF_ERROR(staging.Write("README.md", ModelCard(report, base, request.joint, plots)));
+  const ArtifactKind kind = request.low_rank ? ArtifactKind::kLowRank
+                            : request.joint  ? ArtifactKind::kJointLatent
+                                             : ArtifactKind::kSeparateLatents;
+  LF_RETURN_IF_ERROR(staging.Write("README.md", ModelCard(report, base, kind, plots)));
   return report.versions;
 }
 
@@ -227,10 +263,7 @@ absl::StatusOr<PublishedArtifact> WriteArtifact(const Checkpoint& source,
                                                 const LayerSource& layers,
                                                 const ReportMaker& report) {
   checkpoint::ModelConfig target = source.config();
-  const checkpoint::LatentConfig latent = LatentOf(source, request);
-  LF_ASSIGN_OR_RETURN(const std::string config,
-                      ArtifactConfigText(source.config_json(), latent, request.dtype));
-  target.latent = latent;
+  LF_ASSIGN_OR_RETURN(const std::string config, SetArtifactSection(source, request, target));
   LF_ASSIGN_OR_RETURN(StagingFolder staging, StagingFolder::Create(request.output, request.job_id));
   LF_RETURN_IF_ERROR(staging.Write("config.json", config));
   LF_RETURN_IF_ERROR(CopySmallFiles(source, staging));

@@ -2,8 +2,6 @@
 // nothing. docs/artifact.md describes the format.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -16,25 +14,12 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/dtype.h"
 #include "checkpoint/model_config.h"
+#include "worker/export/converted_layer.h"
 #include "worker/export/report.h"
 #include "worker/export/sharded_writer.h"
 #include "worker/export/staging.h"
 
 namespace latentforge::exporter {
-
-// What is new in one layer, any floating dtype and device. D is the hidden size,
-// m the key (and value) width. A projection of full rank (joint: 2m) is dense and is
-// copied from the source; its tensors stay undefined. Biases come from the source.
-struct ConvertedLayer {
-  at::Tensor k_down;   // [r_k, D], separate
-  at::Tensor v_down;   // [r_v, D], separate
-  at::Tensor kv_down;  // [r, D], joint
-  at::Tensor k_up;     // [m, r_k], joint: [m, r]
-  at::Tensor v_up;     // [m, r_v], joint: [m, r]
-  // The projections of queries and of attention's output; undefined: the source's.
-  at::Tensor q;  // [heads * d, D]
-  at::Tensor o;  // [D, heads * d]
-};
 
 // Gives layer `l`, called once for each layer in order. Its errors end the
 // writing; Cancelled is the way to stop between layers.
@@ -52,6 +37,9 @@ struct ArtifactRequest {
   std::string job_id;                         // names the folder OUTPUT.partial-JOB
   bool joint = false;                         // one latent for K and V instead of one each
   std::vector<checkpoint::LayerRanks> ranks;  // one entry a layer
+  // Instead of those two: low-rank maps, format version 2. base_model_type is the source's,
+  // whatever stands here.
+  std::optional<checkpoint::LowRankConfig> low_rank;
   checkpoint::DType dtype = checkpoint::DType::kBF16;
   std::string source_digest;    // Checkpoint::Digest of the source
   std::string settings_digest;  // SHA-256 of the job specification
@@ -75,7 +63,8 @@ absl::StatusOr<std::optional<PublishedArtifact>> FindPublished(const std::filesy
 // all back, then renames it to OUTPUT. On an error OUTPUT is untouched and the
 // partial folder is removed. One layer's factors and one tensor are in memory at a
 // time. InvalidArgument: ranks, shapes or values that do not fit; AlreadyExists:
-// OUTPUT is not empty; ResourceExhausted: disk full; DataLoss: read back differs.
+// OUTPUT is not empty; ResourceExhausted: disk full; DataLoss: read back differs, or an order of
+// channels is no permutation.
 absl::StatusOr<PublishedArtifact> WriteArtifact(const checkpoint::Checkpoint& source,
                                                 const ArtifactRequest& request,
                                                 const LayerSource& layers,

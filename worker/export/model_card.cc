@@ -26,11 +26,30 @@ bool LooksLikeHubName(absl::string_view name) {
          });
 }
 
-std::string HeadYaml(absl::string_view base_model) {
+std::string HeadYaml(absl::string_view base_model, ArtifactKind kind) {
   // A JSON string is a YAML string.
   return absl::StrCat("---\nbase_model: ", WriteJson(std::string(base_model)),
                       "\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n"
-                      "- latentforge\n- kv-cache-compression\n- low-rank\n---\n\n");
+                      "- latentforge\n",
+                      kind == ArtifactKind::kLowRank ? "" : "- kv-cache-compression\n",
+                      "- low-rank\n---\n\n");
+}
+
+absl::string_view WhatIsReplaced(ArtifactKind kind) {
+  switch (kind) {
+    case ArtifactKind::kSeparateLatents:
+      return "The key and value projections of each layer are replaced by low-rank products; the "
+             "cache holds one latent for keys and one for values per token and layer";
+    case ArtifactKind::kJointLatent:
+      return "The key and value projections of each layer are replaced by low-rank products; the "
+             "cache holds one latent per token and layer from which both keys and values are "
+             "expanded";
+    case ArtifactKind::kLowRank:
+      return "Linear maps of attention and MLP are replaced by low-rank products after LatentLLM "
+             "(arXiv 2505.18413); the cache holds the latents of keys and values where their "
+             "projections are among them";
+  }
+  return "";
 }
 
 // A text by its name: where it lies is nobody's business. `text` is a URI, or "held
@@ -109,16 +128,14 @@ std::string BaseModelName(absl::string_view source_config, absl::string_view uri
   return std::string(uri.substr(uri.rfind('/') + 1));
 }
 
-std::string ModelCard(const Report& report, absl::string_view base_model, bool joint,
+std::string ModelCard(const Report& report, absl::string_view base_model, ArtifactKind kind,
                       const std::vector<Plot>& plots) {
   return absl::StrCat(
-      HeadYaml(base_model), "# ", base_model, " with a latent key-value cache\n\n",
-      "Made by latentforge ", kVersion, " from ", base_model,
-      ". The key and value projections of each layer are replaced by low-rank products; the cache "
-      "holds ",
-      joint ? "one latent per token and layer from which both keys and values are expanded"
-            : "one latent for keys and one for values per token and layer",
-      ". ", Anchoring(report), OtherWeights(report), "\n\n", FiguresTable(report), Pictures(plots),
+      HeadYaml(base_model, kind), "# ", base_model,
+      kind == ArtifactKind::kLowRank ? " with low-rank linear maps"
+                                     : " with a latent key-value cache",
+      "\n\nMade by latentforge ", kVersion, " from ", base_model, ". ", WhatIsReplaced(kind), ". ",
+      Anchoring(report), OtherWeights(report), "\n\n", FiguresTable(report), Pictures(plots),
       "## Use\n\n"
       "```python\n"
       "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -128,10 +145,11 @@ std::string ModelCard(const Report& report, absl::string_view base_model, bool j
       "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))\n"
       "```\n\n"
       "`PATH` is this folder. The model code in it needs only torch and transformers.\n\n"
-      "## Limits\n\n"
-      "- The cache is smaller, the arithmetic is not: keys depend on their position, so keys and "
-      "values are expanded from the cached latents at every step, and that costs time and working "
-      "memory that grow with the context.\n"
+      "## Limits\n\n- ",
+      kind == ArtifactKind::kLowRank ? "" : "The cache is smaller, the arithmetic is not: ",
+      kind == ArtifactKind::kLowRank ? "Keys" : "keys",
+      " depend on their position, so keys and values are expanded from the cached latents at every "
+      "step, and that costs time and working memory that grow with the context.\n"
       "- Attention runs as `sdpa` or `eager`. Other engines do not know this layout.\n"
       "- Quality was measured on the text named above only. Licence and limits of the original "
       "apply.\n");

@@ -168,7 +168,11 @@ std::vector<Plot> PlotsOf(const Report& report) {
   if (report.prediction && rises(*report.prediction)) {
     plots.push_back(LossByCache(report, *report.prediction));
   }
-  if (!report.layers.empty()) plots.push_back(CacheByLayer(report));
+  // Layers whose cache is the original's have nothing to show.
+  const bool caches = std::any_of(
+      report.layers.begin(), report.layers.end(),
+      [](const auto& layer) { return layer.rank_k + layer.rank_v + layer.rank_kv > 0; });
+  if (caches) plots.push_back(CacheByLayer(report));
   if (report.healing && !report.healing->history.empty()) plots.push_back(Healing(*report.healing));
   return plots;
 }

@@ -14,8 +14,9 @@ struct Plot {
   std::string script;   // gnuplot 5 writes an SVG to its standard output
 };
 
-// What the report has figures for: the cached values of each layer; the loss by the size of the
-// cache, predicted and measured; the course of healing. The same report gives the same scripts.
+// What the report has figures for: the cached values of each layer, where a layer has ranks of
+// keys and values; the loss by the size of the cache, predicted and measured; the course of
+// healing. The same report gives the same scripts.
 std::vector<Plot> PlotsOf(const Report& report);
 
 }  // namespace latentforge::exporter

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <limits>
 
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/sha256.h"
 #include "checkpoint/tensor_catalogue.h"
@@ -178,6 +179,126 @@ TEST_F(ArtifactWriterTest, JointLatentAndShards) {
             BytesOf(Constant(9, kHidden, 0.5).to(at::kFloat)));
   EXPECT_EQ(BytesIn(*converted, "model.layers.1.self_attn.k_proj.weight"),
             BytesIn(*source_, "model.layers.1.self_attn.k_proj.weight"));
+}
+
+// A source of Qwen2 (biases of q, k and v) and a request for low-rank q, k, gate and down.
+class LowRankWriterTest : public ArtifactWriterTest {
+ protected:
+  void SetUp() override {
+    ArtifactWriterTest::SetUp();
+    request_.low_rank =
+        checkpoint::LowRankConfig{.ranks = {{.q = 5, .gate = 6}, {.k = 3, .down = 7}}};
+  }
+
+  // Channels from the last to the first, and constant factors.
+  LowRankMap Map(int64_t out, int64_t in, int64_t rank) const {
+    const bool identity = request_.low_rank->block_identity;
+    LowRankMap map{.down = Constant(rank, identity ? in - rank : in, 0.5),
+                   .up = Constant(out, rank, 0.25)};
+    if (identity) map.order = at::arange(in - 1, -1, -1, at::kLong);
+    if (request_.low_rank->bias) map.bias = at::full({out}, 0.125, at::kDouble);
+    return map;
+  }
+
+  absl::StatusOr<ConvertedLayer> LowRank(int layer) const {
+    ConvertedLayer converted;
+    if (layer == 0) converted.low_rank = {.q = Map(32, 32, 5), .gate = Map(48, 32, 6)};
+    if (layer == 1) converted.low_rank = {.k = Map(16, 32, 3), .down = Map(32, 48, 7)};
+    return converted;
+  }
+
+  absl::StatusOr<PublishedArtifact> WriteLowRank() {
+    return Write([this](int layer) { return LowRank(layer); });
+  }
+
+  // The error of writing layer 0 with its map of queries changed.
+  absl::Status WithQuery(const std::function<void(LowRankMap&)>& change) {
+    return Write([&, this](int layer) {
+             auto converted = LowRank(layer);
+             if (layer == 0) change(converted->low_rank.q);
+             return converted;
+           })
+        .status();
+  }
+};
+
+TEST_F(LowRankWriterTest, WritesWhatOurReaderReads) {
+  request_.dtype = DType::kBF16;
+  ASSERT_TRUE(WriteLowRank().ok());
+  const auto converted = Checkpoint::Open(request_.output);
+  ASSERT_TRUE(converted.ok()) << converted.status();
+  const auto& low_rank = converted->config().low_rank;
+  ASSERT_TRUE(low_rank.has_value());
+  EXPECT_EQ(low_rank->ranks, request_.low_rank->ranks);
+  EXPECT_EQ(low_rank->base_model_type, "qwen2");
+  EXPECT_FALSE(converted->config().latent.has_value());
+  EXPECT_EQ(BytesIn(*converted, "model.layers.1.mlp.down_proj.order"),
+            BytesOf(at::arange(47, -1, -1, at::kInt)));
+  EXPECT_EQ(BytesIn(*converted, "model.layers.1.mlp.down_proj.down.weight"),
+            BytesOf(Constant(7, 48 - 7, 0.5).to(at::kBFloat16)));
+  EXPECT_EQ(BytesIn(*converted, "model.layers.1.mlp.down_proj.up.weight"),
+            BytesOf(Constant(32, 7, 0.25).to(at::kBFloat16)));
+  const Json config = ParseJson(converted->config_json()).value();
+  EXPECT_EQ(config["latentforge"]["format_version"], 2);
+  EXPECT_EQ(config["latentforge"]["method"], "low_rank");
+  EXPECT_TRUE(converted->Digest().ok());
+}
+
+TEST_F(LowRankWriterTest, BiasesAreTheSourcesWhereNoneIsGiven) {
+  ASSERT_TRUE(WriteLowRank().ok());
+  const auto converted = Checkpoint::Open(request_.output);
+  ASSERT_TRUE(converted.ok()) << converted.status();
+  const std::string prefix = "model.layers.0.self_attn.";
+  EXPECT_EQ(BytesIn(*converted, prefix + "q_proj.up.bias"),
+            BytesIn(*source_, prefix + "q_proj.bias"));
+  EXPECT_EQ(BytesIn(*converted, prefix + "k_proj.bias"), BytesIn(*source_, prefix + "k_proj.bias"));
+  EXPECT_FALSE(converted->Tensor("model.layers.0.mlp.gate_proj.up.bias").ok());
+}
+
+TEST_F(LowRankWriterTest, BiasesThatAreGivenAreWritten) {
+  request_.low_rank->block_identity = false;
+  request_.low_rank->bias = true;
+  ASSERT_TRUE(WriteLowRank().ok());
+  const auto converted = Checkpoint::Open(request_.output);
+  ASSERT_TRUE(converted.ok()) << converted.status();
+  for (const char* name : {"self_attn.q_proj", "mlp.gate_proj"}) {
+    const std::string module = absl::StrCat("model.layers.0.", name);
+    const std::string bias = BytesIn(*converted, module + ".up.bias");
+    EXPECT_EQ(bias, BytesOf(at::full({int64_t(bias.size() / 4)}, 0.125, at::kFloat))) << name;
+    EXPECT_FALSE(converted->Tensor(module + ".order").ok());
+  }
+}
+
+TEST_F(LowRankWriterTest, RefusesFactorsThatDoNotFit) {
+  const auto expect = [](const absl::Status& status, const char* problem) {
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(problem));
+  };
+  expect(WithQuery([](LowRankMap& map) { map.up = at::Tensor(); }),
+         "q_proj.up.weight is not given");
+  expect(WithQuery([](LowRankMap& map) { map.order = at::Tensor(); }), "q_proj.order is not given");
+  expect(WithQuery([](LowRankMap& map) { map.down = Constant(5, 32, 1); }),
+         "[5, 32], expected floating point of shape [5, 27]");
+  expect(WithQuery([](LowRankMap& map) { map.order = map.order.to(at::kFloat); }),
+         "expected integers of shape [32]");
+  const absl::Status twice = WithQuery([](LowRankMap& map) { map.order[7] = 31; });
+  EXPECT_TRUE(absl::IsDataLoss(twice)) << twice;
+  EXPECT_THAT(std::string(twice.message()), HasSubstr("q_proj.order\" has 31 at element 7"));
+  request_.low_rank->ranks[0].q = 0;
+  expect(WriteLowRank().status(),
+         "layer 0: factors of self_attn.q_proj are given, but its rank is 0");
+  request_.low_rank->ranks[0].q = 5;
+  // A map without a bias in the source, and none given.
+  request_.low_rank->bias = true;
+  const absl::Status status = Write([this](int layer) {
+                                auto converted = LowRank(layer);
+                                converted->low_rank.gate.bias = at::Tensor();
+                                return converted;
+                              }).status();
+  expect(status, "gate_proj.up.bias is not given");
+  request_.low_rank->ranks[1].down = 32;
+  expect(WriteLowRank().status(), "\"down\" is 32, expected at most 31");
+  ExpectNothingLeft();
 }
 
 TEST_F(ArtifactWriterTest, CastsEveryTensor) {

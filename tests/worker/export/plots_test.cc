@@ -18,7 +18,15 @@ std::vector<std::string> Names(const std::vector<Plot>& plots) {
   return names;
 }
 
-TEST(PlotsTest, ThereIsNoPlotWithoutFigures) { EXPECT_THAT(PlotsOf(Report()), IsEmpty()); }
+TEST(PlotsTest, ThereIsNoPlotWithoutFigures) {
+  EXPECT_THAT(PlotsOf(Report()), IsEmpty());
+  // Layers without ranks of keys or values: of their caches there is nothing to show.
+  Report report;
+  report.layers = {{}, {}};
+  EXPECT_THAT(PlotsOf(report), IsEmpty());
+  report.layers[1].rank_v = 3;
+  EXPECT_EQ(PlotsOf(report).size(), 1u);
+}
 
 TEST(PlotsTest, AJointLatentAndTwoSeparateOnesHaveTheirOwnBars) {
   Report report;

@@ -85,8 +85,8 @@ TEST(ReportTest, RefusesNumbersThatJsonCannotHold) {
 }
 
 TEST(ModelCardTest, HasHeadAndFigures) {
-  const std::string card =
-      ModelCard(Example(), "owner/tiny: \"x\"", false, {{"loss.svg", "Loss by size", "plot 1"}});
+  const std::string card = ModelCard(Example(), "owner/tiny: \"x\"", ArtifactKind::kSeparateLatents,
+                                     {{"loss.svg", "Loss by size", "plot 1"}});
   EXPECT_THAT(card, HasSubstr("![Loss by size](loss.svg)"));
   EXPECT_THAT(card, testing::StartsWith("---\nbase_model: \"owner/tiny: \\\"x\\\"\"\n"));
   EXPECT_THAT(card, HasSubstr("library_name: transformers\n"));
@@ -96,20 +96,35 @@ TEST(ModelCardTest, HasHeadAndFigures) {
   EXPECT_THAT(card, HasSubstr("8 windows of 2048 tokens of t.txt in bfloat16. "));
   Report report = Example();
   report.evaluation.text = "held back from the end of file:///home/me/a.txt";
-  EXPECT_THAT(ModelCard(report, "m", true, {}),
+  EXPECT_THAT(ModelCard(report, "m", ArtifactKind::kJointLatent, {}),
               HasSubstr("tokens of the end of a.txt, held back from calibration, in bfloat16. "));
   report.perplexity_base.reset();
   report.perplexity_converted.reset();
-  EXPECT_THAT(ModelCard(report, "m", true, {}), Not(HasSubstr("perplexity |")));
+  EXPECT_THAT(ModelCard(report, "m", ArtifactKind::kJointLatent, {}),
+              Not(HasSubstr("perplexity |")));
 }
 
 TEST(ModelCardTest, SaysWhereLayersWereAnchored) {
   Report report = Example();
-  EXPECT_THAT(ModelCard(report, "m", true, {}), Not(HasSubstr("anchored")));
+  EXPECT_THAT(ModelCard(report, "m", ArtifactKind::kJointLatent, {}), Not(HasSubstr("anchored")));
   report.settings["factorization"] = {{"anchored", false}};
-  EXPECT_THAT(ModelCard(report, "m", true, {}), Not(HasSubstr("anchored")));
+  EXPECT_THAT(ModelCard(report, "m", ArtifactKind::kJointLatent, {}), Not(HasSubstr("anchored")));
   report.settings["factorization"]["anchored"] = true;
-  EXPECT_THAT(ModelCard(report, "m", true, {}), HasSubstr("(the anchored pass)"));
+  EXPECT_THAT(ModelCard(report, "m", ArtifactKind::kJointLatent, {}),
+              HasSubstr("(the anchored pass)"));
+}
+
+TEST(ModelCardTest, SaysWhatIsReplaced) {
+  const std::string joint = ModelCard(Example(), "m", ArtifactKind::kJointLatent, {});
+  EXPECT_THAT(joint, HasSubstr("# m with a latent key-value cache\n"));
+  EXPECT_THAT(joint, HasSubstr("from which both keys and values are expanded. "));
+  EXPECT_THAT(joint, HasSubstr("- kv-cache-compression\n"));
+  EXPECT_THAT(joint, HasSubstr("- The cache is smaller, the arithmetic is not: keys depend on"));
+  const std::string low_rank = ModelCard(Example(), "m", ArtifactKind::kLowRank, {});
+  EXPECT_THAT(low_rank, HasSubstr("# m with low-rank linear maps\n"));
+  EXPECT_THAT(low_rank, HasSubstr("Linear maps of attention and MLP are replaced"));
+  EXPECT_THAT(low_rank, Not(HasSubstr("kv-cache-compression")));
+  EXPECT_THAT(low_rank, HasSubstr("\n- Keys depend on their position"));
 }
 
 TEST(ModelCardTest, NamesTheBaseModel) {
