@@ -55,6 +55,21 @@ TEST_F(InspectTest, SummarizesAnArtifact) {
   EXPECT_TRUE(summary.budgets.empty());
 }
 
+TEST_F(InspectTest, CountsLowRankMapsAndTheirCache) {
+  const ModelSummary dense = Inspect({});
+  const ModelSummary summary =
+      Inspect({.low_rank = LowRankConfig{.ranks = {{.q = 8, .k = 5}, {.down = 9}}}});
+  EXPECT_TRUE(summary.converted);
+  EXPECT_EQ(summary.model_type, "latentforge");
+  const int64_t saved = (32 * 32 - 8 * 56) + (16 * 32 - 5 * 43) + (32 * 48 - 9 * 71);
+  EXPECT_EQ(summary.parameters, dense.parameters - saved);
+  // The orders of q and k have 32 entries each, that of down 48.
+  EXPECT_EQ(summary.weight_bytes, 4 * summary.parameters + 4 * (32 + 32 + 48));
+  EXPECT_THAT(summary.dtypes, ElementsAre("F32"));
+  EXPECT_EQ(summary.kv_values_per_token, 5 + 16 + 16 + 16);
+  EXPECT_TRUE(summary.budgets.empty());
+}
+
 TEST_F(InspectTest, SaysWhichBudgetsAreInfeasible) {
   const ModelSummary summary = Inspect({.num_kv_heads = 1, .head_dim = 2});
   EXPECT_TRUE(summary.budgets[1].feasible);

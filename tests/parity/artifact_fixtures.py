@@ -110,16 +110,14 @@ def convert_state(state, config, ranks, joint, seed=0):
     return artifact, reference
 
 
-def write_artifact(source, folder, state, ranks, joint):
-    """An artifact folder as docs/artifact.md describes it, without manifest and report."""
+def write_artifact(source, folder, state, section):
+    """An artifact folder as docs/artifact.md describes it, without manifest and report.
+
+    `section` is what config.json has under "latentforge", but for base_model_type.
+    """
     folder.mkdir(parents=True)
     config = json.loads((source / "config.json").read_text())
-    config["latentforge"] = dict(
-        format_version=1,
-        base_model_type=config["model_type"],
-        latent="joint" if joint else "separate",
-        ranks=ranks,
-    )
+    config["latentforge"] = dict(base_model_type=config["model_type"], **section)
     config["model_type"] = "latentforge"
     config["architectures"] = ["LatentforgeForCausalLM"]
     config["auto_map"] = {
@@ -161,4 +159,5 @@ def make_artifact(family, root, joint, ranks=None, seed=0):
     artifact, reference = convert_state(state, config, ranks, joint, seed)
     model.load_state_dict(reference)
     folder = root / f"{family}-{'joint' if joint else 'separate'}"
-    return write_artifact(source, folder, artifact, ranks, joint), model
+    section = dict(format_version=1, latent="joint" if joint else "separate", ranks=ranks)
+    return write_artifact(source, folder, artifact, section), model

@@ -225,9 +225,9 @@ class FilesTest(ArtifactCase):
     def test_refuses_ranks_that_do_not_fit(self):
         folder, _ = fixtures.make_artifact("llama", self.root, joint=False)
         text = (folder / "config.json").read_text()
-        config = text.replace('"format_version": 1', '"format_version": 2')
+        config = text.replace('"format_version": 1', '"format_version": 3')
         (folder / "config.json").write_text(config)
-        with self.assertRaisesRegex(ValueError, "format_version is 2"):
+        with self.assertRaisesRegex(ValueError, "format_version is 3"):
             load(folder)
 
 

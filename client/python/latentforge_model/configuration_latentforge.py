@@ -1,4 +1,4 @@
-"""Configuration of a decoder whose key-value cache holds low-rank latents.
+"""Configuration of a decoder with low-rank linear maps, or with latents in its key-value cache.
 
 Part of latentforge; every converted checkpoint carries a copy.
 """
@@ -9,7 +9,8 @@ import torch
 from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-FORMAT_VERSION = 1
+LATENT_FORMAT = 1
+LOW_RANK_FORMAT = 2
 BASE_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 # Keys that belong to this class, or to loading, and not to the base model.
@@ -32,11 +33,22 @@ _OWN_KEYS = {
 class LatentforgeConfig(PretrainedConfig):
     """The source model's configuration plus `latentforge`, a dictionary with
 
-    - `format_version`: 1,
+    - `format_version`: 1 (latents of keys and values) or 2 (low-rank linear maps),
     - `base_model_type`: "llama", "mistral", "qwen2" or "qwen3",
+
+    and for format version 1
+
     - `latent`: "separate" (one latent for keys, one for values) or "joint" (one for both),
     - `ranks`: one entry a layer, `[r_k, r_v]` or `[r]`; the full width means that the
-      projection is dense and its output is what is cached.
+      projection is dense and its output is what is cached,
+
+    for format version 2
+
+    - `method`: "low_rank",
+    - `block_identity`: whether r columns of each map's first factor are the identity,
+    - `bias`: whether every low-rank map has a bias, also where the base model has none,
+    - `ranks`: one entry a layer, `{"q": r, "k": r, "v": r, "o": r, "gate": r, "up": r,
+      "down": r}`; 0 means that the map is dense.
 
     Keys that the source leaves out take the defaults of the base model's own class.
     """
@@ -79,12 +91,34 @@ class LatentforgeConfig(PretrainedConfig):
         return self.num_key_value_heads * self.head_dim
 
     @property
+    def is_low_rank(self):
+        return self.latentforge["format_version"] == LOW_RANK_FORMAT
+
+    @property
     def is_joint(self):
         return self.latentforge["latent"] == "joint"
 
     def layer_ranks(self, layer):
-        """The ranks of one layer: (r_k, r_v), or (r,) when the latent is joint."""
-        return tuple(self.latentforge["ranks"][layer])
+        """The ranks of one layer: (r_k, r_v), or (r,) when the latent is joint, or
+        a dictionary of those of the linear maps."""
+        ranks = self.latentforge["ranks"][layer]
+        return dict(ranks) if self.is_low_rank else tuple(ranks)
+
+    def linear_maps(self):
+        """(inputs, outputs, bias in the base model) of each linear map of a layer."""
+        base, hidden = self.latentforge["base_model_type"], self.hidden_size
+        queries, width = self.num_attention_heads * self.head_dim, self.key_value_width
+        own = base in ("llama", "qwen3") and bool(getattr(self, "attention_bias", False))
+        mlp = base == "llama" and bool(getattr(self, "mlp_bias", False))
+        return {
+            "q": (hidden, queries, own or base == "qwen2"),
+            "k": (hidden, width, own or base == "qwen2"),
+            "v": (hidden, width, own or base == "qwen2"),
+            "o": (queries, hidden, own),
+            "gate": (hidden, self.intermediate_size, mlp),
+            "up": (hidden, self.intermediate_size, mlp),
+            "down": (self.intermediate_size, hidden, mlp),
+        }
 
     def window_of(self, layer):
         """The sliding window of one layer, or None."""
@@ -138,7 +172,7 @@ def _unconverted(kwargs):
     )
     width = base.num_key_value_heads * base.head_dim
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": LATENT_FORMAT,
         "base_model_type": "llama",
         "latent": "separate",
         "ranks": [[width, width] for _ in range(base.num_hidden_layers)],
@@ -147,19 +181,27 @@ def _unconverted(kwargs):
 
 def _check(config):
     settings = config.latentforge
-    if settings.get("format_version") != FORMAT_VERSION:
+    version = settings.get("format_version")
+    if version not in (LATENT_FORMAT, LOW_RANK_FORMAT):
         raise ValueError(
-            f"latentforge.format_version is {settings.get('format_version')!r}, "
-            f"this model code reads {FORMAT_VERSION}"
-        )
-    if settings.get("latent") not in ("separate", "joint"):
-        raise ValueError(
-            f"latentforge.latent is {settings.get('latent')!r}, expected 'separate' or 'joint'"
+            f"latentforge.format_version is {version!r}, "
+            f"this model code reads {LATENT_FORMAT} and {LOW_RANK_FORMAT}"
         )
     ranks = settings.get("ranks") or []
     if len(ranks) != config.num_hidden_layers:
         raise ValueError(
             f"latentforge.ranks has {len(ranks)} entries, expected {config.num_hidden_layers}"
+        )
+    if version == LATENT_FORMAT:
+        _check_latents(config, settings, ranks)
+    else:
+        _check_low_rank(config, settings, ranks)
+
+
+def _check_latents(config, settings, ranks):
+    if settings.get("latent") not in ("separate", "joint"):
+        raise ValueError(
+            f"latentforge.latent is {settings.get('latent')!r}, expected 'separate' or 'joint'"
         )
     joint = settings["latent"] == "joint"
     count, limit = (1, 2 * config.key_value_width) if joint else (2, config.key_value_width)
@@ -168,3 +210,28 @@ def _check(config):
             raise ValueError(
                 f"latentforge.ranks[{layer}] is {entry}, expected {count} from 1 to {limit}"
             )
+
+
+def _check_low_rank(config, settings, ranks):
+    if settings.get("method") != "low_rank":
+        raise ValueError(f"latentforge.method is {settings.get('method')!r}, expected 'low_rank'")
+    for key in ("block_identity", "bias"):
+        if not isinstance(settings.get(key), bool):
+            raise ValueError(f"latentforge.{key} is {settings.get(key)!r}, expected true or false")
+    maps = config.linear_maps()
+    for layer, entry in enumerate(ranks):
+        if not isinstance(entry, dict) or entry.keys() != maps.keys():
+            raise ValueError(
+                f"latentforge.ranks[{layer}] is {entry!r}, expected a rank for each of {[*maps]}"
+            )
+        for name, rank in entry.items():
+            inputs, outputs, _ = maps[name]
+            if settings["block_identity"]:
+                largest = min(inputs, outputs) - 1
+            else:
+                largest = (inputs * outputs - 1) // (inputs + outputs)
+            if type(rank) is not int or not 0 <= rank <= largest:
+                raise ValueError(
+                    f"latentforge.ranks[{layer}][{name!r}] is {rank!r}, expected 0 (dense) or 1 "
+                    f"to {largest}, where the factors are smaller than the map"
+                )

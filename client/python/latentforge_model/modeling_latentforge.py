@@ -1,4 +1,4 @@
-"""A Llama-family decoder whose key-value cache holds low-rank latents.
+"""A Llama-family decoder with low-rank linear maps, or with latents of keys and values alone.
 
 Part of latentforge; every converted checkpoint carries a copy.
 
@@ -37,6 +37,59 @@ class LatentforgeRMSNorm(nn.Module):
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
+
+
+class LatentforgeLowRankLinear(nn.Module):
+    """y = up(z) + bias with z = down(x): r numbers for each input.
+
+    With a block identity r columns of the first factor are the identity. They are not
+    stored and not multiplied by: z = x[order[:r]] + down(x[order[r:]]).
+    """
+
+    def __init__(self, inputs, outputs, rank, bias, block_identity):
+        super().__init__()
+        self.rank = rank
+        self.down = nn.Linear(inputs - rank if block_identity else inputs, rank, bias=False)
+        self.up = nn.Linear(rank, outputs, bias=bias)
+        # A buffer: it is saved and moved with the model, but neither trained nor cast.
+        order = torch.arange(inputs, dtype=torch.int32) if block_identity else None
+        self.register_buffer("order", order)
+
+    def latent(self, x):
+        if self.order is None:
+            return self.down(x)
+        kept, others = x.index_select(-1, self.order).split(
+            (self.rank, x.shape[-1] - self.rank), dim=-1
+        )
+        return kept + self.down(others)
+
+    def expand(self, z):
+        return self.up(z)
+
+    def forward(self, x):
+        return self.expand(self.latent(x))
+
+
+class LatentforgeDenseLinear(nn.Linear):
+    """A linear map that is cached as it is, before its bias."""
+
+    def latent(self, x):
+        return F.linear(x, self.weight)
+
+    def expand(self, z):
+        return z if self.bias is None else z + self.bias
+
+
+def make_linear(config, layer, name):
+    """The map `name` ("q", …, "down") of a layer, of low rank where the artifact has it so."""
+    inputs, outputs, bias = config.linear_maps()[name]
+    rank = config.layer_ranks(layer)[name] if config.is_low_rank else 0
+    if rank == 0:
+        return LatentforgeDenseLinear(inputs, outputs, bias=bias)
+    settings = config.latentforge
+    return LatentforgeLowRankLinear(
+        inputs, outputs, rank, bias or settings["bias"], settings["block_identity"]
+    )
 
 
 class Step:
@@ -115,6 +168,8 @@ class Step:
 
 
 class LatentforgeAttention(nn.Module):
+    """Attention whose keys and values are maps of their own, each dense or of low rank."""
+
     def __init__(self, config, layer):
         super().__init__()
         self.layer = layer
@@ -124,75 +179,30 @@ class LatentforgeAttention(nn.Module):
         self.head_dim = config.head_dim
         self.width = config.key_value_width
         self.groups = config.num_attention_heads // config.num_key_value_heads
-        self.joint = config.is_joint
-        hidden, ranks = config.hidden_size, config.layer_ranks(layer)
-        base = config.latentforge["base_model_type"]
-        own_bias = base in ("llama", "qwen3") and bool(getattr(config, "attention_bias", False))
-        bias = own_bias or base == "qwen2"
-        queries = config.num_attention_heads * self.head_dim
-
-        def linear(inputs, outputs, with_bias):
-            return nn.Linear(inputs, outputs, bias=with_bias)
-
-        self.q_proj = linear(hidden, queries, bias)
-        if self.joint:
-            self.k_dense = self.v_dense = ranks[0] == 2 * self.width
-            if not self.k_dense:
-                self.kv_down_proj = linear(hidden, ranks[0], False)
-            k_inner = v_inner = ranks[0]
-        else:
-            k_inner, v_inner = ranks
-            self.k_dense, self.v_dense = k_inner == self.width, v_inner == self.width
-            if not self.k_dense:
-                self.k_down_proj = linear(hidden, k_inner, False)
-            if not self.v_dense:
-                self.v_down_proj = linear(hidden, v_inner, False)
-        if self.k_dense:
-            self.k_proj = linear(hidden, self.width, bias)
-        else:
-            self.k_up_proj = linear(k_inner, self.width, bias)
-        if self.v_dense:
-            self.v_proj = linear(hidden, self.width, bias)
-        else:
-            self.v_up_proj = linear(v_inner, self.width, bias)
-        self.o_proj = linear(queries, hidden, own_bias)
+        self.q_proj = make_linear(config, layer, "q")
+        self.make_key_value(config, layer)
+        self.o_proj = make_linear(config, layer, "o")
         self.q_norm = self.k_norm = None
-        if base == "qwen3":
+        if config.latentforge["base_model_type"] == "qwen3":
             self.q_norm = LatentforgeRMSNorm(self.head_dim, config.rms_norm_eps)
             self.k_norm = LatentforgeRMSNorm(self.head_dim, config.rms_norm_eps)
 
+    def make_key_value(self, config, layer):
+        self.k_proj = make_linear(config, layer, "k")
+        self.v_proj = make_linear(config, layer, "v")
+
     def latents(self, x):
-        """What the cache holds for x [B, T, D]: two tensors [B, 1, T, r]. A joint
-        latent is the first; the second has no width."""
-        if self.joint:
-            if self.k_dense:
-                latent = torch.cat(
-                    (F.linear(x, self.k_proj.weight), F.linear(x, self.v_proj.weight)), dim=-1
-                )
-            else:
-                latent = self.kv_down_proj(x)
-            return latent[:, None], latent.new_empty(x.shape[0], 1, x.shape[1], 0)
-        keys = F.linear(x, self.k_proj.weight) if self.k_dense else self.k_down_proj(x)
-        values = F.linear(x, self.v_proj.weight) if self.v_dense else self.v_down_proj(x)
-        return keys[:, None], values[:, None]
+        """What the cache holds for x [B, T, D]: two tensors [B, 1, T, r]."""
+        return self.k_proj.latent(x)[:, None], self.v_proj.latent(x)[:, None]
 
     def expand(self, keys, values):
         """Keys before rotation and values, [B, heads, T, head_dim], from latents."""
-        keys, values = keys[:, 0], values[:, 0]
-        if self.joint:
-            latent = keys
-            if self.k_dense:
-                keys, values = latent.split(self.width, dim=-1)
-            else:
-                keys = values = latent
-        keys = self._add_bias(keys, self.k_proj) if self.k_dense else self.k_up_proj(keys)
-        values = self._add_bias(values, self.v_proj) if self.v_dense else self.v_up_proj(values)
+        keys, values = self.expand_latents(keys[:, 0], values[:, 0])
         keys, values = self._heads(keys), self._heads(values)
         return (keys if self.k_norm is None else self.k_norm(keys)), values
 
-    @staticmethod
-    def _add_bias(x, projection):
-        return x if projection.bias is None else x + projection.bias
+    def expand_latents(self, keys, values):
+        return self.k_proj.expand(keys), self.v_proj.expand(values)
 
     def _heads(self, x):
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -235,14 +245,64 @@ class LatentforgeAttention(nn.Module):
         return weights @ values, weights
 
 
+class LatentforgeLatentAttention(LatentforgeAttention):
+    """Attention of format version 1: down and up projections, or a joint latent."""
+
+    def make_key_value(self, config, layer):
+        hidden, _, bias = config.linear_maps()["k"]
+        ranks = config.layer_ranks(layer)
+        self.joint = config.is_joint
+        if self.joint:
+            self.k_dense = self.v_dense = ranks[0] == 2 * self.width
+            if not self.k_dense:
+                self.kv_down_proj = nn.Linear(hidden, ranks[0], bias=False)
+            k_inner = v_inner = ranks[0]
+        else:
+            k_inner, v_inner = ranks
+            self.k_dense, self.v_dense = k_inner == self.width, v_inner == self.width
+            if not self.k_dense:
+                self.k_down_proj = nn.Linear(hidden, k_inner, bias=False)
+            if not self.v_dense:
+                self.v_down_proj = nn.Linear(hidden, v_inner, bias=False)
+        if self.k_dense:
+            self.k_proj = make_linear(config, layer, "k")
+        else:
+            self.k_up_proj = nn.Linear(k_inner, self.width, bias=bias)
+        if self.v_dense:
+            self.v_proj = make_linear(config, layer, "v")
+        else:
+            self.v_up_proj = nn.Linear(v_inner, self.width, bias=bias)
+
+    def latents(self, x):
+        """A joint latent is the first; the second has no width."""
+        if self.joint:
+            if self.k_dense:
+                latent = torch.cat((self.k_proj.latent(x), self.v_proj.latent(x)), dim=-1)
+            else:
+                latent = self.kv_down_proj(x)
+            return latent[:, None], latent.new_empty(x.shape[0], 1, x.shape[1], 0)
+        keys = self.k_proj.latent(x) if self.k_dense else self.k_down_proj(x)
+        values = self.v_proj.latent(x) if self.v_dense else self.v_down_proj(x)
+        return keys[:, None], values[:, None]
+
+    def expand_latents(self, keys, values):
+        if self.joint:
+            latent = keys
+            if self.k_dense:
+                keys, values = latent.split(self.width, dim=-1)
+            else:
+                keys = values = latent
+        keys = self.k_proj.expand(keys) if self.k_dense else self.k_up_proj(keys)
+        values = self.v_proj.expand(values) if self.v_dense else self.v_up_proj(values)
+        return keys, values
+
+
 class LatentforgeMLP(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, layer):
         super().__init__()
-        base = config.latentforge["base_model_type"]
-        bias = base == "llama" and bool(getattr(config, "mlp_bias", False))
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
+        self.gate_proj = make_linear(config, layer, "gate")
+        self.up_proj = make_linear(config, layer, "up")
+        self.down_proj = make_linear(config, layer, "down")
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, x):
@@ -252,8 +312,9 @@ class LatentforgeMLP(nn.Module):
 class LatentforgeDecoderLayer(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
-        self.self_attn = LatentforgeAttention(config, layer)
-        self.mlp = LatentforgeMLP(config)
+        attention = LatentforgeAttention if config.is_low_rank else LatentforgeLatentAttention
+        self.self_attn = attention(config, layer)
+        self.mlp = LatentforgeMLP(config, layer)
         self.input_layernorm = LatentforgeRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = LatentforgeRMSNorm(config.hidden_size, config.rms_norm_eps)
 
