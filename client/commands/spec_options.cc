@@ -24,7 +24,7 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--preconditioner", flags->preconditioner,
                   absl::StrCat("What errors count by: ", OneOf(v1::Preconditioner_descriptor()),
-                               " (default: fisher; with --method low-rank root-covariance)"))
+                               " (default: fisher)"))
       ->group(group);
   app->add_option(
          "--allocation", flags->allocation,
@@ -82,11 +82,13 @@ void AddLowRankOptions(CLI::App* app, LowRankFlags* flags) {
       ->group(group);
   app->add_option("--query-key", flags->query_key,
                   absl::StrCat("Whether queries and keys are compressed for their product: ",
-                               OneOf(v1::JointMode_descriptor()), " (default: joint)"))
+                               OneOf(v1::JointMode_descriptor()),
+                               " (default: joint with root-covariance, else local)"))
       ->group(group);
   app->add_option("--value-output", flags->value_output,
                   absl::StrCat("The same of values and attention's output: ",
-                               OneOf(v1::JointMode_descriptor()), " (default: joint)"))
+                               OneOf(v1::JointMode_descriptor()),
+                               " (default: joint with root-covariance, else local)"))
       ->group(group);
   app->add_option("--mlp", flags->mlp,
                   absl::StrCat("How an MLP is compressed: ", OneOf(v1::MlpCompression_descriptor()),

@@ -23,19 +23,30 @@ TEST_F(LowRankFieldsTest, DefaultsAreFilledIn) {
   const auto checked = Check(LowRank());
   ASSERT_TRUE(checked.ok()) << checked.status();
   const v1::FactorizationSpec& factorization = checked->spec.factorization();
-  EXPECT_EQ(factorization.preconditioner(), v1::PRECONDITIONER_ROOT_COVARIANCE);
+  EXPECT_EQ(factorization.preconditioner(), v1::PRECONDITIONER_FISHER);
+  EXPECT_EQ(factorization.allocation(), v1::RANK_ALLOCATION_GLOBAL);
   EXPECT_EQ(factorization.damping(), kDefaultDamping);
   EXPECT_EQ(factorization.latent(), v1::LATENT_LAYOUT_UNSPECIFIED);
   EXPECT_FALSE(factorization.has_sink_weight());
   const v1::LowRankSpec& low_rank = checked->spec.low_rank();
   EXPECT_EQ(low_rank.layout(), v1::FACTOR_LAYOUT_BLOCK_IDENTITY);
-  EXPECT_EQ(low_rank.query_key(), v1::JOINT_MODE_JOINT);
-  EXPECT_EQ(low_rank.value_output(), v1::JOINT_MODE_JOINT);
+  EXPECT_EQ(low_rank.query_key(), v1::JOINT_MODE_LOCAL);
+  EXPECT_EQ(low_rank.value_output(), v1::JOINT_MODE_LOCAL);
   EXPECT_NE(low_rank.mlp(), v1::MLP_COMPRESSION_UNSPECIFIED);
   EXPECT_NE(low_rank.activations(), v1::ACTIVATION_SOURCE_UNSPECIFIED);
   // What was filled in can be submitted again.
   v1::JobSpec again = checked->spec;
   EXPECT_TRUE(Check(again).ok()) << Check(again).status();
+}
+
+TEST_F(LowRankFieldsTest, RootCovarianceIsLatentLlmAsPublished) {
+  v1::JobSpec spec = LowRank();
+  spec.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_ROOT_COVARIANCE);
+  const auto checked = Check(spec);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->spec.factorization().allocation(), v1::RANK_ALLOCATION_UNIFORM);
+  EXPECT_EQ(checked->spec.low_rank().query_key(), v1::JOINT_MODE_JOINT);
+  EXPECT_EQ(checked->spec.low_rank().value_output(), v1::JOINT_MODE_JOINT);
 }
 
 TEST_F(LowRankFieldsTest, RatiosOutsideTheirRangeAreRefused) {
@@ -63,9 +74,16 @@ TEST_F(LowRankFieldsTest, WhatBelongsToAnotherMethodIsRefused) {
   refused([](v1::JobSpec& s) { s.mutable_healing()->set_tokens(512); }, "spec.healing is given");
   refused(
       [](v1::JobSpec& s) {
-        s.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_FISHER);
+        s.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_IDENTITY);
+        s.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_GLOBAL);
       },
-      "preconditioner is fisher, expected another one");
+      "allocation is global, expected uniform with preconditioner identity");
+  refused(
+      [](v1::JobSpec& s) {
+        s.mutable_factorization()->set_preconditioner(v1::PRECONDITIONER_IDENTITY);
+        s.mutable_low_rank()->set_query_key(v1::JOINT_MODE_JOINT);
+      },
+      "query_key is joint, expected local with preconditioner identity");
   refused(
       [](v1::JobSpec& s) { s.mutable_factorization()->set_allocation(v1::RANK_ALLOCATION_CARE); },
       "allocation is care, expected uniform or global");
@@ -75,8 +93,6 @@ TEST_F(LowRankFieldsTest, WhatBelongsToAnotherMethodIsRefused) {
           "sink_weight is 0.5, expected none");
   refused([](v1::JobSpec& s) { s.mutable_factorization()->set_anchored(true); },
           "anchored is true, expected none");
-  refused([](v1::JobSpec& s) { s.mutable_calibration()->set_labels(v1::FISHER_LABELS_TEXT); },
-          "labels is text, expected none");
   refused([](v1::JobSpec& s) { s.mutable_low_rank()->set_literal_hessian(true); },
           "literal_hessian is true, expected false without preconditioner diagonal-hessian");
   refused(

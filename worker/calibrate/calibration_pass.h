@@ -1,5 +1,4 @@
-// Collects the statistics of every layer in one pass over the model, layer by
-// layer: memory holds one layer, the sequences of one batch and one layer's sums.
+// Collects the statistics of keys and values of every layer in one pass over the model.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -36,14 +35,8 @@ struct CalibrationOptions {
   std::function<void(int64_t layer, int64_t tokens)> progress;
 };
 
-// Runs the sequences through layers first_layer to the last. When the hidden
-// states of first_layer are not in scratch, the pass starts at layer 0 and saves
-// nothing below first_layer. InvalidArgument for an artifact that is already
-// converted; errors of loading, computing and writing name the layer.
+// RunLayerPass with the statistics of keys and values. Errors as there.
 absl::Status RunCalibration(const checkpoint::Checkpoint& checkpoint,
                             const TokenSequences& sequences, const CalibrationOptions& options);
-
-// The file of the input of `layer`.
-std::filesystem::path HiddenPath(const std::filesystem::path& scratch, int64_t layer);
 
 }  // namespace latentforge::calibrate

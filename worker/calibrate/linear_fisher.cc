@@ -2,10 +2,23 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "base/status_macros.h"
 
 namespace latentforge::calibrate {
 namespace {
+
+// Rows of one fp32 product; longer sums lose digits before they reach fp64.
+constexpr int64_t kFisherRows = 1024;
+
+void AddProducts(const at::Tensor& rows, const at::Tensor& total) {
+  for (int64_t begin = 0; begin < rows.size(0); begin += kFisherRows) {
+    const at::Tensor block =
+        rows.narrow(0, begin, std::min(kFisherRows, rows.size(0) - begin)).to(at::kFloat);
+    total.add_(at::mm(block.t(), block));
+  }
+}
 
 void AddSquares(const at::Tensor& rows, const at::Tensor& total) {
   total.add_(rows.to(at::kFloat).square_().sum(0, /*keepdim=*/false, at::kDouble));
@@ -14,24 +27,23 @@ void AddSquares(const at::Tensor& rows, const at::Tensor& total) {
 }  // namespace
 
 LinearFisherSum::LinearFisherSum(const checkpoint::ModelConfig& config, at::Device device) {
-  const auto zeros = [&](int64_t width) {
-    return at::zeros({width}, at::TensorOptions(at::kDouble).device(device));
-  };
-  q_ = zeros(config.q_width());
-  k_ = zeros(config.kv_width());
-  v_ = zeros(config.kv_width());
-  o_ = zeros(config.hidden_size);
-  down_ = zeros(config.hidden_size);
-  gate_up_ = zeros(2 * config.intermediate_size);
+  const auto totals = at::TensorOptions(at::kDouble).device(device);
+  const auto square = [&](int64_t width) { return at::zeros({width, width}, totals); };
+  q_ = square(config.q_width());
+  k_ = square(config.kv_width());
+  v_ = square(config.kv_width());
+  o_ = square(config.hidden_size);
+  down_ = square(config.hidden_size);
+  gate_up_ = at::zeros({2 * config.intermediate_size}, totals);
 }
 
 void LinearFisherSum::Add(const model::LayerGraph::Gradients& gradients,
                           const at::Tensor& output_gradient) {
-  AddSquares(gradients.query, q_);
-  AddSquares(gradients.key, k_);
-  AddSquares(gradients.value, v_);
-  AddSquares(gradients.projected, o_);
-  AddSquares(output_gradient, down_);
+  AddProducts(gradients.query, q_);
+  AddProducts(gradients.key, k_);
+  AddProducts(gradients.value, v_);
+  AddProducts(gradients.projected, o_);
+  AddProducts(output_gradient, down_);
   tokens_ += output_gradient.size(0);
 }
 

@@ -12,16 +12,17 @@
 
 namespace latentforge::calibrate {
 
-// E[g_j^2] of the loss's gradient g (nats) by each output of a map, over all calibration tokens;
-// fp64 on the CPU.
+// E[g g^T] of the loss's gradient g (nats) by a map's outputs over calibration tokens, of the
+// widest maps only its diagonal; fp64 on the CPU.
 struct LinearFisher {
-  at::Tensor q;         // [heads * head_dim]
-  at::Tensor k, v;      // [kv_heads * head_dim]
-  at::Tensor o, down;   // [D]
+  at::Tensor q;         // [heads * head_dim, heads * head_dim]
+  at::Tensor k, v;      // [kv_heads * head_dim, kv_heads * head_dim]
+  at::Tensor o, down;   // [D, D]
   at::Tensor gate, up;  // [F]
 };
 
-// Totals in fp64. Not safe for concurrent use. LibTorch's exceptions pass through.
+// Products in fp32 for each block of rows, totals in fp64. Not safe for concurrent use. LibTorch's
+// exceptions pass through.
 class LinearFisherSum {
  public:
   LinearFisherSum(const checkpoint::ModelConfig& config, at::Device device);

@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <array>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -64,13 +65,16 @@ struct Inputs {
 
 // Ranks and errors of all layers; factors lie in the scratch folder.
 struct Factorization {
-  factorize::RankProfile ranks;
-  std::vector<double> error_k;  // ||(W - W')X||_F / ||WX||_F on the calibration tokens
+  factorize::RankProfile ranks;  // of keys and values
+  std::vector<double> error_k;   // ||(W - W')X||_F / ||WX||_F on the calibration tokens
   std::vector<double> error_v;
   double predicted_loss = -1;  // nats a token; negative where nothing is predicted
   std::vector<std::pair<int64_t, double>> curve;     // of budgets: LayerFactorizer::Curve
   std::vector<std::pair<int64_t, double>> measured;  // of budgets: log of the perplexity ratio
-  int64_t tokens = 0;                                // through the anchored pass, in this attempt
+  int64_t tokens = 0;  // through passes over compressed layers, in this attempt
+  // Of all linear maps, by layer: of the method low_rank.
+  std::vector<checkpoint::LinearRanks> linear_ranks;
+  std::vector<std::array<double, 7>> linear_errors;  // CompressedLayer::errors
 };
 
 // Training of the factors, where it was asked for.
@@ -104,6 +108,11 @@ struct Evaluation {
   double perplexity_converted = 0;
   int64_t tokens = 0;  // through both models, in this attempt
 };
+
+// The two phases of the method low_rank. Where activations of the compressed layers count, their
+// moments are collected while layers are compressed.
+absl::StatusOr<int64_t> CollectLinearMoments(Attempt& attempt, const Inputs& inputs);  // tokens
+absl::StatusOr<Factorization> CompressLayers(Attempt& attempt, const Inputs& inputs);
 
 // Each phase finds in the scratch folder what earlier attempts finished of it,
 // stops between layers or windows with Cancelled, and gives its errors a reason.

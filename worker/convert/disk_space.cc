@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "checkpoint/dtype.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/low_rank_layer.h"
 #include "worker/convert/phase_files.h"
 #include "worker/convert/statistics_store.h"
 #include "worker/factorize/preconditioner.h"
@@ -79,6 +80,19 @@ int64_t AnchorStates(const Attempt& attempt, int64_t layers) {
   return 0;
 }
 
+// Moments of one layer in fp64, and its maps; the inputs of two layers.
+int64_t LowRankBytes(const Attempt& attempt, const checkpoint::ModelConfig& config,
+                     int64_t hidden) {
+  const int64_t d = config.hidden_size;
+  const int64_t q = config.q_width();
+  const int64_t f = config.intermediate_size;
+  const bool stored = !attempt.spec.low_rank->compressed_activations;
+  const bool wide = NeedsOf(*attempt.spec.low_rank, config).down_covariance;
+  const int64_t moments = stored ? 8 * (3 * d * d + q * q + (wide ? f * f : 0)) : 0;
+  const int64_t maps = 4 * (2 * d * (q + config.kv_width()) + 3 * d * f);
+  return config.num_layers * (moments + maps) + 2 * hidden;
+}
+
 absl::Status Check(const std::filesystem::path& folder, int64_t needed, const char* reason) {
   const std::filesystem::path existing = Existing(folder);
   std::error_code error;
@@ -113,9 +127,10 @@ int64_t ScratchBytesNeeded(const Attempt& attempt, const Inputs& inputs) {
   const int64_t in_all =
       std::max(passing, KeptBytes(attempt, inputs) + anchoring) +
       layers * (statistics + factors + HealingBytes(attempt, d, m, config.q_width()));
+  const int64_t needed = attempt.spec.low_rank ? LowRankBytes(attempt, config, hidden) : in_all;
   const int64_t held = HeldBytes(attempt.work.calibrate()) + HeldBytes(attempt.work.factorize()) +
                        HeldBytes(attempt.work.finetune());
-  return std::max<int64_t>(in_all - held, 0) + kSlackBytes;
+  return std::max<int64_t>(needed - held, 0) + kSlackBytes;
 }
 
 absl::Status CheckDiskSpace(const Attempt& attempt, const Inputs& inputs) {

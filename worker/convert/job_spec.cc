@@ -137,6 +137,8 @@ absl::Status ParseKvLatent(const JsonObject& root, JobSpec& spec) {
 // What METHOD_LOW_RANK alone reads; nothing of it comes from the Fisher information.
 absl::Status ParseLowRank(const JsonObject& root, JobSpec& spec) {
   LF_ASSIGN_OR_RETURN(spec.low_rank, ParseLowRankSpec(root));
+  spec.factorization.loss_aware = false;
+  spec.factorization.joint = false;
   if (root.Has("healing")) return root.Wrong("healing", "none with METHOD_LOW_RANK");
   return absl::OkStatus();
 }

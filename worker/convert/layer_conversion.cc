@@ -29,6 +29,29 @@ void RoundAll(model::LayerWeights& weights, at::ScalarType stored) {
   }
 }
 
+void ReplaceMap(const exporter::LowRankMap& map, const at::TensorOptions& options,
+                model::Projection& projection) {
+  if (!map.up.defined()) return;
+  const at::Tensor down = map.down.to(options);
+  projection.Replace(map.order.defined()
+                         ? model::WithIdentity(down, map.order.to(down.device(), at::kLong))
+                         : down,
+                     map.up.to(options));
+  if (map.bias.defined()) projection.bias = map.bias.to(options);
+}
+
+void ReplaceMaps(const exporter::LowRankLayer& maps, const at::TensorOptions& options,
+                 model::LayerWeights& weights) {
+  ReplaceMap(maps.q, options, weights.q);
+  ReplaceMap(maps.k, options, weights.k);
+  ReplaceMap(maps.v, options, weights.v);
+  ReplaceMap(maps.o, options, weights.o);
+  if (maps.gate.up.defined() || maps.up.up.defined()) model::SplitGateUp(weights);
+  ReplaceMap(maps.gate, options, weights.gate);
+  ReplaceMap(maps.up, options, weights.up);
+  ReplaceMap(maps.down, options, weights.mlp_down);
+}
+
 }  // namespace
 
 std::optional<at::ScalarType> RoundedType(const Inputs& inputs) {
@@ -46,6 +69,7 @@ absl::Status ConvertLayer(const Inputs& inputs, const exporter::ConvertedLayer& 
         weights = finetune::WithTrained(
             std::move(weights), finetune::Map(ToTrainableWeights(factors),
                                               [&](const at::Tensor& x) { return x.to(options); }));
+        ReplaceMaps(factors.low_rank, options, weights);
       },
       absl::StrCat("layer ", weights.layer));
 }

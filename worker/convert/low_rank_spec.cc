@@ -10,22 +10,25 @@
 namespace latentforge::convert {
 namespace {
 
-using factorize::Preconditioner;
 using checkpoint::RankRule;
+using factorize::Preconditioner;
 
-constexpr std::array<std::pair<const char*, Preconditioner>, 7> kInputPreconditioners = {{
-    {"PRECONDITIONER_UNSPECIFIED", Preconditioner::kRootCovariance},
-    {"PRECONDITIONER_IDENTITY", Preconditioner::kIdentity},
-    {"PRECONDITIONER_DIAGONAL_L1", Preconditioner::kDiagonalL1},
-    {"PRECONDITIONER_DIAGONAL_L2", Preconditioner::kDiagonalL2},
-    {"PRECONDITIONER_DIAGONAL_HESSIAN", Preconditioner::kDiagonalHessian},
-    {"PRECONDITIONER_COVARIANCE", Preconditioner::kCovariance},
-    {"PRECONDITIONER_ROOT_COVARIANCE", Preconditioner::kRootCovariance},
-}};
+// nullopt stands for the Fisher information, which weighs outputs too.
+constexpr std::array<std::pair<const char*, std::optional<Preconditioner>>, 8>
+    kInputPreconditioners = {{
+        {"PRECONDITIONER_UNSPECIFIED", std::nullopt},
+        {"PRECONDITIONER_IDENTITY", Preconditioner::kIdentity},
+        {"PRECONDITIONER_DIAGONAL_L1", Preconditioner::kDiagonalL1},
+        {"PRECONDITIONER_DIAGONAL_L2", Preconditioner::kDiagonalL2},
+        {"PRECONDITIONER_DIAGONAL_HESSIAN", Preconditioner::kDiagonalHessian},
+        {"PRECONDITIONER_COVARIANCE", Preconditioner::kCovariance},
+        {"PRECONDITIONER_ROOT_COVARIANCE", Preconditioner::kRootCovariance},
+        {"PRECONDITIONER_FISHER", std::nullopt},
+    }};
 
-// Global ranks or not.
-constexpr std::array<std::pair<const char*, bool>, 3> kGlobal = {{
-    {"RANK_ALLOCATION_UNSPECIFIED", false},
+// Global ranks or not; absent: as the preconditioner has it.
+constexpr std::array<std::pair<const char*, std::optional<bool>>, 3> kGlobal = {{
+    {"RANK_ALLOCATION_UNSPECIFIED", std::nullopt},
     {"RANK_ALLOCATION_UNIFORM", false},
     {"RANK_ALLOCATION_GLOBAL", true},
 }};
@@ -36,9 +39,9 @@ constexpr std::array<std::pair<const char*, RankRule>, 3> kFactorLayouts = {{
     {"FACTOR_LAYOUT_PLAIN", RankRule::kNaive},
 }};
 
-// Joint or not.
-constexpr std::array<std::pair<const char*, bool>, 3> kJointModes = {{
-    {"JOINT_MODE_UNSPECIFIED", true},
+// Joint or not; absent: as the preconditioner has it.
+constexpr std::array<std::pair<const char*, std::optional<bool>>, 3> kJointModes = {{
+    {"JOINT_MODE_UNSPECIFIED", std::nullopt},
     {"JOINT_MODE_JOINT", true},
     {"JOINT_MODE_LOCAL", false},
 }};
@@ -68,16 +71,32 @@ absl::Status ParseFactorization(const JsonObject& job, LowRankSpec& spec) {
   LF_ASSIGN_OR_RETURN(const JsonObject object, ProtoMessage(job, "factorization",
                                                             {"preconditioner", "damping", "alpha",
                                                              "allocation", "rankMultiple"}));
-  LF_ASSIGN_OR_RETURN(spec.preconditioner.kind,
+  LF_ASSIGN_OR_RETURN(const std::optional<Preconditioner> preconditioner,
                       ProtoEnum(object, "preconditioner", kInputPreconditioners));
+  spec.loss_aware = !preconditioner.has_value();
+  spec.preconditioner.kind = preconditioner.value_or(Preconditioner::kRootCovariance);
   LF_ASSIGN_OR_RETURN(spec.preconditioner.damping, ProtoDouble(object, "damping", kDefaultDamping));
   if (spec.preconditioner.damping < 0) return object.Wrong("damping", "a number of at least 0");
   LF_ASSIGN_OR_RETURN(spec.preconditioner.alpha, ProtoDouble(object, "alpha", kDefaultAlpha));
   if (spec.preconditioner.alpha < 0) return object.Wrong("alpha", "a number of at least 0");
-  LF_ASSIGN_OR_RETURN(spec.global_ranks, ProtoEnum(object, "allocation", kGlobal));
+  LF_ASSIGN_OR_RETURN(const std::optional<bool> global, ProtoEnum(object, "allocation", kGlobal));
+  spec.global_ranks = global.value_or(spec.loss_aware);
+  if (spec.global_ranks && !spec.loss_aware) {
+    return object.Wrong("allocation", "RANK_ALLOCATION_UNIFORM without PRECONDITIONER_FISHER");
+  }
   LF_ASSIGN_OR_RETURN(spec.rank_multiple, ProtoInt(object, "rankMultiple", 0, INT32_MAX, 0));
   if (spec.rank_multiple == 0) spec.rank_multiple = 1;
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> ParseJoint(const JsonObject& object, absl::string_view key,
+                                const LowRankSpec& spec) {
+  const bool covariance = spec.preconditioner.kind == Preconditioner::kRootCovariance;
+  LF_ASSIGN_OR_RETURN(const std::optional<bool> joint, ProtoEnum(object, key, kJointModes));
+  if (joint.value_or(false) && !covariance) {
+    return object.Wrong(key, "JOINT_MODE_LOCAL with a preconditioner other than root-covariance");
+  }
+  return joint.value_or(covariance && !spec.loss_aware);
 }
 
 }  // namespace
@@ -91,8 +110,8 @@ absl::StatusOr<LowRankSpec> ParseLowRankSpec(const JsonObject& job) {
                                    {"layout", "queryKey", "valueOutput", "mlp", "biasUpdate",
                                     "activations", "literalHessian"}));
   LF_ASSIGN_OR_RETURN(spec.layout, ProtoEnum(object, "layout", kFactorLayouts));
-  LF_ASSIGN_OR_RETURN(spec.joint_query_key, ProtoEnum(object, "queryKey", kJointModes));
-  LF_ASSIGN_OR_RETURN(spec.joint_value_output, ProtoEnum(object, "valueOutput", kJointModes));
+  LF_ASSIGN_OR_RETURN(spec.joint_query_key, ParseJoint(object, "queryKey", spec));
+  LF_ASSIGN_OR_RETURN(spec.joint_value_output, ParseJoint(object, "valueOutput", spec));
   LF_ASSIGN_OR_RETURN(spec.mlp, ProtoEnum(object, "mlp", kMlpCompressions));
   LF_ASSIGN_OR_RETURN(spec.bias_update, object.BoolOr("biasUpdate", false));
   LF_ASSIGN_OR_RETURN(spec.compressed_activations, ProtoEnum(object, "activations", kActivations));
@@ -106,18 +125,22 @@ absl::StatusOr<LowRankSpec> ParseLowRankSpec(const JsonObject& job) {
 void AddLowRankSpec(const LowRankSpec& spec, Json& job) {
   job["budget"] = {{"parameterRatio", spec.ratio}};
   job["factorization"] = {
-      {"preconditioner", ProtoEnumName(kInputPreconditioners, spec.preconditioner.kind)},
+      {"preconditioner",
+       ProtoEnumName(kInputPreconditioners,
+                     spec.loss_aware ? std::nullopt
+                                     : std::optional<Preconditioner>(spec.preconditioner.kind))},
       {"damping", spec.preconditioner.damping},
       {"alpha", spec.preconditioner.alpha},
-      {"allocation", ProtoEnumName(kGlobal, spec.global_ranks)},
+      {"allocation", ProtoEnumName(kGlobal, std::optional<bool>(spec.global_ranks))},
       {"rankMultiple", spec.rank_multiple}};
-  job["lowRank"] = {{"layout", ProtoEnumName(kFactorLayouts, spec.layout)},
-                    {"queryKey", ProtoEnumName(kJointModes, spec.joint_query_key)},
-                    {"valueOutput", ProtoEnumName(kJointModes, spec.joint_value_output)},
-                    {"mlp", ProtoEnumName(kMlpCompressions, spec.mlp)},
-                    {"biasUpdate", spec.bias_update},
-                    {"activations", ProtoEnumName(kActivations, spec.compressed_activations)},
-                    {"literalHessian", spec.literal_hessian}};
+  job["lowRank"] = {
+      {"layout", ProtoEnumName(kFactorLayouts, spec.layout)},
+      {"queryKey", ProtoEnumName(kJointModes, std::optional<bool>(spec.joint_query_key))},
+      {"valueOutput", ProtoEnumName(kJointModes, std::optional<bool>(spec.joint_value_output))},
+      {"mlp", ProtoEnumName(kMlpCompressions, spec.mlp)},
+      {"biasUpdate", spec.bias_update},
+      {"activations", ProtoEnumName(kActivations, spec.compressed_activations)},
+      {"literalHessian", spec.literal_hessian}};
 }
 
 }  // namespace latentforge::convert

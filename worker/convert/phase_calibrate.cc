@@ -10,6 +10,7 @@
 #include "worker/calibrate/fisher_pass.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/layer_progress.h"
 #include "worker/convert/phase_files.h"
 #include "worker/convert/statistics_store.h"
 #include "worker/convert/tensor_file.h"
@@ -18,30 +19,21 @@ namespace latentforge::convert {
 
 namespace {
 
-// The reasons of both passes' errors.
-absl::Status WithCalibrationReason(const absl::Status& status) {
-  return WithReasonByCode(status, {{absl::StatusCode::kDataLoss, "NUMERICAL_FAILURE"},
-                                   {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"},
-                                   {absl::StatusCode::kPermissionDenied, "SCRATCH_NOT_WRITABLE"},
-                                   {absl::StatusCode::kInvalidArgument, "INTERNAL"}});
+std::filesystem::path StatisticsOf(const Attempt& attempt, int64_t layer) {
+  if (attempt.spec.low_rank) return LinearMomentsPath(attempt.work, layer);
+  return attempt.spec.factorization.loss_aware ? LossStatisticsPath(attempt.work, layer)
+                                               : StatisticsPath(attempt.work, layer);
 }
 
 bool IsFinished(const Attempt& attempt, int64_t layer) {
   std::error_code error;
-  return std::filesystem::exists(attempt.spec.factorization.loss_aware
-                                     ? LossStatisticsPath(attempt.work, layer)
-                                     : StatisticsPath(attempt.work, layer),
-                                 error);
+  return std::filesystem::exists(StatisticsOf(attempt, layer), error);
 }
 
 // Forward alone. Returns tokens, weighted by the share of the layers that they went
 // through here.
 absl::StatusOr<int64_t> CollectMoments(Attempt& attempt, const Inputs& inputs, int64_t finished) {
-  const int64_t layers = inputs.checkpoint.config().num_layers;
-  const int64_t tokens = inputs.sequences.count * inputs.sequences.length;
-  double work_done = 0;
-  int64_t previous_layer = -1;
-  int64_t previous_tokens = 0;
+  LayerProgress progress(attempt, inputs, {});
   calibrate::CalibrationOptions options;
   options.device = attempt.device;
   options.dtype = attempt.dtype;
@@ -52,17 +44,10 @@ absl::StatusOr<int64_t> CollectMoments(Attempt& attempt, const Inputs& inputs, i
     return SaveStatistics(StatisticsPath(attempt.work, layer), statistics);
   };
   options.stop = [&] { return attempt.stopped(); };
-  options.progress = [&](int64_t layer, int64_t layer_tokens) {
-    const int64_t before = layer == previous_layer ? previous_tokens : 0;
-    work_done += double(layer_tokens - before) / double(layers);
-    previous_layer = layer;
-    previous_tokens = layer_tokens;
-    const double share = (double(layer) + double(layer_tokens) / double(tokens)) / double(layers);
-    attempt.progress.Update(share, work_done, absl::StrCat("layer ", layer + 1, " of ", layers));
-  };
+  options.progress = [&](int64_t layer, int64_t tokens) { progress.Update(layer, tokens); };
   LF_RETURN_IF_ERROR(WithCalibrationReason(
       calibrate::RunCalibration(inputs.checkpoint, inputs.sequences, options)));
-  return std::llround(work_done);
+  return progress.WorkDone();
 }
 
 // What is wrong before it is saved is the computation's fault, not the file's.
@@ -77,18 +62,18 @@ absl::StatusOr<int64_t> CollectFisher(Attempt& attempt, const Inputs& inputs, in
   const double tokens = double(inputs.sequences.count * inputs.sequences.length);
   double work_done = 0;
   calibrate::FisherOptions options;
-  options.device = attempt.device;
-  options.dtype = attempt.dtype;
-  options.labels = attempt.spec.labels;
-  options.seed = attempt.spec.seed;
-  options.scratch = attempt.work.calibrate();
-  if (finished > 0) options.finished_from = layers - finished;
+  options.pass.device = attempt.device;
+  options.pass.dtype = attempt.dtype;
+  options.pass.labels = attempt.spec.labels;
+  options.pass.seed = attempt.spec.seed;
+  options.pass.scratch = attempt.work.calibrate();
+  if (finished > 0) options.pass.finished_from = layers - finished;
   options.save = [&](int64_t layer, const factorize::LossStatistics& statistics) {
     LF_RETURN_IF_ERROR(CheckFresh(statistics, 2 * inputs.checkpoint.config().kv_width()));
     return SaveLossStatistics(LossStatisticsPath(attempt.work, layer), statistics);
   };
-  options.stop = [&] { return attempt.stopped(); };
-  options.progress = [&](double share, double worked, absl::string_view detail) {
+  options.pass.stop = [&] { return attempt.stopped(); };
+  options.pass.progress = [&](double share, double worked, absl::string_view detail) {
     work_done = worked * tokens;
     attempt.progress.Update(share, work_done, std::string(detail));
   };
@@ -116,6 +101,7 @@ int64_t FinishedLayers(const Attempt& attempt, int64_t layers) {
 }
 
 absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs) {
+  if (attempt.spec.low_rank) return CollectLinearMoments(attempt, inputs);
   const int64_t layers = inputs.checkpoint.config().num_layers;
   const int64_t finished = FinishedLayers(attempt, layers);
   if (finished > 0) attempt.progress.Resume(double(finished) / double(layers));

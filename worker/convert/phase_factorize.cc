@@ -13,6 +13,7 @@
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/layer_factorizer.h"
+#include "worker/convert/low_rank_files.h"
 #include "worker/convert/phase_files.h"
 #include "worker/convert/phase_search.h"
 #include "worker/convert/tensor_file.h"
@@ -119,7 +120,8 @@ absl::StatusOr<exporter::ConvertedLayer> LoadLayer(const std::filesystem::path& 
                                   .k_up = tensors["k_up"],
                                   .v_up = tensors["v_up"],
                                   .q = tensors["q"],
-                                  .o = tensors["o"]};
+                                  .o = tensors["o"],
+                                  .low_rank = LowRankLayerOf(tensors)};
 }
 
 absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer, const RankProfile& ranks,
@@ -139,6 +141,7 @@ absl::Status FactorizeAll(Attempt& attempt, LayerFactorizer& factorizer, const R
 }
 
 absl::StatusOr<Factorization> FactorizeLayers(Attempt& attempt, const Inputs& inputs) {
+  if (attempt.spec.low_rank) return CompressLayers(attempt, inputs);
   const int64_t layers = inputs.checkpoint.config().num_layers;
   Factorization result;
   const std::unique_ptr<LayerFactorizer> factorizer = MakeFactorizer(attempt, inputs);

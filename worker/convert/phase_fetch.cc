@@ -18,6 +18,7 @@
 #include "worker/convert/attempt.h"
 #include "worker/convert/disk_space.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/low_rank_ranks.h"
 #include "worker/convert/text_tokens.h"
 #include "worker/model/tokenizer/tokenizer.h"
 
@@ -56,6 +57,7 @@ absl::StatusOr<Checkpoint> OpenSource(const std::filesystem::path& path) {
 
 // Global ranks share one budget; uniform ones are what CARE's begin with, too.
 absl::Status CheckRanks(const JobSpec& spec, const checkpoint::ModelConfig& config) {
+  if (spec.low_rank) return UniformRanks(config, *spec.low_rank).status();
   if (spec.max_perplexity_ratio > 0) return absl::OkStatus();  // the search decides
   const FactorizationSpec& factorization = spec.factorization;
   const absl::Status status =

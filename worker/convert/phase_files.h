@@ -17,6 +17,14 @@ inline std::filesystem::path LossStatisticsPath(const WorkDir& work, int64_t lay
   return work.calibrate() / absl::StrCat("loss.", layer, ".safetensors");
 }
 
+inline std::filesystem::path LinearMomentsPath(const WorkDir& work, int64_t layer) {
+  return work.calibrate() / absl::StrCat("linear.", layer, ".safetensors");
+}
+
+inline std::filesystem::path LinearFisherPath(const WorkDir& work, int64_t layer) {
+  return work.calibrate() / absl::StrCat("fisher.", layer, ".safetensors");
+}
+
 inline std::filesystem::path RanksPath(const WorkDir& work) {
   return work.factorize() / "ranks.json";
 }

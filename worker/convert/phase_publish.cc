@@ -14,6 +14,9 @@
 #include "base/status_macros.h"
 #include "base/version.h"
 #include "checkpoint/kv_budget.h"
+#include "checkpoint/linear_costs.h"
+#include "checkpoint/linear_maps.h"
+#include "checkpoint/rank_rule.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
@@ -36,12 +39,59 @@ std::vector<checkpoint::LayerRanks> CheckpointRanks(const factorize::RankProfile
   return ranks;
 }
 
-int64_t ConvertedParameters(const Inputs& inputs, const factorize::RankProfile& profile) {
+checkpoint::LowRankConfig LowRankConfigOf(const Attempt& attempt,
+                                          const Factorization& factorization) {
+  return {.block_identity = attempt.spec.low_rank->layout == checkpoint::RankRule::kBlockIdentity,
+          .bias = attempt.spec.low_rank->bias_update,
+          .ranks = factorization.linear_ranks};
+}
+
+// What the artifact's config.json will say.
+checkpoint::ModelConfig ConvertedConfig(const Attempt& attempt, const Inputs& inputs,
+                                        const Factorization& factorization) {
   checkpoint::ModelConfig config = inputs.checkpoint.config();
-  config.latent = checkpoint::LatentConfig{.base_model_type = config.model_type,
-                                           .joint = profile[0].joint > 0,
-                                           .ranks = CheckpointRanks(profile)};
-  return checkpoint::NumParameters(config);
+  if (attempt.spec.low_rank) {
+    config.low_rank = LowRankConfigOf(attempt, factorization);
+  } else {
+    config.latent = checkpoint::LatentConfig{.base_model_type = config.model_type,
+                                             .joint = factorization.ranks[0].joint > 0,
+                                             .ranks = CheckpointRanks(factorization.ranks)};
+  }
+  return config;
+}
+
+// Attention's share at the length of the evaluation windows.
+exporter::ReportCosts Costs(const Inputs& inputs, const checkpoint::ModelConfig& converted) {
+  const checkpoint::ModelConfig& base = inputs.checkpoint.config();
+  const checkpoint::LinearCosts before = checkpoint::DecoderLinearCosts(base);
+  const checkpoint::LinearCosts after = checkpoint::DecoderLinearCosts(converted);
+  const int64_t length = inputs.windows.length;
+  const auto prefill = [&](const checkpoint::ModelConfig& config, int64_t macs) {
+    return double(macs) * double(length) + checkpoint::PrefillAttentionMacs(config, length);
+  };
+  const auto decode = [&](const checkpoint::ModelConfig& config, int64_t macs) {
+    return double(macs) + checkpoint::DecodeAttentionMacs(config, length);
+  };
+  return {.parameters_base = before.parameters(),
+          .parameters_converted = after.parameters(),
+          .macs_base = before.macs_per_token(),
+          .macs_converted = after.macs_per_token(),
+          .context = length,
+          .prefill_macs_base = prefill(base, before.macs_per_token()),
+          .prefill_macs_converted = prefill(converted, after.macs_per_token()),
+          .decode_macs_base = decode(base, before.macs_per_token()),
+          .decode_macs_converted = decode(converted, after.macs_per_token())};
+}
+
+std::vector<exporter::ReportMap> MapsOfLayer(const Inputs& inputs,
+                                             const Factorization& factorization, size_t layer) {
+  std::vector<exporter::ReportMap> maps;
+  for (const checkpoint::LinearMap& map : checkpoint::LinearMaps(inputs.checkpoint.config())) {
+    maps.push_back({.name = std::string(map.key),
+                    .rank = factorization.linear_ranks[layer].*map.rank,
+                    .relative_error = factorization.linear_errors[layer][maps.size()]});
+  }
+  return maps;
 }
 
 // Times of all phases so far, over all attempts of the job.
@@ -148,6 +198,7 @@ exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
                              .rank_kv = factorization.ranks[l].joint,
                              .relative_error_k = factorization.error_k[l],
                              .relative_error_v = factorization.error_v[l]});
+    if (spec.low_rank) report.layers.back().maps = MapsOfLayer(inputs, factorization, l);
   }
   if (factorization.predicted_loss >= 0) {
     report.prediction.emplace();
@@ -162,7 +213,9 @@ exporter::Report MakeReport(const Attempt& attempt, const Inputs& inputs,
     report.phases.push_back({PhaseName(timing.phase), timing.seconds, timing.tokens_per_second});
   }
   report.peak_rss_bytes = result.peak_rss_bytes;
-  report.parameters_converted = ConvertedParameters(inputs, factorization.ranks);
+  const checkpoint::ModelConfig converted = ConvertedConfig(attempt, inputs, factorization);
+  report.parameters_converted = checkpoint::NumParameters(converted);
+  if (spec.low_rank) report.costs = Costs(inputs, converted);
   report.settings = JobSpecToJson(WithChoices(attempt, inputs, healing));
   report.source = {.uri = UriFromPath(spec.source),
                    .digest = inputs.source_digest,
@@ -255,14 +308,15 @@ absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
   attempt.work.state().publishing = true;
   LF_RETURN_IF_ERROR(attempt.work.SaveState());
 
-  const exporter::ArtifactRequest request{.output = attempt.spec.output,
-                                          .job_id = JobId(inputs),
-                                          .joint = factorization.ranks[0].joint > 0,
-                                          .ranks = CheckpointRanks(factorization.ranks),
-                                          .dtype = inputs.output_dtype,
-                                          .source_digest = inputs.source_digest,
-                                          .settings_digest = inputs.settings_digest,
-                                          .render_plot = MakeRenderer(attempt)};
+  exporter::ArtifactRequest request{.output = attempt.spec.output,
+                                    .job_id = JobId(inputs),
+                                    .joint = factorization.ranks[0].joint > 0,
+                                    .ranks = CheckpointRanks(factorization.ranks),
+                                    .dtype = inputs.output_dtype,
+                                    .source_digest = inputs.source_digest,
+                                    .settings_digest = inputs.settings_digest,
+                                    .render_plot = MakeRenderer(attempt)};
+  if (attempt.spec.low_rank) request.low_rank = LowRankConfigOf(attempt, factorization);
   const int64_t layers = inputs.checkpoint.config().num_layers;
   const auto layer_source = [&](int layer) -> absl::StatusOr<exporter::ConvertedLayer> {
     if (attempt.stopped()) return absl::CancelledError("publishing was stopped");

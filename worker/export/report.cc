@@ -46,9 +46,25 @@ Json LayersToJson(const std::vector<ReportLayer>& layers) {
                   {"relative_error_k", layer.relative_error_k},
                   {"relative_error_v", layer.relative_error_v}};
     if (layer.rank_kv > 0) entry["rank_kv"] = layer.rank_kv;
+    for (const ReportMap& map : layer.maps) {
+      entry["maps"][map.name] = {{"rank", map.rank}, {"relative_error", map.relative_error}};
+    }
     array.push_back(std::move(entry));
   }
   return array;
+}
+
+Json CostsToJson(const ReportCosts& costs) {
+  const auto pair = [](auto base, auto converted) {
+    return Json{{"base", base},
+                {"converted", converted},
+                {"ratio", static_cast<double>(converted) / static_cast<double>(base)}};
+  };
+  return {{"parameters", pair(costs.parameters_base, costs.parameters_converted)},
+          {"macs_per_token", pair(costs.macs_base, costs.macs_converted)},
+          {"context", costs.context},
+          {"prefill_macs", pair(costs.prefill_macs_base, costs.prefill_macs_converted)},
+          {"decode_macs", pair(costs.decode_macs_base, costs.decode_macs_converted)}};
 }
 
 // Shares of the largest point, which is the whole cache.
@@ -159,6 +175,7 @@ absl::StatusOr<Json> ReportToJson(const Report& report) {
                {"versions", report.versions},
                {"warnings", report.warnings}};
   if (report.prediction) json["prediction"] = PredictionToJson(*report.prediction);
+  if (report.costs) json["linear_maps"] = CostsToJson(*report.costs);
   if (report.healing) json["healing"] = HealingToJson(*report.healing);
   json["parameters"]["base"] = report.source.parameters;
   LF_RETURN_IF_ERROR(CheckFinite(json, ""));

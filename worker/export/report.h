@@ -14,6 +14,13 @@ namespace latentforge::exporter {
 
 inline constexpr int kReportSchemaVersion = 1;
 
+// One linear map of the method low_rank.
+struct ReportMap {
+  std::string name;           // "q", "k", "v", "o", "gate", "up", "down"
+  int64_t rank = 0;           // 0: dense
+  double relative_error = 0;  // as of ReportLayer; of q and k compressed jointly that of scores
+};
+
 // One layer's ranks and calibration errors. relative_error is
 // ||(W - W')X||_F / ||WX||_F over the calibration inputs, 0 for a dense projection.
 // A joint latent has rank_kv and the errors of the two halves.
@@ -23,6 +30,21 @@ struct ReportLayer {
   int64_t rank_kv = 0;  // joint latent; separate: 0
   double relative_error_k = 0;
   double relative_error_v = 0;
+  std::vector<ReportMap> maps;  // of the method low_rank; else empty
+};
+
+// What the linear maps of the decoder cost, before and after.
+struct ReportCosts {
+  int64_t parameters_base = 0;
+  int64_t parameters_converted = 0;
+  // Multiplications with additions a token: of the linear maps, and with attention at `context`.
+  int64_t macs_base = 0;
+  int64_t macs_converted = 0;
+  int64_t context = 0;
+  double prefill_macs_base = 0;
+  double prefill_macs_converted = 0;
+  double decode_macs_base = 0;
+  double decode_macs_converted = 0;
 };
 
 // Wall time of one phase over all attempts of the job.
@@ -111,7 +133,8 @@ struct Report {
   std::vector<ReportPhase> phases;
   int64_t peak_rss_bytes = 0;
   int64_t parameters_converted = 0;
-  Json settings = Json::object();  // the resolved job specification
+  std::optional<ReportCosts> costs;  // of the method low_rank
+  Json settings = Json::object();    // the resolved job specification
   ReportSource source;
   ReportEvaluation evaluation;
   ReportCalibration calibration;

@@ -94,18 +94,18 @@ LayerGraph::Result LayerGraph::Attention(const LayerWeights& weights,
   return result;
 }
 
-at::Tensor LayerGraph::Activated(const LayerWeights& weights, const at::Tensor& rows) const {
+at::Tensor LayerGraph::GateAndUp(const LayerWeights& weights, const at::Tensor& rows) const {
   const at::Tensor normed = Norm(rows, weights.post_attention_norm);
-  if (weights.gate_up.defined()) return SiluMultiplyGraph(Project(normed, weights.gate_up));
-  return SiluMultiplyGraph(
-      at::cat({Project(normed, weights.gate), Project(normed, weights.up)}, 1));
+  if (weights.gate_up.defined()) return Project(normed, weights.gate_up);
+  return at::cat({Project(normed, weights.gate), Project(normed, weights.up)}, 1);
 }
 
 LayerGraph::Result LayerGraph::Forward(const LayerWeights& weights,
                                        const at::Tensor& hidden) const {
   Result result = Attention(weights, hidden);
   result.output = hidden.reshape({-1, config_.hidden_size}) + result.output;
-  result.output = (result.output + Project(Activated(weights, result.output), weights.mlp_down))
+  result.output = (result.output +
+                   Project(SiluMultiplyGraph(GateAndUp(weights, result.output)), weights.mlp_down))
                       .view(hidden.sizes());
   return result;
 }
@@ -119,7 +119,8 @@ at::Tensor LayerGraph::AttentionOutput(const LayerWeights& weights,
 LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
                                                 const at::Tensor& hidden,
                                                 const at::Tensor& output_gradient,
-                                                const AttentionTarget& target) const {
+                                                const AttentionTarget& target,
+                                                const MlpGradientObserver& mlp) const {
   const at::AutoGradMode with_gradients(true);
   const at::Tensor input = hidden.detach().requires_grad_();
   const Result half = Attention(weights, input);
@@ -132,9 +133,15 @@ LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
     const int64_t count = std::min(kMlpRows, attended.size(0) - begin);
     const at::Tensor rows = attended.narrow(0, begin, count).requires_grad_();
     const at::Tensor part = gradient.narrow(0, begin, count);
-    const at::Tensor activated = Activated(weights, rows);
+    const at::Tensor gate_up = GateAndUp(weights, rows);
+    const at::Tensor activated = SiluMultiplyGraph(gate_up);
+    std::vector<at::Tensor> by = {rows};
+    if (mlp) by.push_back(gate_up);
     // The last product is linear: its gradient does without its output.
-    part.add_(torch::autograd::grad({activated}, {rows}, {ProjectBack(part, weights.mlp_down)})[0]);
+    const auto found =
+        torch::autograd::grad({activated}, by, {ProjectBack(part, weights.mlp_down)});
+    if (mlp) mlp(found[1]);
+    part.add_(found[0]);
   }
   at::Tensor projected = gradient;
   double attention_loss = 0;

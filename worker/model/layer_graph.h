@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "absl/status/statusor.h"
 #include "checkpoint/model_config.h"
@@ -18,6 +19,9 @@ struct AttentionTarget {
   // Of the loss ||given - output||^2 / ||output||^2, added to the one by the layer's output.
   double weight = 0;
 };
+
+// Receives the gradient by what gate and up give, [rows, 2F], block after block of the rows.
+using MlpGradientObserver = std::function<void(const at::Tensor& gradient)>;
 
 // The same functions as Decoder, slower, and with gradients where at::GradMode is
 // on. Immutable; safe for concurrent use.
@@ -51,8 +55,8 @@ class LayerGraph {
   // constants. Memory: the attention's activations of all rows and the MLP's of a few
   // hundred. LibTorch's exceptions pass through.
   Gradients Differentiate(const LayerWeights& weights, const at::Tensor& hidden,
-                          const at::Tensor& output_gradient,
-                          const AttentionTarget& target = {}) const;
+                          const at::Tensor& output_gradient, const AttentionTarget& target = {},
+                          const MlpGradientObserver& mlp = nullptr) const;
 
   // What the attention adds to hidden [B, T, D], as [B * T, D]. LibTorch's exceptions pass
   // through.
@@ -67,8 +71,8 @@ class LayerGraph {
   at::Tensor Attend(const LayerWeights& weights, const Result& projected, int64_t length) const;
   // As Forward, but `output` is [B * T, D], what the output projection gives.
   Result Attention(const LayerWeights& weights, const at::Tensor& hidden) const;
-  // What the MLP's last product takes, [rows, F], for rows [rows, D].
-  at::Tensor Activated(const LayerWeights& weights, const at::Tensor& rows) const;
+  // What gate and up give, [rows, 2F], for rows [rows, D] of what the MLP takes.
+  at::Tensor GateAndUp(const LayerWeights& weights, const at::Tensor& rows) const;
 
   checkpoint::ModelConfig config_;
   int64_t max_length_ = 0;

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "tests/checkpoint/fixture.h"
+#include "worker/calibrate/layer_pass.h"
 #include "worker/model/decoder.h"
 #include "worker/model/weights.h"
 

@@ -37,12 +37,12 @@ class FisherPassTest : public testing::Test {
     checkpoint_ = std::make_unique<checkpoint::Checkpoint>(*std::move(opened));
     sequences_ = {.count = kCount, .length = kLength};
     for (int i = 0; i < kCount * kLength; ++i) sequences_.ids.push_back((i * 7 + i / 8) % 64);
-    options_ = {.dtype = at::kFloat, .scratch = root_ / "scratch", .batch_tokens = 16};
+    options_.pass = {.dtype = at::kFloat, .scratch = root_ / "scratch", .batch_tokens = 16};
     options_.save = [this](int64_t layer, const factorize::LossStatistics& statistics) {
       saved_[layer] = statistics;
       return absl::OkStatus();
     };
-    ASSERT_TRUE(CreateDirectories(options_.scratch).ok());
+    ASSERT_TRUE(CreateDirectories(options_.pass.scratch).ok());
   }
 
   // dL/d[K, V] of every layer, [rows, 2m], by one graph through the whole model.
@@ -96,7 +96,7 @@ class FisherPassTest : public testing::Test {
 };
 
 TEST_F(FisherPassTest, TextLabelsGiveTheGradientsOfTheWholeModel) {
-  options_.labels = FisherLabels::kText;
+  options_.pass.labels = FisherLabels::kText;
   const absl::Status status = RunFisherPass(*checkpoint_, sequences_, options_);
   ASSERT_TRUE(status.ok()) << status;
   ASSERT_EQ(saved_.size(), size_t(kLayers));
@@ -111,7 +111,7 @@ TEST_F(FisherPassTest, TextLabelsGiveTheGradientsOfTheWholeModel) {
     const at::Tensor first = g.slice(0, 0, kCount * kLength, kLength);
     EXPECT_LT(Difference(found.fisher_first, first.t().mm(first) / double(kCount)), 1e-4);
   }
-  EXPECT_TRUE(ListDirectory(options_.scratch).value().empty()) << "files were left";
+  EXPECT_TRUE(ListDirectory(options_.pass.scratch).value().empty()) << "files were left";
 }
 
 TEST_F(FisherPassTest, OutputsOfTheFirstLayerAreThoseOfTheEmbedding) {
@@ -136,7 +136,7 @@ TEST_F(FisherPassTest, SampledLabelsDependOnTheSeedAlone) {
   const auto whole = saved_;
   ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
   EXPECT_TRUE(SameBits(saved_[0], whole.at(0)));
-  options_.seed = 8;
+  options_.pass.seed = 8;
   ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
   EXPECT_FALSE(at::equal(saved_[0].fisher, whole.at(0).fisher));
   EXPECT_TRUE(at::equal(saved_[0].output, whole.at(0).output));
@@ -154,9 +154,9 @@ TEST_F(FisherPassTest, GoesOnWhereItWasStopped) {
   while (absl::IsCancelled(status) && runs < 50) {
     ++runs;
     int64_t batches = 0;
-    options_.stop = [&] { return ++batches > 40; };
-    options_.finished_from = saved_.empty() ? -1 : saved_.begin()->first;
-    options_.progress = [&](double share, double worked, absl::string_view) {
+    options_.pass.stop = [&] { return ++batches > 40; };
+    options_.pass.finished_from = saved_.empty() ? -1 : saved_.begin()->first;
+    options_.pass.progress = [&](double share, double worked, absl::string_view) {
       EXPECT_LE(worked, share + 1e-9);
       furthest = std::max(furthest, share);
     };
@@ -164,7 +164,7 @@ TEST_F(FisherPassTest, GoesOnWhereItWasStopped) {
     if (runs > 1 && !status.ok()) {
       EXPECT_TRUE(absl::IsCancelled(status)) << status;
     }
-    if (absl::IsCancelled(status) && runs > 3) options_.stop = nullptr;
+    if (absl::IsCancelled(status) && runs > 3) options_.pass.stop = nullptr;
   }
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_NEAR(furthest, 1, 1e-9);
@@ -178,12 +178,12 @@ TEST_F(FisherPassTest, LostStatisticsAreMadeAgain) {
   ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
   const auto whole = saved_;
   // Stopped in layer 0, behind the gradient of layer 1; then layer 1's statistics are lost.
-  options_.stop = [&] { return saved_.contains(1) && saved_.size() == 2; };
+  options_.pass.stop = [&] { return saved_.contains(1) && saved_.size() == 2; };
   saved_.clear();
   EXPECT_TRUE(absl::IsCancelled(RunFisherPass(*checkpoint_, sequences_, options_)));
   saved_.clear();
-  options_.stop = nullptr;
-  options_.finished_from = 2;
+  options_.pass.stop = nullptr;
+  options_.pass.finished_from = 2;
   ASSERT_TRUE(RunFisherPass(*checkpoint_, sequences_, options_).ok());
   ASSERT_EQ(saved_.size(), 2u);
   EXPECT_TRUE(SameBits(saved_[1], whole.at(1)));
@@ -195,14 +195,14 @@ TEST_F(FisherPassTest, FoldersWithTheNamesOfItsFilesAreReplaced) {
   const auto whole = saved_;
   saved_.clear();
   for (const char* name : {"gradient.1.bin", "hidden.2.bin", "gradient.2.bin.partial"}) {
-    ASSERT_TRUE(CreateDirectories(options_.scratch / name / "deeper").ok());
+    ASSERT_TRUE(CreateDirectories(options_.pass.scratch / name / "deeper").ok());
   }
   const absl::Status status = RunFisherPass(*checkpoint_, sequences_, options_);
   ASSERT_TRUE(status.ok()) << status;
   for (const auto& [layer, statistics] : whole) {
     EXPECT_TRUE(SameBits(saved_[layer], statistics)) << layer;
   }
-  EXPECT_TRUE(ListDirectory(options_.scratch).value().empty()) << "files were left";
+  EXPECT_TRUE(ListDirectory(options_.pass.scratch).value().empty()) << "files were left";
 }
 
 TEST_F(FisherPassTest, LostFilesAreMadeAgain) {
@@ -214,10 +214,10 @@ TEST_F(FisherPassTest, LostFilesAreMadeAgain) {
     return layer == 1 ? absl::ResourceExhaustedError("no space") : absl::OkStatus();
   };
   EXPECT_TRUE(absl::IsResourceExhausted(RunFisherPass(*checkpoint_, sequences_, options_)));
-  ASSERT_TRUE(RemoveTree(options_.scratch).ok());
-  ASSERT_TRUE(CreateDirectories(options_.scratch).ok());
+  ASSERT_TRUE(RemoveTree(options_.pass.scratch).ok());
+  ASSERT_TRUE(CreateDirectories(options_.pass.scratch).ok());
   saved_.clear();
-  options_.finished_from = 2;
+  options_.pass.finished_from = 2;
   options_.save = [this](int64_t layer, const factorize::LossStatistics& statistics) {
     saved_[layer] = statistics;
     return absl::OkStatus();

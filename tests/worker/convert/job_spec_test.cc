@@ -96,12 +96,17 @@ TEST(JobSpecTest, LowRankIsReadAndWritten) {
   const auto defaults = ParseJobSpec(WriteJson(json));
   ASSERT_TRUE(defaults.ok()) << defaults.status();
   ASSERT_TRUE(defaults->low_rank.has_value());
-  EXPECT_EQ(defaults->low_rank->preconditioner.kind, factorize::Preconditioner::kRootCovariance);
+  EXPECT_TRUE(defaults->low_rank->loss_aware && defaults->low_rank->global_ranks);
   EXPECT_EQ(defaults->low_rank->layout, checkpoint::RankRule::kBlockIdentity);
-  EXPECT_TRUE(defaults->low_rank->joint_query_key);
+  EXPECT_FALSE(defaults->low_rank->joint_query_key);
+  json["factorization"] = {{"preconditioner", "PRECONDITIONER_ROOT_COVARIANCE"}};
+  const auto published = ParseJobSpec(WriteJson(json));
+  ASSERT_TRUE(published.ok()) << published.status();
+  EXPECT_FALSE(published->low_rank->loss_aware || published->low_rank->global_ranks);
+  EXPECT_TRUE(published->low_rank->joint_query_key && published->low_rank->joint_value_output);
   json["factorization"] = {{"preconditioner", "PRECONDITIONER_DIAGONAL_HESSIAN"},
                            {"damping", 0.25},
-                           {"allocation", "RANK_ALLOCATION_GLOBAL"},
+                           {"allocation", "RANK_ALLOCATION_UNIFORM"},
                            {"rankMultiple", 8}};
   json["lowRank"] = {{"layout", "FACTOR_LAYOUT_PLAIN"},
                      {"queryKey", "JOINT_MODE_LOCAL"},
@@ -115,8 +120,8 @@ TEST(JobSpecTest, LowRankIsReadAndWritten) {
   EXPECT_EQ(spec->low_rank->ratio, 0.3);
   EXPECT_EQ(spec->low_rank->rank_multiple, 8);
   EXPECT_EQ(spec->low_rank->mlp, MlpCompression::kAlternation);
-  EXPECT_TRUE(spec->low_rank->global_ranks && spec->low_rank->bias_update &&
-              spec->low_rank->compressed_activations && spec->low_rank->literal_hessian);
+  EXPECT_TRUE(spec->low_rank->bias_update && spec->low_rank->compressed_activations &&
+              spec->low_rank->literal_hessian);
   EXPECT_FALSE(spec->low_rank->joint_query_key || spec->low_rank->joint_value_output);
   const Json written = JobSpecToJson(*spec);
   EXPECT_EQ(written["lowRank"], json["lowRank"]);
@@ -140,8 +145,13 @@ TEST(JobSpecTest, LowRankTakesNothingOfOtherMethods) {
   EXPECT_THAT(message({{"budget", {{"kvBudget", 0.5}}}}), HasSubstr("kvBudget"));
   EXPECT_THAT(message({{"factorization", {{"latent", "LATENT_LAYOUT_JOINT"}}}}),
               HasSubstr("latent"));
-  EXPECT_THAT(message({{"factorization", {{"preconditioner", "PRECONDITIONER_FISHER"}}}}),
-              HasSubstr("PRECONDITIONER_FISHER"));
+  EXPECT_THAT(message({{"factorization",
+                        {{"preconditioner", "PRECONDITIONER_IDENTITY"},
+                         {"allocation", "RANK_ALLOCATION_GLOBAL"}}}}),
+              HasSubstr("RANK_ALLOCATION_UNIFORM without PRECONDITIONER_FISHER"));
+  EXPECT_THAT(message({{"factorization", {{"preconditioner", "PRECONDITIONER_IDENTITY"}}},
+                       {"lowRank", {{"queryKey", "JOINT_MODE_JOINT"}}}}),
+              HasSubstr("queryKey"));
   EXPECT_THAT(message({{"lowRank", {{"literalHessian", true}}}}), HasSubstr("literalHessian"));
   EXPECT_THAT(message({{"healing", {{"tokens", 512}}}}), HasSubstr("healing"));
   // And the other way round.

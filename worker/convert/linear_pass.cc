@@ -1,0 +1,75 @@
+#include "worker/convert/linear_pass.h"
+
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "checkpoint/tensor_catalogue.h"
+#include "worker/convert/low_rank_layer.h"
+#include "worker/model/torch_guard.h"
+#include "worker/model/weights.h"
+
+namespace latentforge::convert {
+namespace {
+
+class LinearSums : public calibrate::LayerSums {
+ public:
+  LinearSums(int64_t layer, calibrate::LinearMomentsCollector collector, KeepMoments keep)
+      : layer_(layer), collector_(std::move(collector)), keep_(std::move(keep)) {}
+
+  absl::Status Add(model::LayerPoint point, const at::Tensor& rows) override {
+    return collector_.Add(point, rows);
+  }
+
+  absl::Status Save() override {
+    LF_ASSIGN_OR_RETURN(const calibrate::LinearMoments moments,
+                        model::CatchTorch([&] { return collector_.Finish(); }, "statistics"));
+    return keep_(layer_, moments);
+  }
+
+ private:
+  const int64_t layer_;
+  calibrate::LinearMomentsCollector collector_;
+  KeepMoments keep_;
+};
+
+absl::StatusOr<std::unique_ptr<calibrate::LayerSums>> BeginSums(const Attempt& attempt,
+                                                                const Inputs& inputs, int64_t layer,
+                                                                const KeepMoments& keep) {
+  const checkpoint::ModelConfig& config = inputs.checkpoint.config();
+  at::Tensor bias;
+  if (checkpoint::LinearMaps(config)[kDown].source_bias) {
+    const model::WeightLoader loader(inputs.checkpoint, attempt.device, attempt.dtype);
+    const std::string name = checkpoint::LayerTensor(layer, "mlp.down_proj.bias");
+    LF_ASSIGN_OR_RETURN(bias, loader.Tensor(name, at::kFloat));
+  }
+  LF_ASSIGN_OR_RETURN(calibrate::LinearMomentsCollector collector,
+                      model::CatchTorch(
+                          [&] {
+                            return calibrate::LinearMomentsCollector(
+                                config, NeedsOf(*attempt.spec.low_rank, config),
+                                bias.defined() ? bias.to(attempt.device) : bias, attempt.device);
+                          },
+                          "statistics"));
+  return std::make_unique<LinearSums>(layer, std::move(collector), keep);
+}
+
+}  // namespace
+
+calibrate::LayerPassOptions LinearPassOptions(const Attempt& attempt, const Inputs& inputs,
+                                              int64_t finished, LayerProgress& progress,
+                                              const KeepMoments& keep) {
+  return {
+      .device = attempt.device,
+      .dtype = attempt.dtype,
+      .scratch = attempt.work.calibrate(),
+      .first_layer = finished,
+      .begin = [&attempt, &inputs,
+                keep](int64_t layer) { return BeginSums(attempt, inputs, layer, keep); },
+      .stop = [&attempt] { return attempt.stopped(); },
+      .progress = [&progress](int64_t layer, int64_t tokens) { progress.Update(layer, tokens); }};
+}
+
+}  // namespace latentforge::convert
