@@ -166,9 +166,10 @@ struct Server::Parts {
              hub,
              log_looks,
              {watches, options.bookmark_interval, options.watch_stall_timeout}},
-            {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}),
+            {pool, metrics, in_flight, *clock, gatekeeper->authenticator(), options.call_deadline}),
         workers_rpc(scheduler, logs,
-                    {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}) {
+                    {pool, metrics, in_flight, *clock, gatekeeper->authenticator(),
+                     options.call_deadline}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
