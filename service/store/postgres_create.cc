@@ -58,8 +58,8 @@ PgParams BindNewJob(const NewJob& job) {
   return params;
 }
 
-// A deletion of the job that had the request_id may have ended while this statement's
-// predecessor waited for it: only a later one sees the tombstone.
+// A deletion of the job that had the request_id may have ended while the insert waited for it:
+// only a later statement sees the tombstone.
 absl::StatusOr<bool> IsBuried(PgConnection& connection, const NewJob& job) {
   LF_ASSIGN_OR_RETURN(
       PgRows buried,
