@@ -1,8 +1,12 @@
 #include "base/log.h"
 
+#include <algorithm>
 #include <memory>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/json.h"
@@ -46,6 +50,31 @@ absl::string_view Name(Severity severity) {
   return kNames[static_cast<int>(severity)];
 }
 
+bool IsControl(char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7F'; }
+
+// Without what would end the line or steer a terminal.
+std::string OneLine(absl::string_view text) {
+  std::string line;
+  for (const char c : text) {
+    if (IsControl(c)) {
+      absl::StrAppend(&line, absl::CHexEscape(absl::string_view(&c, 1)));
+    } else {
+      line += c;
+    }
+  }
+  return line;
+}
+
+// As it is when it is a word, else in quotes: it cannot be taken for another field.
+std::string FieldValue(absl::string_view value) {
+  const bool word = std::none_of(value.begin(), value.end(), [](char c) {
+    return IsControl(c) || absl::StrContains(" \"=\\", c);
+  });
+  if (word) return std::string(value);
+  return absl::StrCat("\"", OneLine(absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"\"", "\\\""}})),
+                      "\"");
+}
+
 std::string Format(LogFormat format, Severity severity, absl::string_view message,
                    const LogFields& fields) {
   const std::string time =
@@ -57,8 +86,8 @@ std::string Format(LogFormat format, Severity severity, absl::string_view messag
     for (const auto& [key, value] : fields) line[key] = value;
     return WriteJson(line);
   }
-  std::string line = absl::StrCat(time, " ", Name(severity), " ", message);
-  for (const auto& [key, value] : fields) absl::StrAppend(&line, " ", key, "=", value);
+  std::string line = absl::StrCat(time, " ", Name(severity), " ", OneLine(message));
+  for (const auto& [key, value] : fields) absl::StrAppend(&line, " ", key, "=", FieldValue(value));
   return line;
 }
 

@@ -1,6 +1,7 @@
 #include "base/utf8.h"
 
 #include <cstdint>
+#include <cstring>
 
 namespace latentforge {
 namespace {
@@ -22,11 +23,22 @@ bool SecondByteFits(uint8_t lead, uint8_t second) {
   return second >= low && second <= high;
 }
 
+// Where the next byte that is not ASCII may be, from `at` on: most texts are ASCII for long.
+size_t SkipAscii(absl::string_view text, size_t at) {
+  constexpr uint64_t kHighBits = 0x8080808080808080;
+  uint64_t bytes = 0;
+  for (; text.size() - at >= sizeof(bytes); at += sizeof(bytes)) {
+    std::memcpy(&bytes, text.data() + at, sizeof(bytes));
+    if ((bytes & kHighBits) != 0) break;
+  }
+  return at;
+}
+
 }  // namespace
 
 size_t ValidUtf8Prefix(absl::string_view text) {
   size_t at = 0;
-  while (at < text.size()) {
+  while ((at = SkipAscii(text, at)) < text.size()) {
     const auto lead = static_cast<uint8_t>(text[at]);
     const size_t length = SequenceLength(lead);
     if (length == 0 || length > text.size() - at) return at;

@@ -78,6 +78,9 @@ constexpr Row kAdvice[] = {
     {"QUOTA_QUEUED_JOBS",
      "wait until jobs of your tenant have started, or cancel some: latentforge job list --state "
      "queued"},
+    {"QUOTA_QUEUED_KINDS",
+     "ask for the worker labels and device that another waiting job of your tenant asks for, or "
+     "wait until some have started"},
     {"RANK_OUT_OF_RANGE", "latentforge model inspect MODEL shows widths and budgets"},
     {"RATE_LIMITED", "wait for the time that the message names, and repeat the command"},
     {"REPORT_REFUSED", "look into the logs of server and worker"},

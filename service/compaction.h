@@ -7,11 +7,12 @@
 
 namespace latentforge::service {
 
-// Removes the oldest events of running jobs that have more than the limit, until they have a
-// tenth less. Changes of state stay, for whoever reads the database, though no watch shows them
-// any more. One thread at a time may Sweep. Borrows the engine.
+// Removes the oldest events of jobs that have more than the limit, whatever their state, until
+// they have a tenth less. Changes of state stay, for whoever reads the database, though no watch
+// shows them any more. One thread at a time may Sweep. Borrows the engine.
 class Compaction {
  public:
+  // `events_per_job` is at least kLeastLongHistory.
   Compaction(JobEngine& engine, int64_t events_per_job)
       : engine_(engine), events_per_job_(events_per_job) {}
 

@@ -24,6 +24,7 @@ inline constexpr char kDraining[] = "DRAINING";
 inline constexpr char kOutputInUse[] = "OUTPUT_IN_USE";
 inline constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
 inline constexpr char kQuotaQueuedJobs[] = "QUOTA_QUEUED_JOBS";
+inline constexpr char kQuotaQueuedKinds[] = "QUOTA_QUEUED_KINDS";
 inline constexpr char kRateLimited[] = "RATE_LIMITED";
 inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";
 inline constexpr char kSequenceCompacted[] = "SEQUENCE_COMPACTED";

@@ -39,8 +39,7 @@ absl::StatusOr<JobRecord> JobEngine::ApplyOnce(absl::string_view id, const Comma
   JobUpdate update = UpdateOf(before, transition);
   // What its user queues anew is as good as new. Paused jobs count as waiting already, and an
   // attempt that was lost must not be refused.
-  if (std::holds_alternative<command::Retry>(command))
-    update.max_waiting = LimitsOf(before.tenant).max_queued_jobs;
+  if (std::holds_alternative<command::Retry>(command)) update.limits = QueueLimitsOf(before.tenant);
   LF_ASSIGN_OR_RETURN(JobRecord after, parts_.store.Commit(update));
   parts_.observer.Transitioned(before, transition);
   Tell(after, transition.events);
@@ -77,18 +76,27 @@ absl::StatusOr<JobRecord> JobEngine::Create(JobRecord job, const std::string& re
   created.events = std::move(transition.events);
   created.request_id = request_id;
   created.request_digest = request_digest;
-  created.max_waiting = LimitsOf(created.record.tenant).max_queued_jobs;
+  created.limits = QueueLimitsOf(created.record.tenant);
   LF_ASSIGN_OR_RETURN(JobRecord stored, parts_.store.Create(created));
   parts_.observer.JobSubmitted();
   Tell(stored, created.events);
   return stored;
 }
 
-absl::Status JobEngine::CheckQuota(const std::string& tenant) {
-  const int64_t max_waiting = LimitsOf(tenant).max_queued_jobs;
-  if (max_waiting == 0) return absl::OkStatus();
-  LF_ASSIGN_OR_RETURN(const TenantUse use, parts_.store.Use(tenant));
-  return CheckQueueQuota(tenant, use, max_waiting);
+QueueLimits JobEngine::QueueLimitsOf(const std::string& tenant) const {
+  const TenantLimits limits = LimitsOf(tenant);
+  return {limits.max_queued_jobs, limits.max_queued_kinds};
+}
+
+absl::Status JobEngine::CheckQuota(const std::string& tenant, const std::string& needs) {
+  const QueueLimits limits = QueueLimitsOf(tenant);
+  if (limits.jobs > 0) {
+    LF_ASSIGN_OR_RETURN(const TenantUse use, parts_.store.Use(tenant));
+    LF_RETURN_IF_ERROR(CheckQueueQuota(tenant, use, limits.jobs));
+  }
+  if (limits.kinds == 0) return absl::OkStatus();
+  LF_ASSIGN_OR_RETURN(const std::vector<std::string> waiting, parts_.store.WaitingNeeds(tenant));
+  return CheckKindQuota(tenant, waiting, needs, limits.kinds);
 }
 
 absl::Status JobEngine::Delete(const JobRecord& record) {

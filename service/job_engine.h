@@ -46,8 +46,9 @@ class JobEngine {
   absl::StatusOr<JobRecord> Create(JobRecord job, const std::string& request_id,
                                    const std::string& request_digest);
 
-  // Whether Create would keep the tenant's limits now; its error when not.
-  absl::Status CheckQuota(const std::string& tenant);
+  // Whether Create of a job with these needs would keep the tenant's limits now; its error when
+  // not.
+  absl::Status CheckQuota(const std::string& tenant, const std::string& needs);
 
   // Removes a job as it was read. Errors of Store::Delete.
   absl::Status Delete(const JobRecord& record);
@@ -59,6 +60,7 @@ class JobEngine {
   TenantLimits LimitsOf(const std::string& tenant) const { return parts_.tenants()->Of(tenant); }
 
  private:
+  QueueLimits QueueLimitsOf(const std::string& tenant) const;
   absl::StatusOr<JobRecord> ApplyOnce(absl::string_view id, const Command& command);
   void Tell(const JobRecord& after, const std::vector<v1::JobEvent>& events);
 

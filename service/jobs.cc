@@ -88,7 +88,7 @@ absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const Identity& caller,
   v1::CreateJobResponse response;
   *response.mutable_estimate() = checked.estimate;
   if (request.validate_only()) {
-    LF_RETURN_IF_ERROR(engine_.CheckQuota(caller.tenant));
+    LF_RETURN_IF_ERROR(engine_.CheckQuota(caller.tenant, record.needs));
     *response.mutable_job() = record.job;
     return response;
   }

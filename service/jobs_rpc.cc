@@ -113,7 +113,7 @@ grpc::ServerWriteReactor<v1::ReadLogsResponse>* JobsRpc::ReadLogs(
   return StreamReactor<v1::ReadLogsResponse>::Start(
       parts_.streams, rpc_, {kService, "ReadLogs"}, *context, request->has_from_sequence(),
       [this, call = *request](const Identity& caller, const std::function<void()>&) {
-        return LogSession::Start(caller, parts_.store, rpc_.clock, call);
+        return LogSession::Start(caller, parts_.store, parts_.log_looks, call);
       });
 }
 

@@ -4,6 +4,7 @@
 #include "latentforge/v1/job_service.grpc.pb.h"
 #include "service/attempts.h"
 #include "service/jobs.h"
+#include "service/log_looks.h"
 #include "service/store/store.h"
 #include "service/stream_reactor.h"
 #include "service/unary_call.h"
@@ -17,6 +18,7 @@ struct JobsRpcParts {
   Attempts& attempts;
   Store& store;
   WatchHub& hub;
+  LogLooks& log_looks;
   StreamParts streams;
 };
 

@@ -13,10 +13,6 @@
 namespace latentforge::service {
 namespace {
 
-// Of at most a little more than 4 KiB each: a message stays well below 4 MiB.
-constexpr int kLinesAMessage = 256;
-// An append that was admitted just before its attempt ended has been written by then.
-constexpr absl::Duration kSettled = absl::Seconds(2);
 constexpr int32_t kMaxTail = 1'000'000;
 
 absl::Status CheckReadLogs(const v1::ReadLogsRequest& request, bool whole_job) {
@@ -41,9 +37,9 @@ absl::Status CheckReadLogs(const v1::ReadLogsRequest& request, bool whole_job) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<LogSession>> LogSession::Start(const Identity& caller, Store& store,
-                                                              const Clock& clock,
+                                                              LogLooks& looks,
                                                               const v1::ReadLogsRequest& request) {
-  std::unique_ptr<LogSession> session(new LogSession(store, clock));
+  std::unique_ptr<LogSession> session(new LogSession(store, looks));
   session->whole_job_ = !absl::StrContains(request.name(), "/attempts/");
   session->follow_ = request.follow();
   if (session->whole_job_) {
@@ -71,40 +67,24 @@ absl::Status LogSession::ChooseStart(const v1::ReadLogsRequest& request, const J
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> LogSession::HasEnded() {
-  if (attempt_ == 0) return true;
-  LF_ASSIGN_OR_RETURN(const std::vector<AttemptRecord> found,
-                      store_.Attempts(id_, attempt_ - 1, 1));
-  if (found.empty() || found.front().number != attempt_) return false;
-  if (found.front().outcome == AttemptOutcome::kRunning) return false;
-  return clock_.Now() - found.front().end_time >= kSettled;
-}
-
-absl::StatusOr<bool> LogSession::Advance(bool ended) {
-  if (whole_job_ && (ended || !follow_)) {
-    LF_ASSIGN_OR_RETURN(const std::vector<AttemptRecord> next, store_.Attempts(id_, attempt_, 1));
-    if (!next.empty()) {
-      attempt_ = next.front().number;
-      cursor_ = 0;
-      return true;
-    }
+bool LogSession::Advance(const LogLook& look) {
+  if (whole_job_ && (look.ended || !follow_) && look.next_attempt > 0) {
+    attempt_ = look.next_attempt;
+    cursor_ = 0;
+    return true;
   }
-  finished_ = !follow_ || (ended && !whole_job_);
-  if (finished_ || !ended) return false;
-  LF_ASSIGN_OR_RETURN(const JobRecord record, store_.Get(id_));
-  // One that began since the look above is the next thing to read.
-  finished_ = IsTerminal(record.job.status().state()) && record.job.status().attempt() <= attempt_;
+  finished_ = !follow_ || (look.ended && (!whole_job_ || look.job_ended));
   return false;
 }
 
-v1::ReadLogsResponse LogSession::Take(std::vector<LogRecord> lines) {
+v1::ReadLogsResponse LogSession::Take(const std::vector<LogRecord>& lines) {
   v1::ReadLogsResponse response;
-  for (LogRecord& line : lines) {
+  for (const LogRecord& line : lines) {
     v1::LogEntry& entry = *response.add_entries();
     entry.set_attempt(attempt_);
     entry.set_sequence(line.sequence);
     *entry.mutable_time() = ToProto(line.time);
-    entry.set_text(std::move(line.text));
+    entry.set_text(line.text);
     entry.set_dropped(line.sequence - cursor_ - 1);
     cursor_ = line.sequence;
   }
@@ -113,14 +93,11 @@ v1::ReadLogsResponse LogSession::Take(std::vector<LogRecord> lines) {
 
 absl::StatusOr<std::optional<v1::ReadLogsResponse>> LogSession::Next() {
   while (!finished_) {
-    // Before the lines are read: what an ended attempt has then is all that it will have.
-    LF_ASSIGN_OR_RETURN(const bool ended, HasEnded());
-    LF_ASSIGN_OR_RETURN(
-        std::vector<LogRecord> lines,
-        store_.Logs({.job = id_, .attempt = attempt_, .after = cursor_, .limit = kLinesAMessage}));
-    if (!lines.empty()) return Take(std::move(lines));
-    LF_ASSIGN_OR_RETURN(const bool advanced, Advance(ended));
-    if (!advanced) break;
+    const LogPlace place = {.job = id_, .attempt = attempt_, .after = cursor_};
+    LF_ASSIGN_OR_RETURN(const std::shared_ptr<const LogLook> look,
+                        follow_ ? looks_.Share(place) : looks_.Read(place));
+    if (!look->lines.empty()) return Take(look->lines);
+    if (!Advance(*look)) break;
   }
   return std::nullopt;
 }

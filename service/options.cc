@@ -83,6 +83,9 @@ void AddLimitFlags(CLI::App& app, ServerOptions& options) {
       ->capture_default_str();
   AddDuration(app, "--handshake-timeout", options.handshake_timeout,
               "A connection that has not finished TLS and HTTP/2's greeting by then is closed");
+  AddDuration(
+      app, "--call-deadline", options.call_deadline,
+      "A call without a deadline of its own fails when the server has not come to it by then");
   app.add_option("--events-per-job", options.events_per_job,
                  "Events that are kept of a job, about; above it the oldest go")
       ->check(CLI::Range(int64_t{1000}, int64_t{1'000'000'000}))

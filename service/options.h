@@ -43,6 +43,7 @@ struct ServerOptions {
   int max_streams_per_connection = 200;
   int64_t call_memory_bytes = int64_t{1} << 30;  // of gRPC, for calls and connections
   absl::Duration handshake_timeout = absl::Seconds(10);
+  absl::Duration call_deadline = absl::Minutes(1);  // of unary calls that have none
   absl::Duration watch_stall_timeout = absl::Minutes(1);
   int64_t events_per_job = 10'000;
   LogLimits log_limits;  // of each attempt

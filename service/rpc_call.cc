@@ -1,7 +1,7 @@
 #include "service/rpc_call.h"
 
-#include "absl/strings/escaping.h"
 #include "base/log.h"
+#include "service/attempt_events.h"
 #include "service/auth/access.h"
 #include "service/call_credentials.h"
 #include "service/errors.h"
@@ -53,7 +53,7 @@ void RpcCall::Audit(const absl::Status& status, absl::string_view job) const {
        {"tenant", known_as_.tenant},
        {"role", known_as_.subject.empty() ? "" : std::string(RoleName(known_as_.role))},
        {"method", method_.method},
-       {"job", absl::CHexEscape(job.substr(0, kMaxJobBytes))},
+       {"job", Truncated(job, kMaxJobBytes)},
        {"code", absl::StatusCodeToString(status.code())},
        {"reason", status.ok() ? "" : ReasonOf(status)},
        {"peer", peer_}});

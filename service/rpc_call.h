@@ -20,6 +20,7 @@ struct RpcParts {
   InFlight& in_flight;
   const Clock& clock;
   const Authenticator& authenticator;
+  absl::Duration call_deadline = absl::Minutes(1);  // of unary calls that have none
 };
 
 // Full name of a method, of string literals.

@@ -18,6 +18,7 @@ namespace latentforge::service {
 namespace {
 
 constexpr char kWorkersBinding[] = "workers";
+constexpr absl::Duration kOverdueInterval = absl::Milliseconds(250);
 
 LeaseRef RefOf(const v1::Lease& lease) { return {lease.attempt(), lease.lease_epoch()}; }
 
@@ -293,6 +294,7 @@ absl::StatusOr<std::vector<JobRecord>> Scheduler::OverdueLeases(absl::Time now) 
 
 absl::Status Scheduler::EndOverdue() {
   const absl::Time now = engine_.Now();
+  if (now < next_overdue_) return absl::OkStatus();
   absl::Status first_error;
   LF_ASSIGN_OR_RETURN(const auto leased, OverdueLeases(now));
   for (const JobRecord& record : leased)
@@ -300,6 +302,7 @@ absl::Status Scheduler::EndOverdue() {
   LF_ASSIGN_OR_RETURN(const auto late, engine_.store().DeadlinesBy(now));
   for (const JobRecord& record : late)
     first_error.Update(engine_.Apply(record.id, command::ExpireDeadline{}).status());
+  if (first_error.ok()) next_overdue_ = now + kOverdueInterval;
   return first_error;
 }
 

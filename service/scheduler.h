@@ -55,9 +55,10 @@ class Scheduler {
   absl::StatusOr<v1::CompleteAttemptResponse> Complete(const v1::CompleteAttemptRequest& request);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
 
-  // Ends leases and jobs whose time is over, then serves waiting workers. Where the
-  // store was away no worker could renew its lease, so that none ends before the store
-  // has been back for the time of one.
+  // Ends leases and jobs whose time is over, unless that was done within a quarter of a second:
+  // it is called whenever a job is queued. Then serves waiting workers. Where the store was away
+  // no worker could renew its lease, so that none ends before the store has been back for the
+  // time of one.
   absl::Status Tick();
 
   // Refuses every waiting and later Acquire with UNAVAILABLE DRAINING.
@@ -101,6 +102,7 @@ class Scheduler {
   WorkerRegistry workers_;
 
   // Of Tick, and RenewLeases before it.
+  absl::Time next_overdue_ = absl::InfinitePast();
   bool store_away_ = false;
   absl::Time no_lease_ends_before_ = absl::InfinitePast();
 

@@ -28,6 +28,7 @@
 #include "service/jobs_rpc.h"
 #include "service/listen_socket.h"
 #include "service/log_intake.h"
+#include "service/log_looks.h"
 #include "service/maintenance.h"
 #include "service/metrics.h"
 #include "service/retention.h"
@@ -50,6 +51,8 @@ constexpr int kMaxMessageBytes = 4 << 20;  // weights never travel here, only pa
 constexpr int kMaxMetadataBytes = 8 << 10;
 constexpr int kListenerDeadExitCode = 70;  // EX_SOFTWARE
 constexpr absl::Duration kTick = absl::Milliseconds(250);
+// Less than the second after which followers of a log look again.
+constexpr absl::Duration kFreshLook = absl::Milliseconds(500);
 // For gRPC to write the last answers and say goodbye, when no call is left.
 constexpr absl::Duration kGoodbye = absl::Milliseconds(250);
 
@@ -149,20 +152,24 @@ struct Server::Parts {
         scheduler(engine, wakeup, PageTokenCodec(page_token_key),
                   {.lease_duration = options.lease_duration, .version = kVersion}),
         logs(engine, {.keep = options.log_limits, .writers = std::max(1, options.threads / 4)}),
+        log_looks(*store, *clock, kFreshLook),
         retention(engine, options.tombstone_ttl),
         compaction(engine, options.events_per_job),
         watches({options.max_watches, options.max_watches_per_tenant},
                 std::min<absl::Duration>(absl::Seconds(1), options.bookmark_interval / 2)),
         gatekeeper(std::move(opened_gatekeeper)),
         pool(options.threads),
-        jobs_rpc({jobs,
-                  attempts,
-                  *store,
-                  hub,
-                  {watches, options.bookmark_interval, options.watch_stall_timeout}},
-                 {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}),
+        jobs_rpc(
+            {jobs,
+             attempts,
+             *store,
+             hub,
+             log_looks,
+             {watches, options.bookmark_interval, options.watch_stall_timeout}},
+            {pool, metrics, in_flight, *clock, gatekeeper->authenticator(), options.call_deadline}),
         workers_rpc(scheduler, logs,
-                    {pool, metrics, in_flight, *clock, gatekeeper->authenticator()}) {
+                    {pool, metrics, in_flight, *clock, gatekeeper->authenticator(),
+                     options.call_deadline}) {
     engine.set_on_queued([this] { wakeup.Poke(); });
   }
 
@@ -180,6 +187,7 @@ struct Server::Parts {
   Attempts attempts;
   Scheduler scheduler;
   LogIntake logs;
+  LogLooks log_looks;
   Retention retention;
   Compaction compaction;
   WatchRegistry watches;

@@ -21,8 +21,9 @@ absl::StatusOr<TenantLimits> ParseLimits(const Json& value, absl::string_view te
                                          const TenantLimits& others) {
   LF_ASSIGN_OR_RETURN(const JsonObject object,
                       JsonObject::Create(value, absl::StrCat("tenant ", tenant)));
-  LF_RETURN_IF_ERROR(object.RejectUnknownKeys({"weight", "max_queued_jobs", "max_running_jobs",
-                                               "max_running_gpus", "max_submits_per_minute"}));
+  LF_RETURN_IF_ERROR(
+      object.RejectUnknownKeys({"weight", "max_queued_jobs", "max_queued_kinds", "max_running_jobs",
+                                "max_running_gpus", "max_submits_per_minute"}));
   TenantLimits limits;
   LF_ASSIGN_OR_RETURN(limits.weight, object.NumberOr("weight", others.weight));
   if (!(limits.weight >= kLeastWeight && limits.weight <= kMostWeight))
@@ -31,6 +32,7 @@ absl::StatusOr<TenantLimits> ParseLimits(const Json& value, absl::string_view te
     return object.IntOr(key, 0, kMostJobs, other);
   };
   LF_ASSIGN_OR_RETURN(limits.max_queued_jobs, read("max_queued_jobs", others.max_queued_jobs));
+  LF_ASSIGN_OR_RETURN(limits.max_queued_kinds, read("max_queued_kinds", others.max_queued_kinds));
   LF_ASSIGN_OR_RETURN(limits.max_running_jobs, read("max_running_jobs", others.max_running_jobs));
   LF_ASSIGN_OR_RETURN(limits.max_running_gpus, read("max_running_gpus", others.max_running_gpus));
   LF_ASSIGN_OR_RETURN(limits.max_submits_per_minute,

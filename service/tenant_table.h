@@ -16,6 +16,9 @@ namespace latentforge::service {
 struct TenantLimits {
   double weight = 1;
   int64_t max_queued_jobs = 0;  // that wait: queued or paused
+  // What these may need differently of a worker, in all: a claim looks at each kind once
+  // (store/claim_choice.h), whose ever it is.
+  int64_t max_queued_kinds = 256;
   int64_t max_running_jobs = 0;
   int64_t max_running_gpus = 0;
   int64_t max_submits_per_minute = 0;

@@ -10,8 +10,8 @@
 namespace latentforge::service {
 
 // The queued jobs of one tenant that need the same. There are few kinds however many jobs
-// wait, and every store has an index by them: a claim looks at each kind once, and never at
-// jobs that its worker cannot take.
+// wait (TenantLimits::max_queued_kinds), and every store has an index by them: a claim looks at
+// each kind once, and never at jobs that its worker cannot take.
 struct JobKind {
   std::string tenant;
   std::string needs;  // NeedsKey

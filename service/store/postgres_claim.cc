@@ -86,6 +86,15 @@ absl::Status WriteCharge(PgConnection& connection, const std::string& tenant,
       .status();
 }
 
+// A recursive query: what the tenant $1 needs of its jobs in a state, from one to the next.
+std::string NeedsFrom(absl::string_view name, absl::string_view condition) {
+  const std::string some =
+      absl::StrCat("SELECT needs FROM job_states WHERE ", condition, " AND share_tenant = $1");
+  return absl::StrCat(name, " AS ((", some, " ORDER BY needs LIMIT 1) UNION ALL SELECT next.needs ",
+                      "FROM ", name, " CROSS JOIN LATERAL (", some, " AND needs > ", name,
+                      ".needs ORDER BY needs LIMIT 1) AS next)");
+}
+
 ClaimSql MakeStatements() {
   // From one kind to the next by the index: however many jobs it has.
   const std::string next_kind =
@@ -116,7 +125,10 @@ ClaimSql MakeStatements() {
                        kHoldsLease, " AND share_tenant = $1"),
       .waiting = absl::StrCat("SELECT (SELECT count(*) FROM job_states WHERE ", kIsQueued,
                               " AND share_tenant = $1), (SELECT count(*) FROM job_states WHERE ",
-                              kIsPaused, " AND share_tenant = $1)")};
+                              kIsPaused, " AND share_tenant = $1)"),
+      .waiting_needs = absl::StrCat(
+          "WITH RECURSIVE ", NeedsFrom("queued", kIsQueued), ", ", NeedsFrom("paused", kIsPaused),
+          " SELECT needs FROM queued UNION SELECT needs FROM paused ORDER BY needs")};
 }
 
 }  // namespace
@@ -124,6 +136,31 @@ ClaimSql MakeStatements() {
 const ClaimSql& ClaimStatements() {
   static const ClaimSql statements = MakeStatements();
   return statements;
+}
+
+std::string WaitingNeedsExist(absl::string_view tenant, absl::string_view needs) {
+  const std::string of_kind =
+      absl::StrCat(" AND share_tenant = ", tenant, " AND needs = ", needs, ")");
+  const absl::string_view some = "EXISTS (SELECT FROM job_states WHERE ";
+  return absl::StrCat("(", some, kIsQueued, of_kind, " OR ", some, kIsPaused, of_kind, ")");
+}
+
+absl::StatusOr<std::vector<std::string>> ReadWaitingNeeds(PgConnection& connection,
+                                                          absl::string_view tenant) {
+  LF_ASSIGN_OR_RETURN(PgRows rows,
+                      connection.Run(ClaimStatements().waiting_needs, PgParams().BindText(tenant)));
+  std::vector<std::string> needs;
+  while (rows.Next()) needs.push_back(rows.Text());
+  return needs;
+}
+
+absl::StatusOr<bool> HasWaitingNeeds(PgConnection& connection, absl::string_view tenant,
+                                     absl::string_view needs) {
+  static const std::string kSelect =
+      absl::StrCat("SELECT ", WaitingNeedsExist("$1", "$2"), "::integer");
+  LF_ASSIGN_OR_RETURN(PgRows row,
+                      connection.RunKept(kSelect, PgParams().BindText(tenant).BindText(needs)));
+  return row.Next() && row.Int() != 0;
 }
 
 absl::StatusOr<TenantUse> ReadUse(PgConnection& connection, absl::string_view tenant) {

@@ -3,10 +3,10 @@
 #include <libpq-fe.h>
 #include <poll.h>
 
-#include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -19,14 +19,8 @@
 namespace latentforge::service {
 namespace {
 
-// Of pg_type, where they are the same for ever.
-constexpr unsigned kBlob = 17;
-constexpr unsigned kInt = 20;
-constexpr unsigned kText = 25;
-constexpr unsigned kDouble = 701;
-constexpr unsigned kTexts = 1009;
-
 constexpr int kOldestVersion = 150000;
+constexpr int kBinary = 1;  // format of parameters and results
 constexpr absl::Duration kRetryDelay = absl::Seconds(1);
 
 // What holds unless the URI says otherwise: a machine that vanished is noticed
@@ -39,20 +33,6 @@ constexpr std::pair<const char*, const char*> kDefaults[] = {
     {"tcp_user_timeout", "20000"},
     {"target_session_attrs", "read-write"},
     {"fallback_application_name", "latentforge-server"}};
-
-std::string BigEndian(uint64_t value) {
-  std::string bytes(8, '\0');
-  for (int i = 7; i >= 0; --i, value >>= 8) bytes[i] = static_cast<char>(value & 0xFF);
-  return bytes;
-}
-
-// Of 2, 4 or 8 bytes, with the sign.
-int64_t FromBigEndian(absl::string_view bytes) {
-  if (bytes.empty()) return 0;
-  int64_t value = static_cast<signed char>(bytes[0]);
-  for (const char byte : bytes.substr(1)) value = value * 256 + static_cast<unsigned char>(byte);
-  return value;
-}
 
 absl::Status Retryable(absl::StatusCode code, absl::string_view reason, absl::string_view message) {
   return WithRetryDelay(MakeError(code, reason, message), kRetryDelay);
@@ -103,70 +83,6 @@ std::string Settings(const PgConnection::Timeouts& timeouts) {
 absl::Status StoreDownError(absl::string_view message) {
   return Retryable(absl::StatusCode::kUnavailable, kStoreDown, message);
 }
-
-PgParams& PgParams::Add(unsigned type, bool binary, std::string value) {
-  values_.push_back({type, binary, false, std::move(value)});
-  return *this;
-}
-
-PgParams& PgParams::Bind(int64_t value) {
-  return Add(kInt, true, BigEndian(static_cast<uint64_t>(value)));
-}
-
-PgParams& PgParams::Bind(double value) {
-  return Add(kDouble, true, BigEndian(std::bit_cast<uint64_t>(value)));
-}
-
-PgParams& PgParams::Bind(absl::Time value) { return Bind(absl::ToUnixMicros(value)); }
-
-PgParams& PgParams::BindText(absl::string_view value) {
-  return Add(kText, true, std::string(value));
-}
-
-PgParams& PgParams::BindTexts(const std::vector<std::string>& values) {
-  std::string array = "{";
-  for (const std::string& value : values) {
-    absl::StrAppend(&array, array.size() > 1 ? "," : "", "\"");
-    for (const char c : value) {
-      if (c == '"' || c == '\\') array += '\\';
-      array += c;
-    }
-    array += '"';
-  }
-  return Add(kTexts, false, array + "}");
-}
-
-PgParams& PgParams::BindBlob(absl::string_view value) {
-  return Add(kBlob, true, std::string(value));
-}
-
-PgParams& PgParams::BindNull() {
-  values_.push_back({0, false, true, ""});
-  return *this;
-}
-
-void PgRows::Clearer::operator()(pg_result* result) const { PQclear(result); }
-
-bool PgRows::Next() {
-  column_ = 0;
-  return ++row_ < PQntuples(result_.get());
-}
-
-std::string PgRows::Text() {
-  const int column = column_++;
-  return std::string(PQgetvalue(result_.get(), row_, column),
-                     PQgetlength(result_.get(), row_, column));
-}
-
-int64_t PgRows::Int() { return FromBigEndian(Text()); }
-
-double PgRows::Double() { return std::bit_cast<double>(Int()); }
-
-absl::Time PgRows::Time() { return absl::FromUnixMicros(Int()); }
-
-bool PgRows::NextIsNull() const { return PQgetisnull(result_.get(), row_, column_) != 0; }
-
-int64_t PgRows::count() const { return std::strtoll(PQcmdTuples(result_.get()), nullptr, 10); }
 
 void PgConnection::Finisher::operator()(pg_conn* connection) const { PQfinish(connection); }
 
@@ -260,26 +176,77 @@ absl::StatusOr<PgRows> PgConnection::TakeResult(absl::string_view sql) {
   return PgRows(last.release());
 }
 
-absl::StatusOr<PgRows> PgConnection::Run(const std::string& sql, const PgParams& params) {
+bool PgConnection::Send(const std::string& sql, const PgParams& params, const std::string* name) {
   std::vector<Oid> types;
   std::vector<const char*> values;
   std::vector<int> lengths;
   std::vector<int> formats;
   for (const PgParams::Value& value : params.values_) {
     types.push_back(value.type);
-    values.push_back(value.null ? nullptr : value.bytes.c_str());
+    values.push_back(value.null ? nullptr : value.bytes.data());
     lengths.push_back(static_cast<int>(value.bytes.size()));
-    formats.push_back(value.binary ? 1 : 0);
+    formats.push_back(kBinary);
   }
-  if (connection_ == nullptr ||
-      PQsendQueryParams(connection_.get(), sql.c_str(), params.size(), types.data(), values.data(),
-                        lengths.data(), formats.data(), /*resultFormat=*/1) == 0)
-    return Lost(sql);
-  return TakeResult(sql);
+  pg_conn* const raw = connection_.get();
+  if (name == nullptr) {
+    return PQsendQueryParams(raw, sql.c_str(), params.size(), types.data(), values.data(),
+                             lengths.data(), formats.data(), kBinary) != 0;
+  }
+  if (kept_.count(sql) == 0 &&
+      PQsendPrepare(raw, name->c_str(), sql.c_str(), params.size(), types.data()) == 0)
+    return false;
+  return PQsendQueryPrepared(raw, name->c_str(), params.size(), values.data(), lengths.data(),
+                             formats.data(), kBinary) != 0;
+}
+
+absl::Status PgConnection::FinishPipeline() {
+  while (true) {
+    LF_RETURN_IF_ERROR(AwaitResult());
+    const std::unique_ptr<pg_result, PgRows::Clearer> result(PQgetResult(connection_.get()));
+    if (result != nullptr && PQresultStatus(result.get()) == PGRES_PIPELINE_SYNC) break;
+    if (PQstatus(connection_.get()) == CONNECTION_BAD) return Lost("end a pipeline");
+  }
+  return PQexitPipelineMode(connection_.get()) != 0 ? absl::OkStatus() : Lost("end a pipeline");
+}
+
+absl::StatusOr<PgRows> PgConnection::Exchange(const std::string& sql, const PgParams& params,
+                                              bool kept) {
+  if (connection_ == nullptr) return Lost(sql);
+  pg_conn* const raw = connection_.get();
+  const auto known = kept_.find(sql);
+  const bool prepare = kept && known == kept_.end();
+  const std::string name =
+      known == kept_.end() ? absl::StrCat("kept", kept_.size()) : known->second;
+  const bool begin = std::exchange(begin_first_, false);
+  const bool piped = begin || prepare;
+  if (piped && PQenterPipelineMode(raw) == 0) return Lost(sql);
+  if (begin && !Send("BEGIN", {}, nullptr)) return Lost(sql);
+  if (!Send(sql, params, kept ? &name : nullptr)) return Lost(sql);
+  if (!piped) return TakeResult(sql);
+  if (PQpipelineSync(raw) == 0) return Lost(sql);
+  // After an error the database passes the rest of a pipeline over.
+  absl::StatusOr<PgRows> result = absl::InternalError("nothing was asked");
+  for (int statements = 1 + (begin ? 1 : 0) + (prepare ? 1 : 0); statements > 0; --statements) {
+    result = TakeResult(sql);
+    if (!result.ok()) break;
+    if (prepare && statements == 2) kept_[sql] = name;
+  }
+  if (connection_ != nullptr) LF_RETURN_IF_ERROR(FinishPipeline());
+  return result;
+}
+
+absl::StatusOr<PgRows> PgConnection::Run(const std::string& sql, const PgParams& params) {
+  return Exchange(sql, params, /*kept=*/false);
+}
+
+absl::StatusOr<PgRows> PgConnection::RunKept(const std::string& sql, const PgParams& params) {
+  return Exchange(sql, params, /*kept=*/true);
 }
 
 absl::Status PgConnection::Execute(const std::string& script) {
-  if (connection_ == nullptr || PQsendQuery(connection_.get(), script.c_str()) == 0)
+  const bool begin = std::exchange(begin_first_, false);
+  if (connection_ == nullptr ||
+      PQsendQuery(connection_.get(), (begin ? "BEGIN;" + script : script).c_str()) == 0)
     return Lost(script);
   return TakeResult(script).status();
 }
@@ -292,21 +259,19 @@ bool PgConnection::Usable() {
   return poll(&readable, 1, 0) == 0;
 }
 
-absl::StatusOr<PgTransaction> PgTransaction::Begin(PgConnection& connection) {
-  LF_RETURN_IF_ERROR(connection.Execute("BEGIN"));
-  return PgTransaction(connection);
+PgTransaction::PgTransaction(PgConnection& connection) : connection_(&connection) {
+  connection.begin_first_ = true;
 }
 
-PgTransaction::PgTransaction(PgTransaction&& other) noexcept
-    : connection_(std::exchange(other.connection_, nullptr)) {}
-
 PgTransaction::~PgTransaction() {
+  if (connection_ == nullptr || std::exchange(connection_->begin_first_, false)) return;
   // When a rollback fails the connection is gone, and the transaction with it.
-  if (connection_ != nullptr) connection_->Execute("ROLLBACK").IgnoreError();
+  connection_->Execute("ROLLBACK").IgnoreError();
 }
 
 absl::Status PgTransaction::Commit() {
   PgConnection& connection = *std::exchange(connection_, nullptr);
+  if (std::exchange(connection.begin_first_, false)) return absl::OkStatus();
   const absl::Status status = connection.Execute("COMMIT");
   if (status.ok() || connection.Usable()) return status;
   return WithRetryDelay(

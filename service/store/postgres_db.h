@@ -1,77 +1,20 @@
 // PostgreSQL with RAII handles and Status errors. The only files that see libpq-fe.h
-// are postgres_db.cc and postgres_uri.cc.
+// are postgres_db.cc, postgres_uri.cc and postgres_values.cc.
 #pragma once
 
-#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "service/store/postgres_values.h"
 
 struct pg_conn;
-struct pg_result;
 
 namespace latentforge::service {
-
-// Values for $1, $2, … in order. A plain value.
-class PgParams {
- public:
-  PgParams& Bind(int64_t value);
-  PgParams& Bind(double value);
-  PgParams& Bind(absl::Time value);  // microseconds since the epoch
-  PgParams& BindText(absl::string_view value);
-  PgParams& BindTexts(const std::vector<std::string>& values);  // a text[]
-  PgParams& BindBlob(absl::string_view value);
-  // Of which nothing is known, not even that it is UTF-8.
-  PgParams& BindOutsideText(absl::string_view value) { return BindBlob(value); }
-  PgParams& BindNull();
-
-  int size() const { return static_cast<int>(values_.size()); }
-
- private:
-  friend class PgConnection;
-  PgParams& Add(unsigned type, bool binary, std::string value);
-
-  struct Value {
-    unsigned type = 0;
-    bool binary = false;
-    bool null = false;
-    std::string bytes;
-  };
-  std::vector<Value> values_;
-};
-
-// What a statement gave, held in memory. Next until false; read columns in order.
-class PgRows {
- public:
-  bool Next();
-
-  // The next column of the row.
-  int64_t Int();
-  double Double();
-  std::string Text();
-  std::string Blob() { return Text(); }
-  absl::Time Time();
-  bool NextIsNull() const;
-
-  // Rows that the statement returned, or changed.
-  int64_t count() const;
-
- private:
-  friend class PgConnection;
-  struct Clearer {
-    void operator()(pg_result* result) const;
-  };
-  explicit PgRows(pg_result* result) : result_(result) {}
-
-  std::unique_ptr<pg_result, Clearer> result_;
-  int row_ = -1;
-  int column_ = 0;
-};
 
 // One session. Movable; not safe for concurrent use. Errors, also those of its
 // statements: Unavailable STORE_DOWN when the database cannot be reached, is
@@ -96,6 +39,11 @@ class PgConnection {
   // One statement.
   absl::StatusOr<PgRows> Run(const std::string& sql, const PgParams& params = {});
 
+  // The same for a text that comes again and again, with parameters of the same types: the
+  // database parses it once and may keep its plan, which must suit tables of any size. Texts are
+  // kept as long as the connection.
+  absl::StatusOr<PgRows> RunKept(const std::string& sql, const PgParams& params = {});
+
   // Statements without parameters, in one transaction unless they say otherwise.
   absl::Status Execute(const std::string& script);
 
@@ -104,27 +52,36 @@ class PgConnection {
   bool Usable();
 
  private:
+  friend class PgTransaction;
   struct Finisher {
     void operator()(pg_conn* connection) const;
   };
   PgConnection(pg_conn* connection, const Timeouts& timeouts)
       : connection_(connection), timeouts_(timeouts) {}
 
+  // The result of what is sent, one statement after another, without waiting in between.
+  absl::StatusOr<PgRows> Exchange(const std::string& sql, const PgParams& params, bool kept);
+  bool Send(const std::string& sql, const PgParams& params, const std::string* name);
   absl::StatusOr<PgRows> TakeResult(absl::string_view sql);
+  // To the end of a pipeline.
+  absl::Status FinishPipeline();
   absl::Status AwaitResult();
   absl::Status Lost(absl::string_view action);
   absl::Status ErrorOf(const pg_result* result, absl::string_view sql);
 
   std::unique_ptr<pg_conn, Finisher> connection_;
   Timeouts timeouts_;
+  std::map<std::string, std::string> kept_;  // names of prepared statements, by text
+  bool begin_first_ = false;                 // a transaction was begun, which is yet to be said
 };
 
-// BEGIN; rolls back unless committed. Borrows the connection.
+// BEGIN, which goes to the database together with the first statement; rolls back unless
+// committed. Borrows the connection.
 class PgTransaction {
  public:
-  static absl::StatusOr<PgTransaction> Begin(PgConnection& connection);
-  PgTransaction(PgTransaction&& other) noexcept;
-  PgTransaction& operator=(PgTransaction&&) = delete;
+  explicit PgTransaction(PgConnection& connection);
+  PgTransaction(const PgTransaction&) = delete;
+  PgTransaction& operator=(const PgTransaction&) = delete;
   ~PgTransaction();
 
   // STORE_DOWN with "outcome" "unknown" in its message and metadata when the answer
@@ -132,7 +89,6 @@ class PgTransaction {
   absl::Status Commit();
 
  private:
-  explicit PgTransaction(PgConnection& connection) : connection_(&connection) {}
   PgConnection* connection_;  // nullptr when over
 };
 

@@ -1,18 +1,14 @@
 #include "service/store/postgres_events.h"
 
-#include <algorithm>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/store/postgres_writes.h"
-#include "service/store/state_sets.h"
 
 namespace latentforge::service::postgres {
 namespace {
-
-constexpr size_t kEventsAStatement = 1000;  // a statement has at most 65,535 parameters
 
 absl::StatusOr<int64_t> CompactedOf(PgConnection& connection, int64_t ordinal) {
   LF_ASSIGN_OR_RETURN(PgRows rows,
@@ -25,18 +21,22 @@ absl::StatusOr<int64_t> CompactedOf(PgConnection& connection, int64_t ordinal) {
 
 absl::Status AppendEvents(PgConnection& connection, int64_t ordinal,
                           const std::vector<v1::JobEvent>& events) {
-  for (size_t begin = 0; begin < events.size(); begin += kEventsAStatement) {
-    std::string sql = "INSERT INTO events VALUES ";
-    PgParams params;
-    params.Bind(ordinal);
-    for (size_t i = begin; i < std::min(events.size(), begin + kEventsAStatement); ++i) {
-      params.Bind(events[i].sequence()).BindBlob(events[i].SerializeAsString());
-      absl::StrAppend(&sql, i > begin ? "," : "", "($1,$", params.size() - 1, ",$", params.size(),
-                      ")");
-    }
-    LF_RETURN_IF_ERROR(connection.Run(sql, params).status());
+  if (events.empty()) return absl::OkStatus();
+  PgParams params;
+  BindEvents(events, params.Bind(ordinal));
+  return connection
+      .RunKept("INSERT INTO events SELECT $1, * FROM unnest($2::bigint[], $3::bytea[])", params)
+      .status();
+}
+
+void BindEvents(const std::vector<v1::JobEvent>& events, PgParams& params) {
+  std::vector<int64_t> sequences;
+  std::vector<std::string> bytes;
+  for (const v1::JobEvent& event : events) {
+    sequences.push_back(event.sequence());
+    bytes.push_back(event.SerializeAsString());
   }
-  return absl::OkStatus();
+  params.BindInts(sequences).BindBlobs(bytes);
 }
 
 absl::Status RemoveEvents(PgConnection& connection, const EventCompaction& compaction) {
@@ -85,12 +85,11 @@ absl::StatusOr<std::vector<EventSpan>> ReadLongHistories(PgConnection& connectio
                                                          int limit) {
   LF_ASSIGN_OR_RETURN(
       PgRows rows,
-      connection.Run(
-          absl::StrCat("SELECT id, coalesce(through, 0), last_sequence FROM jobs "
-                       "JOIN job_states USING (ordinal) LEFT JOIN compactions USING (ordinal) "
-                       "WHERE ",
-                       kHoldsLease, " AND last_sequence - coalesce(through, 0) > $1 LIMIT $2"),
-          PgParams().Bind(events).Bind(int64_t{limit})));
+      connection.Run("SELECT id, coalesce(through, 0), last_sequence FROM jobs "
+                     "JOIN job_states USING (ordinal) LEFT JOIN compactions USING (ordinal) "
+                     "WHERE thousands > 0 AND thousands >= $1 / 1000 "
+                     "AND last_sequence - coalesce(through, 0) > $1 LIMIT $2",
+                     PgParams().Bind(events).Bind(int64_t{limit})));
   std::vector<EventSpan> spans;
   while (rows.Next()) {
     EventSpan& span = spans.emplace_back();

@@ -15,6 +15,9 @@ absl::Status AppendEvents(PgConnection& connection, int64_t ordinal,
                           const std::vector<v1::JobEvent>& events);
 absl::Status RemoveEvents(PgConnection& connection, const EventCompaction& compaction);
 
+// Two arrays: sequences and events.
+void BindEvents(const std::vector<v1::JobEvent>& events, PgParams& params);
+
 // As the methods of Store.
 absl::StatusOr<std::vector<v1::JobEvent>> ReadEvents(PgConnection& connection, absl::string_view id,
                                                      int64_t after, int limit);

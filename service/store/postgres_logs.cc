@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/store/log_lines.h"
 #include "service/store/postgres_writes.h"
@@ -55,18 +54,23 @@ absl::StatusOr<LogAppended> WriteLogs(PgConnection& connection, const LogAppend&
   LogAppended appended;
   const std::vector<NewLogLine> lines = NewLines(append, end, appended);
   if (lines.empty()) return appended;
-  std::string sql = "INSERT INTO attempt_logs VALUES ";
-  PgParams params = OfAttempt(ordinal, append.attempt);
-  const char* separator = "";
+  std::vector<int64_t> sequences, times, totals;
+  std::vector<std::string> texts;
   for (const auto& [line, total_bytes] : lines) {
-    params.Bind(line->sequence).Bind(line->time).BindBlob(line->text).Bind(total_bytes);
-    const int last = params.size();
-    absl::StrAppend(&sql, separator, "($1,$2,$", last - 3, ",$", last - 2, ",$", last - 1, ",$",
-                    last, ")");
-    separator = ",";
+    sequences.push_back(line->sequence);
+    times.push_back(absl::ToUnixMicros(line->time));
+    texts.push_back(line->text);
+    totals.push_back(total_bytes);
   }
+  PgParams params = OfAttempt(ordinal, append.attempt);
+  params.BindInts(sequences).BindInts(times).BindBlobs(texts).BindInts(totals);
   // A worker that heard no answer may be writing the same lines through another server.
-  LF_RETURN_IF_ERROR(connection.Run(sql + " ON CONFLICT DO NOTHING", params).status());
+  LF_RETURN_IF_ERROR(connection
+                         .RunKept("INSERT INTO attempt_logs SELECT $1, $2, * FROM "
+                                  "unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[]) "
+                                  "ON CONFLICT DO NOTHING",
+                                  params)
+                         .status());
   LF_RETURN_IF_ERROR(TrimLog(connection, ordinal, append, end));
   return appended;
 }

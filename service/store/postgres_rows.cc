@@ -21,15 +21,11 @@ std::string SelectJobs() {
                       kMutableColumns, " FROM jobs JOIN job_states USING (ordinal) ");
 }
 
-std::string InsertJob() {
-  return "INSERT INTO jobs (id, tenant, job, estimate) VALUES ($1, $2, $3, $4) RETURNING ordinal";
+std::string StateColumns() {
+  return absl::StrCat("output_path, needs_cuda, share_tenant, needs, ", kMutableColumns);
 }
 
-std::string InsertState() {
-  return absl::StrCat(
-      "INSERT INTO job_states (version, ordinal, output_path, needs_cuda, share_tenant, needs, ",
-      kMutableColumns, ") VALUES (1, ", Parameters(1, 5 + CountColumns(kMutableColumns)), ")");
-}
+std::string StateParameters(int first) { return Parameters(first, CountColumns(StateColumns())); }
 
 std::string UpdateState() {
   const int count = CountColumns(kMutableColumns);
@@ -38,24 +34,14 @@ std::string UpdateState() {
                       count + 2);
 }
 
-PgParams BindJob(const JobRecord& record) {
-  return PgParams()
-      .BindText(record.id)
-      .BindText(record.tenant)
-      .BindBlob(FixedPart(record.job))
-      .BindBlob(record.estimate.SerializeAsString());
-}
-
-PgParams BindState(int64_t ordinal, const JobRecord& record) {
-  PgParams params;
-  params.Bind(ordinal)
+void BindState(const JobRecord& record, PgParams& params) {
+  params
       .BindBlob(record.output_path)
       // Servers of the version before go by it.
       .Bind(int64_t{absl::StartsWith(record.needs, "cuda")})
       .BindText(record.tenant)
       .BindText(record.needs);
   BindMutableColumns(record, params);
-  return params;
 }
 
 PgParams BindMutable(const JobRecord& record) {

@@ -12,17 +12,16 @@ namespace latentforge::service::postgres {
 // "SELECT all columns FROM jobs JOIN job_states … " for ReadJob; append a WHERE.
 std::string SelectJobs();
 
-// INSERTs into jobs, which returns the ordinal, and job_states (version 1), with the
-// parameters of BindJob and BindState.
-std::string InsertJob();
-std::string InsertState();
+// The columns of a new job's state but for its ordinal, and as many parameters from $first on,
+// which BindState gives.
+std::string StateColumns();
+std::string StateParameters(int first);
 
 // UPDATE of what can change, with the parameters of BindMutable, then version and
 // ordinal of the row that must match.
 std::string UpdateState();
 
-PgParams BindJob(const JobRecord& record);
-PgParams BindState(int64_t ordinal, const JobRecord& record);
+void BindState(const JobRecord& record, PgParams& params);
 PgParams BindMutable(const JobRecord& record);
 
 // DataLoss when a stored message does not parse.

@@ -7,6 +7,7 @@
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/store/postgres_claim.h"
+#include "service/store/postgres_create.h"
 #include "service/store/postgres_events.h"
 #include "service/store/postgres_logs.h"
 #include "service/store/postgres_rows.h"
@@ -64,7 +65,7 @@ absl::StatusOr<std::vector<JobRecord>> PostgresStore::Jobs(const std::string& co
 absl::Status PostgresStore::InTransaction(const std::function<absl::Status(PgConnection&)>& body) {
   LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
   const auto once = [&]() -> absl::Status {
-    LF_ASSIGN_OR_RETURN(PgTransaction transaction, PgTransaction::Begin(*connection));
+    PgTransaction transaction(*connection);
     LF_RETURN_IF_ERROR(body(*connection));
     return transaction.Commit();
   };
@@ -96,19 +97,22 @@ absl::StatusOr<JobRecord> PostgresStore::Create(const NewJob& job) {
 }
 
 absl::StatusOr<JobRecord> PostgresStore::Get(absl::string_view id) {
-  LF_ASSIGN_OR_RETURN(std::vector<JobRecord> found, Jobs("WHERE id = $1", PgParams().BindText(id)));
-  if (found.empty()) return JobNotFoundError(id);
-  return std::move(found.front());
+  static const std::string kSelect = postgres::SelectJobs() + "WHERE id = $1";
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  LF_ASSIGN_OR_RETURN(PgRows rows, connection->RunKept(kSelect, PgParams().BindText(id)));
+  if (!rows.Next()) return JobNotFoundError(id);
+  return postgres::ReadJob(rows);
 }
 
 absl::StatusOr<std::optional<StoredRequest>> PostgresStore::FindRequest(
     absl::string_view tenant, absl::string_view request_id) {
-  LF_ASSIGN_OR_RETURN(PgRows rows, Query("SELECT jobs.id, requests.digest, 0::bigint FROM requests "
-                                         "JOIN jobs USING (ordinal) "
-                                         "WHERE requests.tenant = $1 AND request_id = $2 UNION ALL "
-                                         "SELECT job_id, digest, 1::bigint FROM tombstones "
-                                         "WHERE tenant = $1 AND request_id = $2",
-                                         PgParams().BindText(tenant).BindBlob(request_id)));
+  static const std::string kSelect =
+      "SELECT jobs.id, requests.digest, 0::bigint FROM requests JOIN jobs USING (ordinal) "
+      "WHERE requests.tenant = $1 AND request_id = $2 UNION ALL "
+      "SELECT job_id, digest, 1::bigint FROM tombstones WHERE tenant = $1 AND request_id = $2";
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  LF_ASSIGN_OR_RETURN(
+      PgRows rows, connection->RunKept(kSelect, PgParams().BindText(tenant).BindBlob(request_id)));
   if (!rows.Next()) return std::nullopt;
   StoredRequest request;
   request.job_id = rows.Text();
@@ -275,6 +279,11 @@ absl::StatusOr<StoreStats> PostgresStore::Stats() {
 absl::StatusOr<TenantUse> PostgresStore::Use(absl::string_view tenant) {
   LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
   return postgres::ReadUse(*connection, tenant);
+}
+
+absl::StatusOr<std::vector<std::string>> PostgresStore::WaitingNeeds(absl::string_view tenant) {
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::ReadWaitingNeeds(*connection, tenant);
 }
 
 absl::StatusOr<std::string> PostgresStore::GetOrPutSecret(absl::string_view name,

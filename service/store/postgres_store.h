@@ -67,6 +67,7 @@ class PostgresStore final : public Store {
   absl::Status PurgeTombstones(absl::Time time, int limit) override;
   absl::StatusOr<StoreStats> Stats() override;
   absl::StatusOr<TenantUse> Use(absl::string_view tenant) override;
+  absl::StatusOr<std::vector<std::string>> WaitingNeeds(absl::string_view tenant) override;
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
                                              absl::string_view fresh) override;
 

@@ -1,5 +1,8 @@
 #include "service/store/postgres_writes.h"
 
+#include <string>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
@@ -11,47 +14,16 @@
 namespace latentforge::service::postgres {
 namespace {
 
-absl::Status PutLabels(PgConnection& connection, int64_t ordinal, const v1::Job& job) {
-  for (const auto& [key, value] : job.labels()) {
-    LF_RETURN_IF_ERROR(connection
-                           .Run("INSERT INTO job_labels VALUES ($1, $2, $3)",
-                                PgParams().Bind(ordinal).BindBlob(key).BindBlob(value))
-                           .status());
-  }
-  return absl::OkStatus();
-}
-
-// False when the request_id is taken. Another Create with it, or a deletion of its job, that is
-// under way is waited for; so tombstones are looked at afterwards.
-absl::StatusOr<bool> PutRequest(PgConnection& connection, int64_t ordinal, const NewJob& job) {
-  if (job.request_id.empty()) return true;
-  LF_ASSIGN_OR_RETURN(
-      const PgRows put,
-      connection.Run("INSERT INTO requests VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-                     PgParams()
-                         .BindText(job.record.tenant)
-                         .BindBlob(job.request_id)
-                         .Bind(ordinal)
-                         .BindBlob(job.request_digest)));
-  if (put.count() != 1) return false;
-  LF_ASSIGN_OR_RETURN(
-      PgRows buried,
-      connection.Run("SELECT 1::bigint FROM tombstones "
-                     "WHERE tenant = $1 AND request_id = $2",
-                     PgParams().BindText(job.record.tenant).BindBlob(job.request_id)));
-  return !buried.Next();
-}
-
 // OutputInUse when an active job other than this one has its output; another tenant's is not named.
 absl::Status CheckOutputFree(PgConnection& connection, const JobRecord& record) {
+  static const std::string kSelect = absl::StrCat(
+      "SELECT id, state, tenant FROM jobs JOIN job_states USING (ordinal) "
+      "WHERE sha256(output_path) = sha256($1) "
+      "AND output_path <> '' AND id <> $2 AND ",
+      kGoesOn);
   LF_ASSIGN_OR_RETURN(
       PgRows holder,
-      connection.Run(
-          absl::StrCat("SELECT id, state, tenant FROM jobs JOIN job_states USING (ordinal) "
-                       "WHERE sha256(output_path) = sha256($1) "
-                       "AND output_path <> '' AND id <> $2 AND ",
-                       kGoesOn),
-          PgParams().BindBlob(record.output_path).BindText(record.id)));
+      connection.RunKept(kSelect, PgParams().BindBlob(record.output_path).BindText(record.id)));
   if (!holder.Next()) return absl::OkStatus();
   const std::string id = holder.Text();
   const auto state = static_cast<v1::JobState>(holder.Int());
@@ -59,21 +31,18 @@ absl::Status CheckOutputFree(PgConnection& connection, const JobRecord& record) 
   return OutputInUseError(record.output_path, own ? id : "", state);
 }
 
-// Another one had the output a moment ago: the transaction is worth another try.
-absl::Status ExplainOutput(PgConnection& connection, const JobRecord& record) {
-  LF_RETURN_IF_ERROR(CheckOutputFree(connection, record));
-  return MakeError(absl::StatusCode::kAborted, kStoreBusy, "the output has just become free");
+// Until the transaction ends no other one adds to what the tenant has waiting.
+absl::Status LockQueueOf(PgConnection& connection, const std::string& tenant) {
+  return connection
+      .RunKept("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", PgParams().BindText(tenant))
+      .status();
 }
 
-// Until the transaction ends no other one adds to what the tenant has waiting.
-absl::Status CheckQuota(PgConnection& connection, const std::string& tenant, int64_t max_waiting) {
-  if (max_waiting == 0) return absl::OkStatus();
-  LF_RETURN_IF_ERROR(
-      connection
-          .Run("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", PgParams().BindText(tenant))
-          .status());
-  LF_ASSIGN_OR_RETURN(const TenantUse use, ReadUse(connection, tenant));
-  return CheckQueueQuota(tenant, use, max_waiting);
+// Of a job that is not yet waiting.
+absl::Status CheckKinds(PgConnection& connection, const JobRecord& record, int64_t max_kinds) {
+  if (max_kinds == 0) return absl::OkStatus();
+  LF_ASSIGN_OR_RETURN(const bool known, HasWaitingNeeds(connection, record.tenant, record.needs));
+  return known ? absl::OkStatus() : CheckNewKind(connection, record, max_kinds);
 }
 
 // 0 rows changed: the job is gone, or has another version.
@@ -85,26 +54,29 @@ absl::Status ExplainMiss(PgConnection& connection, absl::string_view id, int64_t
 }  // namespace
 
 absl::StatusOr<int64_t> OrdinalOf(PgConnection& connection, absl::string_view id) {
-  LF_ASSIGN_OR_RETURN(PgRows rows, connection.Run("SELECT ordinal FROM jobs WHERE id = $1",
-                                                  PgParams().BindText(id)));
+  LF_ASSIGN_OR_RETURN(PgRows rows, connection.RunKept("SELECT ordinal FROM jobs WHERE id = $1",
+                                                      PgParams().BindText(id)));
   if (!rows.Next()) return JobNotFoundError(id);
   return rows.Int();
 }
 
-absl::StatusOr<int64_t> WriteJob(PgConnection& connection, const NewJob& job) {
-  LF_ASSIGN_OR_RETURN(PgRows inserted, connection.Run(InsertJob(), BindJob(job.record)));
-  inserted.Next();
-  const int64_t ordinal = inserted.Int();
-  LF_ASSIGN_OR_RETURN(const bool first, PutRequest(connection, ordinal, job));
-  if (!first) return RequestIdTakenError(job.request_id);
-  LF_RETURN_IF_ERROR(CheckQuota(connection, job.record.tenant, job.max_waiting));
-  LF_ASSIGN_OR_RETURN(const PgRows state, connection.Run(InsertState() + " ON CONFLICT DO NOTHING",
-                                                         BindState(ordinal, job.record)));
-  // The ordinal is new, so only the output can be taken.
-  if (state.count() != 1) return ExplainOutput(connection, job.record);
-  LF_RETURN_IF_ERROR(PutLabels(connection, ordinal, job.record.job));
-  LF_RETURN_IF_ERROR(AppendEvents(connection, ordinal, job.events));
-  return ordinal;
+absl::Status ExplainOutput(PgConnection& connection, const JobRecord& record) {
+  LF_RETURN_IF_ERROR(CheckOutputFree(connection, record));
+  return MakeError(absl::StatusCode::kAborted, kStoreBusy, "the output has just become free");
+}
+
+absl::Status CheckJobQuota(PgConnection& connection, const JobRecord& record, int64_t max_jobs) {
+  if (max_jobs == 0) return absl::OkStatus();
+  LF_RETURN_IF_ERROR(LockQueueOf(connection, record.tenant));
+  LF_ASSIGN_OR_RETURN(const TenantUse use, ReadUse(connection, record.tenant));
+  return CheckQueueQuota(record.tenant, use, max_jobs);
+}
+
+absl::Status CheckNewKind(PgConnection& connection, const JobRecord& record, int64_t max_kinds) {
+  LF_RETURN_IF_ERROR(LockQueueOf(connection, record.tenant));
+  LF_ASSIGN_OR_RETURN(const std::vector<std::string> waiting,
+                      ReadWaitingNeeds(connection, record.tenant));
+  return CheckKindQuota(record.tenant, waiting, record.needs, max_kinds);
 }
 
 absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update) {
@@ -112,9 +84,12 @@ absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update) {
   // A job enters the active states by the queue alone.
   if (record.job.status().state() == v1::JOB_STATE_QUEUED)
     LF_RETURN_IF_ERROR(CheckOutputFree(connection, record));
-  LF_RETURN_IF_ERROR(CheckQuota(connection, record.tenant, update.max_waiting));
-  const absl::StatusOr<PgRows> changed = connection.Run(
-      UpdateState(), BindMutable(record).Bind(update.expected_version).Bind(record.ordinal));
+  LF_RETURN_IF_ERROR(CheckJobQuota(connection, record, update.limits.jobs));
+  LF_RETURN_IF_ERROR(CheckKinds(connection, record, update.limits.kinds));
+  static const std::string kUpdate = UpdateState();
+  static const std::string kPutAttempt = PutAttemptSql();
+  const absl::StatusOr<PgRows> changed = connection.RunKept(
+      kUpdate, BindMutable(record).Bind(update.expected_version).Bind(record.ordinal));
   // The only thing that an update can collide with.
   if (absl::IsAlreadyExists(changed.status())) {
     return MakeError(absl::StatusCode::kAborted, kStoreBusy, "another job has just got the output");
@@ -123,7 +98,7 @@ absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update) {
   if (changed->count() != 1) return ExplainMiss(connection, record.id, update.expected_version);
   LF_RETURN_IF_ERROR(AppendEvents(connection, record.ordinal, update.events));
   if (!update.attempt.has_value()) return absl::OkStatus();
-  return connection.Run(PutAttemptSql(), BindAttempt(record.ordinal, *update.attempt)).status();
+  return connection.RunKept(kPutAttempt, BindAttempt(record.ordinal, *update.attempt)).status();
 }
 
 absl::Status WriteDeletion(PgConnection& connection, const JobDeletion& deletion) {

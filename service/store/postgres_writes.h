@@ -10,8 +10,14 @@ namespace latentforge::service::postgres {
 // JOB_NOT_FOUND when there is no such job.
 absl::StatusOr<int64_t> OrdinalOf(PgConnection& connection, absl::string_view id);
 
-// Job, labels, events and request; returns the ordinal. Errors of Store::Create.
-absl::StatusOr<int64_t> WriteJob(PgConnection& connection, const NewJob& job);
+// Why a row with this output could not be added: OUTPUT_IN_USE; Aborted STORE_BUSY when it has
+// become free meanwhile, so that the transaction is worth another try.
+absl::Status ExplainOutput(PgConnection& connection, const JobRecord& record);
+
+// Whether the tenant may have one more job waiting, and whether one of a kind that it had not.
+// Until the transaction ends no other one adds to what it has.
+absl::Status CheckJobQuota(PgConnection& connection, const JobRecord& record, int64_t max_jobs);
+absl::Status CheckNewKind(PgConnection& connection, const JobRecord& record, int64_t max_kinds);
 
 // Row, events and attempt. Errors of Store::Commit.
 absl::Status WriteUpdate(PgConnection& connection, const JobUpdate& update);

@@ -1,6 +1,7 @@
 #include "service/store/sqlite_claim.h"
 
 #include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -113,12 +114,37 @@ absl::StatusOr<JobRecord> ReadByOrdinal(Database& db, int64_t ordinal) {
   return ReadJob(select);
 }
 
+absl::StatusOr<bool> HasNeeds(Database& db, absl::string_view tenant, absl::string_view needs) {
+  LF_ASSIGN_OR_RETURN(Statement select, db.Prepare(ClaimStatements().has_needs));
+  LF_RETURN_IF_ERROR(select.BindText(tenant).BindText(needs).Step().status());
+  return select.Int() != 0;
+}
+
+// Adds what jobs of the tenant need, from one to the next as `sql` finds it behind "".
+absl::Status AddNeeds(Database& db, const std::string& sql, absl::string_view tenant,
+                      std::set<std::string>& needs) {
+  LF_ASSIGN_OR_RETURN(Statement next, db.Prepare(sql));
+  std::string after;
+  while (true) {
+    next.Reset();
+    LF_ASSIGN_OR_RETURN(const std::optional<JobKind> kind,
+                        ReadKind(next.BindText(tenant).BindText(after)));
+    if (!kind.has_value()) return absl::OkStatus();
+    after = kind->needs;
+    needs.insert(after);
+  }
+}
+
 // Left to itself SQLite may take an index by state or tenant and sort what it finds.
 ClaimSql MakeStatements() {
   const std::string next_kind = absl::StrCat(
       "SELECT tenant, needs FROM jobs INDEXED BY jobs_by_kind WHERE ", kIsQueued, " AND ");
+  const std::string next_paused = absl::StrCat(
+      "SELECT tenant, needs FROM jobs INDEXED BY jobs_paused WHERE ", kIsPaused, " AND ");
+  const std::string next_needs = "tenant = ? AND needs > ? ORDER BY needs LIMIT 1";
+  const std::string of_kind = "tenant = ?1 AND needs = ?2)";
   // Not (tenant, needs) > (?, ?): SQLite looks for >= then, and passes by every job of the kind.
-  return {.next_needs = next_kind + "tenant = ? AND needs > ? ORDER BY needs LIMIT 1",
+  return {.next_needs = next_kind + next_needs,
           .next_tenant = next_kind + "tenant > ? ORDER BY tenant, needs LIMIT 1",
           .first_of_kind = absl::StrCat(
               "SELECT rank_time, ordinal FROM jobs INDEXED BY jobs_by_kind WHERE ", kIsQueued,
@@ -131,7 +157,10 @@ ClaimSql MakeStatements() {
               "SELECT (SELECT count(*) FROM jobs INDEXED BY jobs_by_kind WHERE ", kIsQueued,
               " AND tenant = ?1), "
               "(SELECT count(*) FROM jobs INDEXED BY jobs_paused WHERE ",
-              kIsPaused, " AND tenant = ?1)")};
+              kIsPaused, " AND tenant = ?1)"),
+          .next_paused = next_paused + next_needs,
+          .has_needs = absl::StrCat("SELECT EXISTS (", next_kind, of_kind, " OR EXISTS (",
+                                    next_paused, of_kind)};
 }
 
 }  // namespace
@@ -139,6 +168,23 @@ ClaimSql MakeStatements() {
 const ClaimSql& ClaimStatements() {
   static const ClaimSql statements = MakeStatements();
   return statements;
+}
+
+absl::StatusOr<std::vector<std::string>> ReadWaitingNeeds(Database& db, absl::string_view tenant) {
+  std::set<std::string> needs;
+  LF_ASSIGN_OR_RETURN(const bool some_need_nothing, HasNeeds(db, tenant, ""));
+  if (some_need_nothing) needs.insert("");
+  LF_RETURN_IF_ERROR(AddNeeds(db, ClaimStatements().next_needs, tenant, needs));
+  LF_RETURN_IF_ERROR(AddNeeds(db, ClaimStatements().next_paused, tenant, needs));
+  return std::vector<std::string>(needs.begin(), needs.end());
+}
+
+absl::Status CheckKinds(Database& db, const JobRecord& record, int64_t max_kinds) {
+  if (max_kinds == 0) return absl::OkStatus();
+  LF_ASSIGN_OR_RETURN(const bool known, HasNeeds(db, record.tenant, record.needs));
+  if (known) return absl::OkStatus();
+  LF_ASSIGN_OR_RETURN(const std::vector<std::string> waiting, ReadWaitingNeeds(db, record.tenant));
+  return CheckKindQuota(record.tenant, waiting, record.needs, max_kinds);
 }
 
 absl::StatusOr<TenantUse> ReadUse(Database& db, absl::string_view tenant) {

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "service/store/sqlite_db.h"
@@ -14,6 +15,12 @@ namespace latentforge::service::sqlite {
 absl::StatusOr<std::optional<JobRecord>> ClaimNext(Database& db, const ClaimQuery& query,
                                                    const Store::DecideClaim& decide);
 
+// As Store::WaitingNeeds.
+absl::StatusOr<std::vector<std::string>> ReadWaitingNeeds(Database& db, absl::string_view tenant);
+
+// QUOTA_QUEUED_KINDS when the job would be of one kind too many.
+absl::Status CheckKinds(Database& db, const JobRecord& record, int64_t max_kinds);
+
 // What the tenant's jobs use now.
 absl::StatusOr<TenantUse> ReadUse(Database& db, absl::string_view tenant);
 
@@ -24,6 +31,8 @@ struct ClaimSql {
   std::string first_of_kind;  // of (tenant, needs), claimable at a time
   std::string running;        // of a tenant
   std::string waiting;        // of a tenant
+  std::string next_paused;    // as next_needs, of paused jobs
+  std::string has_needs;      // whether (tenant, needs) waits
 };
 const ClaimSql& ClaimStatements();
 

@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/store/sqlite_rows.h"
-#include "service/store/state_sets.h"
 
 namespace latentforge::service {
 namespace {
@@ -73,10 +72,11 @@ absl::StatusOr<int64_t> ReadCompactedThrough(Database& db, absl::string_view id)
 
 absl::StatusOr<std::vector<EventSpan>> ReadLongHistories(Database& db, int64_t events, int limit) {
   LF_ASSIGN_OR_RETURN(Statement query,
-                      db.Prepare(absl::StrCat(
-                          "SELECT id, coalesce(through, 0), last_sequence FROM jobs "
-                          "LEFT JOIN compactions USING (ordinal) WHERE ",
-                          kHoldsLease, " AND last_sequence - coalesce(through, 0) > ? LIMIT ?")));
+                      db.Prepare("SELECT id, coalesce(through, 0), last_sequence "
+                                 "FROM jobs INDEXED BY jobs_long "
+                                 "LEFT JOIN compactions USING (ordinal) "
+                                 "WHERE last_sequence >= 1000 AND last_sequence > ?1 "
+                                 "AND last_sequence - coalesce(through, 0) > ?1 LIMIT ?2"));
   query.Bind(events).Bind(int64_t{limit});
   std::vector<EventSpan> spans;
   while (true) {

@@ -167,6 +167,12 @@ CREATE TABLE compactions (
   through INTEGER NOT NULL
 ) STRICT;
 )sql",
+    // Kinds of paused jobs count like those of queued ones.
+    R"sql(
+DROP INDEX jobs_paused;
+CREATE INDEX jobs_paused ON jobs (tenant, needs, state) WHERE state = 8;
+CREATE INDEX jobs_long ON jobs (last_sequence) WHERE last_sequence >= 1000;
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(Database& db) {

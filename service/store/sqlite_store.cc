@@ -290,6 +290,11 @@ absl::StatusOr<TenantUse> SqliteStore::Use(absl::string_view tenant) {
   return sqlite::ReadUse(reader_, tenant);
 }
 
+absl::StatusOr<std::vector<std::string>> SqliteStore::WaitingNeeds(absl::string_view tenant) {
+  absl::MutexLock lock(&read_mutex_);
+  return sqlite::ReadWaitingNeeds(reader_, tenant);
+}
+
 absl::StatusOr<std::string> SqliteStore::GetOrPutSecret(absl::string_view name,
                                                         absl::string_view fresh) {
   std::string kept;

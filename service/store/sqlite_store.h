@@ -62,6 +62,7 @@ class SqliteStore final : public Store {
   absl::Status PurgeTombstones(absl::Time time, int limit) override;
   absl::StatusOr<StoreStats> Stats() override;
   absl::StatusOr<TenantUse> Use(absl::string_view tenant) override;
+  absl::StatusOr<std::vector<std::string>> WaitingNeeds(absl::string_view tenant) override;
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
                                              absl::string_view fresh) override;
 

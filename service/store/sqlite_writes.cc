@@ -52,10 +52,12 @@ absl::Status CheckFree(Database& db, const NewJob& job) {
   return CheckOutputFree(db, job.record);
 }
 
-absl::Status CheckQuota(Database& db, const std::string& tenant, int64_t max_waiting) {
-  if (max_waiting == 0) return absl::OkStatus();
-  LF_ASSIGN_OR_RETURN(const TenantUse use, ReadUse(db, tenant));
-  return CheckQueueQuota(tenant, use, max_waiting);
+absl::Status CheckQuota(Database& db, const JobRecord& record, const QueueLimits& limits) {
+  if (limits.jobs > 0) {
+    LF_ASSIGN_OR_RETURN(const TenantUse use, ReadUse(db, record.tenant));
+    LF_RETURN_IF_ERROR(CheckQueueQuota(record.tenant, use, limits.jobs));
+  }
+  return CheckKinds(db, record, limits.kinds);
 }
 
 // 0 rows changed: the job is gone, or has another version.
@@ -68,7 +70,7 @@ absl::Status ExplainMiss(Database& db, absl::string_view id, int64_t expected_ve
 
 absl::StatusOr<int64_t> WriteJob(Database& db, const NewJob& job) {
   LF_RETURN_IF_ERROR(CheckFree(db, job));
-  LF_RETURN_IF_ERROR(CheckQuota(db, job.record.tenant, job.max_waiting));
+  LF_RETURN_IF_ERROR(CheckQuota(db, job.record, job.limits));
   LF_ASSIGN_OR_RETURN(Statement insert, db.Prepare(InsertJob()));
   BindJob(job.record, insert);
   LF_RETURN_IF_ERROR(insert.Run());
@@ -89,7 +91,7 @@ absl::StatusOr<JobRecord> WriteUpdate(Database& db, const JobUpdate& update) {
   // A job enters the active states by the queue alone.
   if (update.record.job.status().state() == v1::JOB_STATE_QUEUED)
     LF_RETURN_IF_ERROR(CheckOutputFree(db, update.record));
-  LF_RETURN_IF_ERROR(CheckQuota(db, update.record.tenant, update.max_waiting));
+  LF_RETURN_IF_ERROR(CheckQuota(db, update.record, update.limits));
   LF_ASSIGN_OR_RETURN(Statement change, db.Prepare(UpdateJob()));
   BindMutable(update.record, change);
   LF_RETURN_IF_ERROR(change.Bind(update.expected_version).BindText(update.record.id).Run());

@@ -1,10 +1,24 @@
 #include "service/store/store.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "proto/enum_text.h"
 #include "service/errors.h"
 
 namespace latentforge::service {
+namespace {
+
+absl::Status QuotaError(absl::string_view reason, absl::string_view tenant,
+                        const std::string& message, int64_t used, int64_t limit) {
+  return WithQuotaFailure(MakeError(absl::StatusCode::kResourceExhausted, reason, message,
+                                    {{"tenant", std::string(tenant)},
+                                     {"limit", absl::StrCat(limit)},
+                                     {"used", absl::StrCat(used)}}),
+                          absl::StrCat("tenants/", tenant), message);
+}
+
+}  // namespace
 
 absl::Status JobNotFoundError(absl::string_view id) {
   return MakeError(absl::StatusCode::kNotFound, kJobNotFound,
@@ -42,16 +56,25 @@ absl::Status RequestIdTakenError(absl::string_view request_id) {
                    {{"request_id", std::string(request_id)}});
 }
 
-absl::Status CheckQueueQuota(absl::string_view tenant, const TenantUse& use, int64_t max_waiting) {
-  if (max_waiting == 0 || use.waiting() < max_waiting) return absl::OkStatus();
-  const std::string message =
-      absl::StrCat("tenant ", tenant, " has ", use.queued, " queued and ", use.paused,
-                   " paused jobs, expected at most ", max_waiting, " together");
-  return WithQuotaFailure(MakeError(absl::StatusCode::kResourceExhausted, kQuotaQueuedJobs, message,
-                                    {{"tenant", std::string(tenant)},
-                                     {"limit", absl::StrCat(max_waiting)},
-                                     {"used", absl::StrCat(use.waiting())}}),
-                          absl::StrCat("tenants/", tenant), message);
+absl::Status CheckQueueQuota(absl::string_view tenant, const TenantUse& use, int64_t max_jobs) {
+  if (max_jobs == 0 || use.waiting() < max_jobs) return absl::OkStatus();
+  return QuotaError(kQuotaQueuedJobs, tenant,
+                    absl::StrCat("tenant ", tenant, " has ", use.queued, " queued and ", use.paused,
+                                 " paused jobs, expected at most ", max_jobs, " together"),
+                    use.waiting(), max_jobs);
+}
+
+absl::Status CheckKindQuota(absl::string_view tenant, const std::vector<std::string>& waiting,
+                            const std::string& needs, int64_t max_kinds) {
+  const auto others = std::count_if(waiting.begin(), waiting.end(),
+                                    [&needs](const std::string& other) { return other != needs; });
+  if (max_kinds == 0 || others < max_kinds) return absl::OkStatus();
+  return QuotaError(kQuotaQueuedKinds, tenant,
+                    absl::StrCat("tenant ", tenant, " has jobs waiting that need ", others,
+                                 " different things of a worker (device, memory, labels), and this "
+                                 "one needs another, expected at most ",
+                                 max_kinds, " together"),
+                    others, max_kinds);
 }
 
 }  // namespace latentforge::service

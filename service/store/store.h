@@ -23,13 +23,19 @@
 
 namespace latentforge::service {
 
+// What a tenant may have waiting, with the job that is written; 0: no limit.
+struct QueueLimits {
+  int64_t jobs = 0;
+  int64_t kinds = 0;  // different needs
+};
+
 // A job to be stored with its first events. An empty request_id is not kept.
 struct NewJob {
   JobRecord record;
   std::vector<v1::JobEvent> events;
   std::string request_id;
   std::string request_digest;  // of the request's body
-  int64_t max_waiting = 0;     // jobs of the tenant, with this one; 0: no limit
+  QueueLimits limits;
 };
 
 // Which job a request_id made.
@@ -47,7 +53,7 @@ struct EventCompaction {
   std::vector<int64_t> keep;  // rising, after the last compaction
 };
 
-// A job that holds a lease, and what it has of events.
+// A job, and what it has of events.
 struct EventSpan {
   std::string id;
   int64_t compacted = 0;  // `through` of its last compaction; 0: none
@@ -67,7 +73,7 @@ struct JobUpdate {
   JobRecord record;  // its version is set by the store
   std::vector<v1::JobEvent> events;
   std::optional<AttemptRecord> attempt;  // inserted, or replaced by number
-  int64_t max_waiting = 0;               // as in NewJob
+  QueueLimits limits;
 };
 
 // A page of jobs, newest first. Every set condition must hold.
@@ -98,6 +104,8 @@ struct TenantUse {
   int64_t waiting() const { return queued + paused; }
 };
 
+inline constexpr int64_t kLeastLongHistory = 1000;
+
 struct StoreStats {
   std::map<v1::JobState, int64_t> jobs;  // states without jobs are absent
   std::optional<absl::Time> oldest_queue_time;
@@ -119,8 +127,9 @@ class Store {
 
   // AlreadyExists with reason OUTPUT_IN_USE when an active job has the same
   // output_path, REQUEST_ID_REUSED when the tenant's request_id is taken; ResourceExhausted
-  // with reason QUOTA_QUEUED_JOBS when max_waiting would be passed, however many callers
-  // there are at once. Returns the record with ordinal and version.
+  // with reason QUOTA_QUEUED_JOBS when limits.jobs would be passed, however many callers
+  // there are at once, and QUOTA_QUEUED_KINDS for limits.kinds, which calls at one moment may
+  // pass by as many as they are. Returns the record with ordinal and version.
   virtual absl::StatusOr<JobRecord> Create(const NewJob& job) = 0;
 
   // NotFound with reason JOB_NOT_FOUND.
@@ -164,8 +173,8 @@ class Store {
   // `through` of the job's last compaction; 0 when there was none. NotFound as in Get.
   virtual absl::StatusOr<int64_t> CompactedThrough(absl::string_view id) = 0;
 
-  // At most `limit` jobs that hold a lease and have more events than `events` after their
-  // last compaction.
+  // At most `limit` jobs, in whatever state, that have more events than `events` after their
+  // last compaction. `events` is at least kLeastLongHistory.
   virtual absl::StatusOr<std::vector<EventSpan>> LongHistories(int64_t events, int limit) = 0;
 
   // The sequence of the last event of each job; jobs that are gone are absent.
@@ -202,6 +211,9 @@ class Store {
   // Counted from the jobs themselves.
   virtual absl::StatusOr<TenantUse> Use(absl::string_view tenant) = 0;
 
+  // What the tenant's waiting jobs need, each NeedsKey once, in order.
+  virtual absl::StatusOr<std::vector<std::string>> WaitingNeeds(absl::string_view tenant) = 0;
+
   // The value kept under `name`; `fresh` is stored when there is none.
   virtual absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
                                                      absl::string_view fresh) = 0;
@@ -216,6 +228,10 @@ absl::Status OutputInUseError(absl::string_view output_path, absl::string_view i
 absl::Status RequestIdTakenError(absl::string_view request_id);
 
 // OK while the tenant's use leaves room for one more job that waits.
-absl::Status CheckQueueQuota(absl::string_view tenant, const TenantUse& use, int64_t max_waiting);
+absl::Status CheckQueueQuota(absl::string_view tenant, const TenantUse& use, int64_t max_jobs);
+
+// OK while what the tenant's jobs wait for leaves room for one that needs `needs`.
+absl::Status CheckKindQuota(absl::string_view tenant, const std::vector<std::string>& waiting,
+                            const std::string& needs, int64_t max_kinds);
 
 }  // namespace latentforge::service

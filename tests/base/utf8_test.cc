@@ -1,5 +1,7 @@
 #include "base/utf8.h"
 
+#include <string>
+
 #include "gtest/gtest.h"
 
 namespace latentforge {
@@ -19,6 +21,16 @@ TEST(Utf8Test, EndsAtTheFirstWrongByte) {
                        "\xE2\x82",
                        "\xC3("};
   for (const absl::string_view text : bad) EXPECT_EQ(ValidUtf8Prefix(text), 0u) << text;
+}
+
+TEST(Utf8Test, FindsAWrongByteWhereverItIs) {
+  const std::string text(40, 'a');
+  for (size_t at = 0; at < text.size(); ++at) {
+    std::string wrong = text;
+    wrong[at] = '\x80';
+    EXPECT_EQ(ValidUtf8Prefix(wrong), at);
+    EXPECT_EQ(ValidUtf8Prefix(text.substr(0, at) + "\xC3\xA4" + text), text.size() + at + 2);
+  }
 }
 
 }  // namespace

@@ -100,6 +100,9 @@ class FaultyStore final : public Store {
   absl::StatusOr<TenantUse> Use(absl::string_view tenant) override {
     return Pass("Use", &Store::Use, tenant);
   }
+  absl::StatusOr<std::vector<std::string>> WaitingNeeds(absl::string_view tenant) override {
+    return Pass("WaitingNeeds", &Store::WaitingNeeds, tenant);
+  }
   absl::StatusOr<std::string> GetOrPutSecret(absl::string_view name,
                                              absl::string_view fresh) override {
     return Pass("GetOrPutSecret", &Store::GetOrPutSecret, name, fresh);

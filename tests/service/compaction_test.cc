@@ -102,6 +102,61 @@ TEST_F(CompactionTest, AWatchThatFallsBehindWhatIsRemovedIsToldSo) {
   EXPECT_EQ(ReasonOf(next.status()), kSequenceCompacted);
 }
 
+TEST_F(CompactionTest, AJobThatHasEndedKeepsNoMore) {
+  CreateJob();
+  const v1::Lease lease = Acquire().lease();
+  Report(lease, 3000);
+  ASSERT_TRUE(Complete(lease, Succeeded()).ok());
+  Sweep(1000);
+  const int64_t compacted = *store_->CompactedThrough("j1");
+  EXPECT_LE(Last() - compacted, 1000);
+  EXPECT_GE(Last() - compacted, 900);
+  EXPECT_EQ(store_->Events("j1", 0, 2)->back().state_changed().state(), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(ReasonOf(Watch(compacted - 1).status()), kSequenceCompacted);
+  // Who is within what is left comes to the end without a gap.
+  const auto kept = Watch(compacted);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  ASSERT_TRUE((*kept)->Next()->value().has_snapshot());
+  int64_t sequence = compacted;
+  for (auto next = (*kept)->Next(); next.ok() && next->has_value(); next = (*kept)->Next())
+    EXPECT_EQ((*next)->event().sequence(), ++sequence);
+  EXPECT_EQ(sequence, Last());
+  EXPECT_TRUE((*kept)->finished());
+}
+
+TEST_F(CompactionTest, AJobThatFailsAgainAndAgainKeepsNoMore) {
+  CreateJob();
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const v1::Lease lease = Acquire().lease();
+    reported_ = 0;
+    Report(lease, 600);
+    v1::CompleteAttemptRequest failed;
+    failed.mutable_error()->set_retryable(true);
+    failed.mutable_error()->set_error_class(v1::ERROR_CLASS_SYSTEM);
+    ASSERT_TRUE(Complete(lease, failed).ok());
+    clock_.Advance(absl::Minutes(10));
+    Sweep(1000);
+    EXPECT_LE(Last() - *store_->CompactedThrough("j1"), 1000);
+  }
+  EXPECT_EQ(StateOf("jobs/j1"), v1::JOB_STATE_FAILED);
+  EXPECT_GT(*store_->CompactedThrough("j1"), 0);
+}
+
+TEST_F(CompactionTest, AJobThatWaitsKeepsNoMore) {
+  const std::string job = CreateJob();
+  const v1::Lease lease = Acquire().lease();
+  Report(lease, 2000);
+  v1::CompleteAttemptRequest released;
+  released.mutable_released();
+  ASSERT_TRUE(Complete(lease, released).ok());
+  Pause(job);
+  ASSERT_EQ(StateOf(job), v1::JOB_STATE_PAUSED);
+  Sweep(1000);
+  EXPECT_LE(Last() - *store_->CompactedThrough("j1"), 1000);
+  Resume(job);
+  EXPECT_EQ(StateOf(job), v1::JOB_STATE_QUEUED);
+}
+
 TEST_F(CompactionTest, NothingIsLookedForWithinTenSeconds) {
   CreateJob();
   Compaction compaction(*engine_, 1000);

@@ -12,6 +12,7 @@
 #include "service/job_name.h"
 #include "service/jobs.h"
 #include "service/log_intake.h"
+#include "service/log_looks.h"
 #include "service/retention.h"
 #include "service/scheduler.h"
 #include "service/store/sqlite_store.h"
@@ -87,6 +88,7 @@ class FuzzedServer {
                        SchedulerOptions{.version = "0.1.0"}};
   Retention retention_{engine_, absl::Hours(1)};
   LogIntake logs_{engine_, {}};
+  LogLooks looks_{store_, clock_, absl::Milliseconds(500)};
 };
 
 }  // namespace latentforge::service

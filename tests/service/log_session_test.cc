@@ -19,13 +19,13 @@ class LogSessionTest : public SchedulerFixture {
   }
 
   std::unique_ptr<LogSession> Read(const v1::ReadLogsRequest& request) {
-    auto session = LogSession::Start(kCaller, *store_, clock_, request);
+    auto session = LogSession::Start(kCaller, *store_, looks_, request);
     EXPECT_TRUE(session.ok()) << session.status();
     return *std::move(session);
   }
 
   absl::Status Refusal(const v1::ReadLogsRequest& request, const Identity& caller = kCaller) {
-    return LogSession::Start(caller, *store_, clock_, request).status();
+    return LogSession::Start(caller, *store_, looks_, request).status();
   }
 
   // "attempt:sequence" of what is there now, with "+dropped" where lines are missing.
@@ -60,6 +60,7 @@ class LogSessionTest : public SchedulerFixture {
     EXPECT_TRUE(Complete(lease, released).ok());
   }
 
+  LogLooks looks_{*store_, clock_, absl::ZeroDuration()};
   LogLimits keep_;
 };
 

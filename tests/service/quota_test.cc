@@ -85,6 +85,29 @@ TEST_F(QuotaTest, ARetryNeedsAPlaceAndALostAttemptDoesNot) {
   EXPECT_TRUE(Retry(ended).ok());
 }
 
+TEST_F(QuotaTest, KindsOfJobsAreLimitedWithoutAFileToo) {
+  const auto submit = [this](int zone, bool validate_only = false) {
+    v1::CreateJobRequest request = CreateRequest();
+    request.set_validate_only(validate_only);
+    (*request.mutable_spec()->mutable_worker_selector())["zone"] = absl::StrCat("z", zone);
+    return As("a").Create(request).status();
+  };
+  for (int zone = 0; zone < 256; ++zone) ASSERT_TRUE(submit(zone).ok());
+  const absl::Status refused = submit(256);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(refused), kQuotaQueuedKinds);
+  EXPECT_EQ(refused.message(),
+            "tenant a has jobs waiting that need 256 different things of a worker (device, memory, "
+            "labels), and this one needs another, expected at most 256 together");
+  EXPECT_EQ(observer_[kQuotaQueuedKinds], 1);
+  EXPECT_EQ(ReasonOf(submit(256, true)), kQuotaQueuedKinds);
+  EXPECT_TRUE(submit(255).ok());
+  EXPECT_TRUE(submit(255, true).ok());
+  EXPECT_TRUE(Submit("b").ok());
+  SetTenants(R"({"a": {"max_queued_kinds": 0}})");
+  EXPECT_TRUE(submit(256).ok());
+}
+
 TEST_F(QuotaTest, ParallelSubmitsDoNotPassIt) {
   SetTenants(R"({"*": {"max_queued_jobs": 5}})");
   std::vector<absl::Status> answers(16);

@@ -165,7 +165,7 @@ class Surface : public FuzzedServer {
     request.set_from_attempt(input_.ConsumeIntegralInRange(-1, 2));
     request.set_tail(input_.ConsumeIntegralInRange(-1, 3));
     if (input_.ConsumeBool()) request.set_from_sequence(input_.ConsumeIntegralInRange(-1, 8));
-    const auto session = LogSession::Start(Caller(), store_, clock_, request);
+    const auto session = LogSession::Start(Caller(), store_, looks_, request);
     probe_.Check(session);
     if (!session.ok()) return;
     int32_t attempt = 0;

@@ -395,5 +395,18 @@ TEST_F(SchedulerTest, ManyWorkersRunEachJobOnce) {
   EXPECT_EQ(ran, std::multiset<std::string>(created.begin(), created.end()));
 }
 
+TEST_F(SchedulerTest, WhatIsOverdueIsNotLookedForWithEveryJobThatIsQueued) {
+  Tick();
+  faulty_.TakeCalls("LeasesEndingBy");
+  for (int i = 0; i < 10; ++i) {
+    CreateJob();
+    Tick();
+  }
+  EXPECT_EQ(faulty_.TakeCalls("LeasesEndingBy"), 0);
+  clock_.Advance(absl::Milliseconds(250));
+  Tick();
+  EXPECT_EQ(faulty_.TakeCalls("LeasesEndingBy"), 1);
+}
+
 }  // namespace
 }  // namespace latentforge::service

@@ -140,7 +140,7 @@ TEST_F(SecurityTest, WhatChangesJobsLeavesALine) {
                                    "job=" +
                                    created.job().name() + " code=OK reason= peer=ipv4:"));
   EXPECT_THAT(lines[1], StartsWith("audit subject=bob tenant=speech role=user method=CancelJob "
-                                   "job=jobs/a\\nb=xxx"));
+                                   "job=\"jobs/a\\nb=xxx"));
   EXPECT_LT(lines[1].size(), 300u);
   EXPECT_THAT(lines[2], StartsWith("audit subject=w1 tenant=default role=worker method=DeleteJob "
                                    "job= code=PERMISSION_DENIED reason=ROLE_NOT_ALLOWED"));

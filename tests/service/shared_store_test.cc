@@ -12,7 +12,11 @@ class SharedStoreTest : public SchedulerFixture {
     Restart();
   }
 
-  void FailedTick() { EXPECT_EQ(ReasonOf(scheduler_->Tick()), kStoreDown); }
+  // The next one that looks at leases.
+  void FailedTick() {
+    clock_.Advance(absl::Milliseconds(250));
+    EXPECT_EQ(ReasonOf(scheduler_->Tick()), kStoreDown);
+  }
 
   int64_t VersionOf(const std::string& id) { return store_->Get(id)->version; }
 };

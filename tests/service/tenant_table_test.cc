@@ -12,6 +12,7 @@ TEST(TenantTableTest, WithoutAFileNobodyIsLimited) {
   const TenantTable table = *NoTenantLimits()();
   EXPECT_EQ(table.Of("search").weight, 1);
   EXPECT_EQ(table.Of("search").max_queued_jobs, 0);
+  EXPECT_EQ(table.Of("search").max_queued_kinds, 256);  // but for what would harm others
   EXPECT_TRUE(table.named().empty());
 }
 
@@ -19,7 +20,7 @@ TEST(TenantTableTest, WhatATenantDoesNotSayTheStarSays) {
   const auto table = TenantTable::Parse(R"({
     "*": {"max_queued_jobs": 100, "max_submits_per_minute": 60},
     "search": {"weight": 2.5, "max_running_jobs": 4, "max_running_gpus": 8},
-    "free": {"max_queued_jobs": 0}})");
+    "free": {"max_queued_jobs": 0, "max_queued_kinds": 0}})");
   ASSERT_TRUE(table.ok()) << table.status();
   EXPECT_EQ(table->Of("anybody").max_queued_jobs, 100);
   EXPECT_EQ(table->Of("anybody").weight, 1);
@@ -28,6 +29,8 @@ TEST(TenantTableTest, WhatATenantDoesNotSayTheStarSays) {
   EXPECT_EQ(table->Of("search").max_running_gpus, 8);
   EXPECT_EQ(table->Of("search").max_queued_jobs, 100);
   EXPECT_EQ(table->Of("free").max_queued_jobs, 0);
+  EXPECT_EQ(table->Of("free").max_queued_kinds, 0);
+  EXPECT_EQ(table->Of("search").max_queued_kinds, 256);
   EXPECT_EQ(table->Of("free").max_submits_per_minute, 60);
   EXPECT_EQ(table->named().size(), 2u);
 }

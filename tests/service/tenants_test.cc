@@ -50,6 +50,7 @@ class TenantsTest : public SchedulerFixture {
   std::string AnswersTo(JobsOf caller, const Identity& identity, const std::string& name) {
     const auto watch = Naming<v1::WatchJobRequest>(name);
     Attempts attempts(*store_, PageTokenCodec("key"));
+    LogLooks looks(*store_, clock_, absl::ZeroDuration());
     std::string text;
     for (const absl::Status& status :
          {caller.Get(Naming<v1::GetJobRequest>(name)).status(),
@@ -61,7 +62,7 @@ class TenantsTest : public SchedulerFixture {
           attempts.List(identity, InParent(name)).status(),
           caller.Delete(Naming<v1::DeleteJobRequest>(name)).status(),
           WatchSession::Start(identity, *store_, hub_, watch, [] {}).status(),
-          LogSession::Start(identity, *store_, clock_, Naming<v1::ReadLogsRequest>(name)).status()})
+          LogSession::Start(identity, *store_, looks, Naming<v1::ReadLogsRequest>(name)).status()})
       absl::StrAppend(&text, ToRpcStatus(status).DebugString(), "\n");
     return text;
   }

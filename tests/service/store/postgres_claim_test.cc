@@ -72,6 +72,9 @@ TEST_F(PostgresClaimTest, EveryStatementWalksAPartialIndexAndSortsNothing) {
   EXPECT_THAT(PlanOf(sql.waiting, PgParams().BindText("calm")),
               AllOf(HasSubstr("job_states_by_kind"), HasSubstr("job_states_paused"),
                     Not(HasSubstr("Seq Scan"))));
+  EXPECT_THAT(PlanOf(sql.waiting_needs, PgParams().BindText("busy")),
+              AllOf(HasSubstr("job_states_by_kind"), HasSubstr("job_states_paused"),
+                    Not(HasSubstr("Seq Scan")), Not(HasSubstr("rows=10000 "))));
 }
 
 // The index of 10,000 queued jobs alone has more pages than that.

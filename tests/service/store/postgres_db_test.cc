@@ -69,6 +69,71 @@ TEST_F(PostgresDbTest, ValuesGoThereAndBack) {
   EXPECT_FALSE(rows->Next());
 }
 
+TEST_F(PostgresDbTest, ArraysGoThere) {
+  PgConnection connection = Connect();
+  auto rows = connection.Run("SELECT x, y FROM unnest($1::bigint[], $2::bytea[]) AS t (x, y)",
+                             PgParams().BindInts({-1, 1LL << 40}).BindBlobs({"", "\xFF{,"}));
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  EXPECT_EQ(rows->count(), 2);
+  ASSERT_TRUE(rows->Next());
+  EXPECT_EQ(rows->Int(), -1);
+  EXPECT_EQ(rows->Blob(), "");
+  ASSERT_TRUE(rows->Next());
+  EXPECT_EQ(rows->Int(), 1LL << 40);
+  EXPECT_EQ(rows->Blob(), "\xFF{,");
+  auto none = connection.Run("SELECT unnest($1::bigint[])", PgParams().BindInts({}));
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_EQ(none->count(), 0);
+}
+
+TEST_F(PostgresDbTest, AStatementThatIsKeptIsParsedOnce) {
+  PgConnection connection = Connect();
+  const auto prepared = [&connection] {
+    auto rows = connection.Run("SELECT count(*) FROM pg_prepared_statements");
+    EXPECT_TRUE(rows.ok() && rows->Next()) << rows.status();
+    return rows->Int();
+  };
+  const std::string half = "SELECT 2 / $1";
+  for (const int64_t divisor : {1, 2}) {
+    auto rows = connection.RunKept(half, PgParams().Bind(divisor));
+    ASSERT_TRUE(rows.ok() && rows->Next()) << rows.status();
+    EXPECT_EQ(rows->Int(), 2 / divisor);
+    EXPECT_EQ(prepared(), 1);
+  }
+  // Neither its own failure nor that of its parsing spoils the connection.
+  EXPECT_EQ(ReasonOf(connection.RunKept(half, PgParams().Bind(int64_t{0})).status()),
+            "STORE_FAILED");
+  EXPECT_THAT(std::string(connection.RunKept("SELECT nothing").status().message()),
+              HasSubstr("SELECT nothing: column"));
+  EXPECT_EQ(prepared(), 1);
+  EXPECT_TRUE(connection.RunKept(half, PgParams().Bind(int64_t{1})).ok());
+  EXPECT_TRUE(connection.Usable());
+}
+
+TEST_F(PostgresDbTest, ATransactionBeginsWithItsFirstStatement) {
+  PgConnection connection = Connect();
+  ASSERT_TRUE(connection.Execute("CREATE TABLE t (x int)").ok());
+  {
+    PgTransaction transaction(connection);
+    EXPECT_TRUE(connection.Usable());
+    ASSERT_TRUE(connection.RunKept("INSERT INTO t VALUES (1)").ok());
+    EXPECT_FALSE(connection.Usable());
+    EXPECT_EQ(AskSql(uri_, "SELECT count(*) FROM t"), 0);
+    ASSERT_TRUE(transaction.Commit().ok());
+  }
+  EXPECT_EQ(AskSql(uri_, "SELECT count(*) FROM t"), 1);
+  // A first statement that fails takes the transaction along; one without any is nothing.
+  {
+    const PgTransaction failing(connection);
+    EXPECT_FALSE(connection.RunKept("INSERT INTO t VALUES (1 / 0)").ok());
+    EXPECT_FALSE(connection.Usable());
+  }
+  EXPECT_TRUE(connection.Usable());
+  EXPECT_TRUE(PgTransaction(connection).Commit().ok());
+  EXPECT_TRUE(connection.Usable());
+  EXPECT_EQ(AskSql(uri_, "SELECT count(*) FROM t"), 1);
+}
+
 TEST_F(PostgresDbTest, AFailedStatementNamesItselfAndLeavesTheConnection) {
   PgConnection connection = Connect();
   const absl::Status status = connection.Run("SELECT nothing").status();
@@ -82,8 +147,8 @@ TEST_F(PostgresDbTest, AnUncommittedTransactionIsRolledBack) {
   PgConnection connection = Connect();
   ASSERT_TRUE(connection.Execute("CREATE TABLE t (x int)").ok());
   {
-    auto transaction = PgTransaction::Begin(connection);
-    ASSERT_TRUE(transaction.ok() && connection.Execute("INSERT INTO t VALUES (1)").ok());
+    const PgTransaction transaction(connection);
+    ASSERT_TRUE(connection.Execute("INSERT INTO t VALUES (1)").ok());
     EXPECT_FALSE(connection.Usable());
   }
   EXPECT_TRUE(connection.Usable());

@@ -159,7 +159,7 @@ TEST_F(PostgresStoreTest, ParallelSubmitsToTwoServersDoNotPassTheQuota) {
   for (size_t i = 0; i < answers.size(); ++i)
     threads.emplace_back([&, i] {
       NewJob job = QueuedJob(absl::StrCat("j", i));
-      job.max_waiting = 7;
+      job.limits.jobs = 7;
       answers[i] = stores[i % 2]->Create(job).status();
     });
   for (std::thread& thread : threads) thread.join();

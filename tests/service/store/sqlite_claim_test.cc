@@ -51,7 +51,10 @@ TEST_F(SqliteClaimTest, EveryStatementSearchesAPartialIndexAndSortsNothing) {
       {sql.first_of_kind, "USING COVERING INDEX jobs_by_kind (tenant=? AND needs=?)"},
       {sql.running, "USING COVERING INDEX jobs_running (tenant=?)"},
       {sql.waiting, "USING COVERING INDEX jobs_by_kind (tenant=?)"},
-      {sql.waiting, "USING COVERING INDEX jobs_paused (tenant=? AND state=?)"}};
+      {sql.waiting, "USING COVERING INDEX jobs_paused (tenant=?)"},
+      {sql.next_paused, "USING COVERING INDEX jobs_paused (tenant=? AND needs>?)"},
+      {sql.has_needs, "USING COVERING INDEX jobs_by_kind (tenant=? AND needs=?)"},
+      {sql.has_needs, "USING COVERING INDEX jobs_paused (tenant=? AND needs=? AND state=?)"}};
   for (const auto& [statement, step] : plans) {
     EXPECT_THAT(PlanOf(*db_, statement),
                 AllOf(HasSubstr("SEARCH jobs " + step), Not(HasSubstr("SCAN jobs")),

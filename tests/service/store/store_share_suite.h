@@ -156,7 +156,7 @@ TEST_P(StoreTestSuite, WithinATenantTheRankDecidesWhateverJobsNeed) {
 TEST_P(StoreTestSuite, NoMoreJobsWaitThanTheTenantMayHave) {
   const auto limited = [](const std::string& id, const std::string& tenant) {
     NewJob job = JobOfTenant(Job(id), tenant);
-    job.max_waiting = 2;
+    job.limits.jobs = 2;
     return job;
   };
   const JobRecord first = Create(limited("a0", "a"));
@@ -168,11 +168,55 @@ TEST_P(StoreTestSuite, NoMoreJobsWaitThanTheTenantMayHave) {
   Create(limited("b0", "b"));
   JobUpdate again = To(v1::JOB_STATE_QUEUED, Commit(To(v1::JOB_STATE_FAILED, first)));
   Create(limited("a2", "a"));
-  again.max_waiting = 2;
+  again.limits.jobs = 2;
   EXPECT_EQ(ReasonOf(store_->Commit(again).status()), kQuotaQueuedJobs);
   EXPECT_EQ(store_->Get("a0")->job.status().state(), v1::JOB_STATE_FAILED);
-  again.max_waiting = 3;
+  again.limits.jobs = 3;
   Commit(again);
+}
+
+TEST_P(StoreTestSuite, NoMoreKindsWaitThanTheTenantMayHave) {
+  const auto limited = [](const std::string& id, const std::string& tenant,
+                          const std::string& needs) {
+    NewJob job = JobOfTenant(Job(id), tenant);
+    job.record.needs = needs;
+    job.limits.kinds = 2;
+    return job;
+  };
+  const JobRecord first = Create(limited("a0", "a", "zone=a"));
+  Commit(To(v1::JOB_STATE_PAUSED, Create(limited("a1", "a", ""))));
+  EXPECT_THAT(*store_->WaitingNeeds("a"), testing::ElementsAre("", "zone=a"));
+  // As many as there may be of what waits already, and of another tenant's.
+  Create(limited("a2", "a", ""));
+  Create(limited("a3", "a", "zone=a"));
+  Create(limited("b0", "b", "zone=b"));
+  const absl::Status refused = store_->Create(limited("a4", "a", "zone=b")).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(refused), kQuotaQueuedKinds);
+  EXPECT_EQ(ReasonOf(store_->Get("a4").status()), kJobNotFound);
+  // Kinds that run do not count, but for who wants to come back from an end.
+  JobUpdate again = To(v1::JOB_STATE_QUEUED, Commit(To(v1::JOB_STATE_FAILED, first)));
+  Commit(To(v1::JOB_STATE_RUNNING, *store_->Get("a3")));
+  EXPECT_THAT(*store_->WaitingNeeds("a"), testing::ElementsAre(""));
+  Create(limited("a4", "a", "zone=b"));
+  again.limits.kinds = 2;
+  EXPECT_EQ(ReasonOf(store_->Commit(again).status()), kQuotaQueuedKinds);
+  EXPECT_EQ(store_->Get("a0")->job.status().state(), v1::JOB_STATE_FAILED);
+  again.limits.kinds = 3;
+  Commit(again);
+  EXPECT_THAT(*store_->WaitingNeeds("a"), testing::ElementsAre("", "zone=a", "zone=b"));
+  EXPECT_THAT(*store_->WaitingNeeds("nobody"), testing::IsEmpty());
+}
+
+TEST_P(StoreTestSuite, ARequestIdThatIsRepeatedIsNamedBeforeAnyLimit) {
+  NewJob job = Job("a0", "", "r");
+  job.limits = {.jobs = 1, .kinds = 1};
+  Create(job);
+  job.record.id = "a1";
+  job.record.needs = "zone=a";
+  EXPECT_EQ(ReasonOf(store_->Create(job).status()), kRequestIdReused);
+  job.request_id = "s";
+  EXPECT_EQ(ReasonOf(store_->Create(job).status()), kQuotaQueuedJobs);
 }
 
 TEST_P(StoreTestSuite, CountsWhatATenantUses) {

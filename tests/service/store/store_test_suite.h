@@ -204,25 +204,35 @@ TEST_P(StoreTestSuite, EventsAreRemovedUpToASequenceButForThoseToKeep) {
   EXPECT_EQ(ReasonOf(store_->CompactedThrough("nope").status()), kJobNotFound);
 }
 
-TEST_P(StoreTestSuite, LongHistoriesAreThoseOfJobsThatRun) {
-  for (const char* id : {"short", "long", "ended"}) {
-    JobRecord record = Commit(To(v1::JOB_STATE_RUNNING, Create(Job(id))));
-    const int more = id == std::string("short") ? 0 : 4;
-    for (int i = 0; i < more; ++i) record = Commit(To(v1::JOB_STATE_RUNNING, record));
-    if (id == std::string("ended")) Commit(To(v1::JOB_STATE_FAILED, record));
-  }
-  auto spans = store_->LongHistories(3, 10);
+TEST_P(StoreTestSuite, LongHistoriesAreThoseOfJobsInAnyState) {
+  const auto with_events = [this](const std::string& id, v1::JobState state, int64_t last) {
+    JobRecord record = Create(Job(id));
+    record.job.set_last_sequence(last - 1);
+    Commit(To(state, record));
+  };
+  with_events("short", v1::JOB_STATE_RUNNING, 1500);
+  const std::pair<const char*, v1::JobState> longer[] = {{"ended", v1::JOB_STATE_FAILED},
+                                                         {"paused", v1::JOB_STATE_PAUSED},
+                                                         {"queued", v1::JOB_STATE_QUEUED},
+                                                         {"running", v1::JOB_STATE_RUNNING}};
+  for (const auto& [id, state] : longer) with_events(id, state, 1501);
+  auto spans = store_->LongHistories(1500, 10);
   ASSERT_TRUE(spans.ok()) << spans.status();
-  ASSERT_EQ(spans->size(), 1u);
-  EXPECT_EQ(spans->front().id, "long");
-  EXPECT_EQ(spans->front().compacted, 0);
-  EXPECT_EQ(spans->front().last, 6);
-  EXPECT_EQ(store_->LongHistories(1, 1)->size(), 1u);
-  ASSERT_TRUE(store_->CompactEvents({"long", 3, {}}).ok());
-  EXPECT_TRUE(store_->LongHistories(3, 10)->empty());
-  spans = store_->LongHistories(2, 10);
-  ASSERT_EQ(spans->size(), 1u);
-  EXPECT_EQ(spans->front().compacted, 3);
+  std::vector<std::string> ids;
+  for (const EventSpan& span : *spans) {
+    ids.push_back(span.id);
+    EXPECT_EQ(span.compacted, 0);
+    EXPECT_EQ(span.last, 1501);
+  }
+  EXPECT_THAT(ids, testing::UnorderedElementsAre("ended", "paused", "queued", "running"));
+  EXPECT_EQ(store_->LongHistories(1500, 3)->size(), 3u);
+  EXPECT_EQ(store_->LongHistories(kLeastLongHistory, 10)->size(), 5u);
+  ASSERT_TRUE(store_->CompactEvents({"ended", 3, {}}).ok());
+  EXPECT_EQ(store_->LongHistories(1498, 10)->size(), 4u);
+  spans = store_->LongHistories(1497, 10);
+  EXPECT_EQ(std::count_if(spans->begin(), spans->end(),
+                          [](const EventSpan& span) { return span.compacted == 3; }),
+            1);
 }
 
 TEST_P(StoreTestSuite, KnowsTheLastSequences) {
