@@ -37,10 +37,17 @@ class JobEngine {
   // it. Errors of Store::Get, Decide and Store::Commit.
   absl::StatusOr<JobRecord> Apply(absl::string_view id, const Command& command);
 
+  // A job that was leased, and what of the file system its attempt may see.
+  struct Claimed {
+    JobRecord record;
+    PathRoots allowed_roots;  // none: everything
+  };
+
   // Leases the job whose turn it is, of those that the worker can run, to it; nullopt when
-  // there is none. Errors of Store::Claim.
-  absl::StatusOr<std::optional<JobRecord>> Claim(const v1::WorkerInfo& worker,
-                                                 absl::Duration lease_duration);
+  // there is none. Jobs whose turn it is but whose paths do not lie beneath their tenant's roots
+  // any more fail, up to a hundred in one call. Errors of Store::Claim.
+  absl::StatusOr<std::optional<Claimed>> Claim(const v1::WorkerInfo& worker,
+                                               absl::Duration lease_duration);
 
   // Stores a new job, within its tenant's limits. Errors of Store::Create.
   absl::StatusOr<JobRecord> Create(JobRecord job, const std::string& request_id,
@@ -59,6 +66,9 @@ class JobEngine {
   TenantLimits LimitsOf(const std::string& tenant) const { return parts_.tenants()->Of(tenant); }
 
  private:
+  // Claim of one job, which afterwards holds a lease or has failed.
+  absl::StatusOr<std::optional<Claimed>> ClaimOnce(const v1::WorkerInfo& worker,
+                                                   absl::Duration lease_duration);
   absl::StatusOr<JobRecord> ApplyOnce(absl::string_view id, const Command& command);
   void Tell(const JobRecord& after, const std::vector<v1::JobEvent>& events);
 

@@ -27,6 +27,10 @@ struct Claim {
   absl::Duration lease_duration;
   int32_t gpus = 0;  // that the attempt occupies
 };
+// A queued job may not run any more, and fails.
+struct Reject {
+  v1::ConversionError error;
+};
 // A worker is alive. Of a job that is PAUSING the lease is extended only when the
 // worker is stopping for that.
 struct Extend {
@@ -88,10 +92,11 @@ struct Retry {
 };
 }  // namespace command
 
-using Command = std::variant<command::Claim, command::Extend, command::Report, command::Succeed,
-                             command::Fail, command::Stop, command::Halt, command::Release,
-                             command::Renew, command::ExpireLease, command::ExpireDeadline,
-                             command::Cancel, command::Pause, command::Resume, command::Retry>;
+using Command =
+    std::variant<command::Claim, command::Reject, command::Extend, command::Report,
+                 command::Succeed, command::Fail, command::Stop, command::Halt, command::Release,
+                 command::Renew, command::ExpireLease, command::ExpireDeadline, command::Cancel,
+                 command::Pause, command::Resume, command::Retry>;
 
 struct StatePolicy {
   // Pause before a failed attempt is repeated; doubles each time, at most 60 s.
@@ -120,10 +125,10 @@ absl::Status CheckEtag(const JobRecord& record, absl::string_view etag);
 absl::Status CheckLease(const JobRecord& record, const LeaseRef& lease);
 
 // Computes the transition. Pure. Errors: CheckEtag's; CheckLease's for a worker's
-// command; FAILED_PRECONDITION JOB_NOT_QUEUED for a Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for
-// events that do not rise; FAILED_PRECONDITION JOB_TERMINAL or JOB_CANCELLING for Pause and Resume
-// of a job that has ended or is about to, JOB_NOT_RETRYABLE for Retry of one that did not fail and
-// was not cancelled, or whose deadline is over.
+// command; FAILED_PRECONDITION JOB_NOT_QUEUED for a Claim or a Reject; INVALID_ARGUMENT
+// EVENT_OUT_OF_ORDER for events that do not rise; FAILED_PRECONDITION JOB_TERMINAL or
+// JOB_CANCELLING for Pause and Resume of a job that has ended or is about to, JOB_NOT_RETRYABLE for
+// Retry of one that did not fail and was not cancelled, or whose deadline is over.
 absl::StatusOr<Transition> Decide(const JobRecord& current, const Command& command, absl::Time now,
                                   const StatePolicy& policy = {});
 

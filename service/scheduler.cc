@@ -135,17 +135,19 @@ std::optional<Scheduler::Waiter> Scheduler::TakeWaiter(int64_t ticket) {
   return taken;
 }
 
-v1::AcquireLeaseResponse Scheduler::GrantOf(const JobRecord& record) const {
+v1::AcquireLeaseResponse Scheduler::GrantOf(const JobEngine::Claimed& claimed) const {
   v1::AcquireLeaseResponse response;
-  *response.mutable_lease() = LeaseOf(record);
-  *response.mutable_spec() = record.job.spec();
+  *response.mutable_lease() = LeaseOf(claimed.record);
+  *response.mutable_spec() = claimed.record.job.spec();
+  for (const std::filesystem::path& root : claimed.allowed_roots)
+    response.add_allowed_roots(root.string());
   *response.mutable_lease_duration() = ToProto(options_.lease_duration);
   *response.mutable_heartbeat_interval() = ToProto(options_.lease_duration / 3);
   return response;
 }
 
 absl::Status Scheduler::ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served) {
-  LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> claimed,
+  LF_ASSIGN_OR_RETURN(const std::optional<JobEngine::Claimed> claimed,
                       engine_.Claim(worker, options_.lease_duration));
   served = claimed.has_value();
   if (!served) return absl::OkStatus();
@@ -155,8 +157,9 @@ absl::Status Scheduler::ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker
     return absl::OkStatus();
   }
   // The worker went away meanwhile: the job must not wait for its lease to end.
-  const LeaseRef lease{claimed->job.status().attempt(), claimed->lease_epoch};
-  return engine_.Apply(claimed->id, command::Release{lease}).status();
+  const JobRecord& record = claimed->record;
+  const LeaseRef lease{record.job.status().attempt(), record.lease_epoch};
+  return engine_.Apply(record.id, command::Release{lease}).status();
 }
 
 absl::Status Scheduler::ServeWaiters() {

@@ -82,7 +82,7 @@ class Scheduler {
     AcquireDone done;
   };
 
-  v1::AcquireLeaseResponse GrantOf(const JobRecord& record) const;
+  v1::AcquireLeaseResponse GrantOf(const JobEngine::Claimed& claimed) const;
   absl::Status ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served);
   void TouchWaiting(absl::Time now);
   void EndWaits();

@@ -54,12 +54,7 @@ absl::Status CheckLease(const JobRecord& record, const LeaseRef& lease) {
 }
 
 absl::Status Decider::operator()(const command::Claim& claim) {
-  if (state() != v1::JOB_STATE_QUEUED || now_ < record().claimable_time) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_QUEUED",
-                     absl::StrCat("job ", record().id, " is ", ShortEnumName(state()),
-                                  ", expected one that waits to be claimed"),
-                     {{"job", record().id}});
-  }
+  LF_RETURN_IF_ERROR(CheckClaimable());
   v1::JobStatus& status = this->status();
   status.set_attempt(status.attempt() + 1);
   status.set_worker(claim.worker);
@@ -80,6 +75,13 @@ absl::Status Decider::operator()(const command::Claim& claim) {
   SetLease(claim.lease_duration);
   ChangeState(v1::JOB_STATE_RUNNING);
   NoteAttempt(AttemptOutcome::kRunning);
+  return absl::OkStatus();
+}
+
+absl::Status Decider::operator()(const command::Reject& reject) {
+  LF_RETURN_IF_ERROR(CheckClaimable());
+  *status().mutable_error() = Sane(reject.error);
+  ChangeState(v1::JOB_STATE_FAILED);
   return absl::OkStatus();
 }
 
@@ -177,6 +179,14 @@ absl::Status Decider::operator()(const command::ExpireLease& expire) {
                                 v1::ERROR_CLASS_SYSTEM, true),
             /*backoff=*/false);
   return absl::OkStatus();
+}
+
+absl::Status Decider::CheckClaimable() {
+  if (state() == v1::JOB_STATE_QUEUED && now_ >= record().claimable_time) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_QUEUED",
+                   absl::StrCat("job ", record().id, " is ", ShortEnumName(state()),
+                                ", expected one that waits to be claimed"),
+                   {{"job", record().id}});
 }
 
 bool Decider::IsRepeat(const LeaseRef& lease) {

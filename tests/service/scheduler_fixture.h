@@ -26,7 +26,7 @@ namespace latentforge::service {
 // Accepts every specification but those whose source is "bad".
 class FakeSpecChecker final : public SpecChecker {
  public:
-  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec) const override {
+  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec, const PathRoots&) const override {
     if (spec.source().uri() == "bad")
       return MakeFieldError("SOURCE_NOT_READABLE", {{"spec.source.uri", "is bad"}});
     CheckedSpec checked;
