@@ -55,6 +55,8 @@ constexpr Row kAdvice[] = {
     {"JOB_NOT_FOUND", "latentforge job list"},
     {"JOB_NOT_RETRYABLE", "submit it again: latentforge job submit"},
     {"JOB_TERMINAL", "latentforge job get JOB shows how it ended"},
+    {"LEASE_HELD_BY_ANOTHER",
+     "give each worker the token or certificate of its own subject for as long as it runs"},
     {"MALFORMED_CHECKPOINT",
      "download the whole checkpoint again: its config.json and *.safetensors are not of one model"},
     {"MALFORMED_CONFIG", "download config.json again"},

@@ -62,35 +62,35 @@ absl::StatusOr<JobRecord> JobEngine::ApplyOnce(absl::string_view id, const Comma
 }
 
 absl::StatusOr<std::optional<JobEngine::Claimed>> JobEngine::ClaimOnce(
-    const v1::WorkerInfo& worker, absl::Duration lease_duration) {
+    const Claimant& claimant, absl::Duration lease_duration) {
   const absl::Time now = Now();
   const std::shared_ptr<const TenantTable> tenants = parts_.tenants();
   JobRecord before;
+  PathRoots roots;
   Transition transition;
-  LF_ASSIGN_OR_RETURN(
-      std::optional<JobRecord> after,
-      parts_.store.Claim(
-          {now, worker, tenants}, [&](const JobRecord& candidate) -> absl::StatusOr<JobUpdate> {
-            before = candidate;
-            const PathRoots& roots = tenants->Of(before.tenant).allowed_roots;
-            Command command = command::Claim{worker.name(), lease_duration,
-                                             GpusTaken(worker, ParseNeedsKey(candidate.needs))};
-            const absl::Status beneath = CheckBeneath(before.job.spec(), roots);
-            if (!beneath.ok()) command = command::Reject{RootsChangedError(beneath)};
-            LF_ASSIGN_OR_RETURN(transition, Decide(before, command, now, policy_));
-            return UpdateOf(before, transition);
-          }));
+  const auto decide = [&](const JobRecord& candidate) -> absl::StatusOr<JobUpdate> {
+    before = candidate;
+    roots = tenants->Of(candidate.tenant).allowed_roots;
+    Command command = command::Claim{claimant.worker.name(), lease_duration,
+                                     GpusTaken(claimant.worker, ParseNeedsKey(candidate.needs)),
+                                     claimant.subject};
+    if (const absl::Status beneath = CheckBeneath(candidate.job.spec(), roots); !beneath.ok())
+      command = command::Reject{RootsChangedError(beneath)};
+    LF_ASSIGN_OR_RETURN(transition, Decide(before, command, now, policy_));
+    return UpdateOf(before, transition);
+  };
+  LF_ASSIGN_OR_RETURN(std::optional<JobRecord> after,
+                      parts_.store.Claim({now, claimant.worker, tenants}, decide));
   if (!after.has_value()) return std::nullopt;
   parts_.observer.Transitioned(before, transition);
   Tell(*after, transition.events);
-  PathRoots roots = tenants->Of(after->tenant).allowed_roots;
   return Claimed{*std::move(after), std::move(roots)};
 }
 
-absl::StatusOr<std::optional<JobEngine::Claimed>> JobEngine::Claim(const v1::WorkerInfo& worker,
+absl::StatusOr<std::optional<JobEngine::Claimed>> JobEngine::Claim(const Claimant& claimant,
                                                                    absl::Duration lease_duration) {
   for (int tried = 0; tried < kMostRejected; ++tried) {
-    LF_ASSIGN_OR_RETURN(std::optional<Claimed> claimed, ClaimOnce(worker, lease_duration));
+    LF_ASSIGN_OR_RETURN(std::optional<Claimed> claimed, ClaimOnce(claimant, lease_duration));
     if (!claimed.has_value() || HoldsLease(claimed->record.job.status().state())) return claimed;
   }
   return std::nullopt;

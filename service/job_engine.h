@@ -43,10 +43,16 @@ class JobEngine {
     PathRoots allowed_roots;  // none: everything
   };
 
+  // Who asks for a job.
+  struct Claimant {
+    v1::WorkerInfo worker;
+    std::string subject;  // whose the lease will be
+  };
+
   // Leases the job whose turn it is, of those that the worker can run, to it; nullopt when
   // there is none. Jobs whose turn it is but whose paths do not lie beneath their tenant's roots
   // any more fail, up to a hundred in one call. Errors of Store::Claim.
-  absl::StatusOr<std::optional<Claimed>> Claim(const v1::WorkerInfo& worker,
+  absl::StatusOr<std::optional<Claimed>> Claim(const Claimant& claimant,
                                                absl::Duration lease_duration);
 
   // Stores a new job, within its tenant's limits. Errors of Store::Create.
@@ -67,7 +73,7 @@ class JobEngine {
 
  private:
   // Claim of one job, which afterwards holds a lease or has failed.
-  absl::StatusOr<std::optional<Claimed>> ClaimOnce(const v1::WorkerInfo& worker,
+  absl::StatusOr<std::optional<Claimed>> ClaimOnce(const Claimant& claimant,
                                                    absl::Duration lease_duration);
   absl::StatusOr<JobRecord> ApplyOnce(absl::string_view id, const Command& command);
   void Tell(const JobRecord& after, const std::vector<v1::JobEvent>& events);

@@ -18,6 +18,7 @@ namespace latentforge::service {
 struct LeaseRef {
   int32_t attempt = 0;
   int64_t epoch = 0;
+  std::string subject;  // who says so; empty: the server itself
 };
 
 namespace command {
@@ -25,7 +26,8 @@ namespace command {
 struct Claim {
   std::string worker;
   absl::Duration lease_duration;
-  int32_t gpus = 0;  // that the attempt occupies
+  int32_t gpus = 0;     // that the attempt occupies
+  std::string subject;  // whose the lease is; empty: anybody's
 };
 // A queued job may not run any more, and fails.
 struct Reject {
@@ -121,8 +123,12 @@ struct Transition {
 // ABORTED ETAG_MISMATCH unless `etag` is empty or the job's.
 absl::Status CheckEtag(const JobRecord& record, absl::string_view etag);
 
-// ABORTED LEASE_LOST unless the job is held under this lease.
+// PERMISSION_DENIED LEASE_HELD_BY_ANOTHER when this lease is, or was, another subject's; ABORTED
+// LEASE_LOST unless the job is held under it.
 absl::Status CheckLease(const JobRecord& record, const LeaseRef& lease);
+
+// Whether an error is one of CheckLease's.
+bool IsFenced(const absl::Status& status);
 
 // Computes the transition. Pure. Errors: CheckEtag's; CheckLease's for a worker's
 // command; FAILED_PRECONDITION JOB_NOT_QUEUED for a Claim or a Reject; INVALID_ARGUMENT

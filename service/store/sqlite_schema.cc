@@ -167,6 +167,11 @@ CREATE TABLE compactions (
   through INTEGER NOT NULL
 ) STRICT;
 )sql",
+    // Who holds a lease. Of leases from before that is not known.
+    R"sql(
+ALTER TABLE jobs ADD COLUMN lease_subject TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN subject_epoch INTEGER NOT NULL DEFAULT 0;
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(Database& db) {

@@ -9,7 +9,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-class TenantRootsTest : public SchedulerFixture {
+class LeaseRootsTest : public SchedulerFixture {
  protected:
   std::string CreateIn(const std::string& tenant, const std::string& source) {
     v1::CreateJobRequest request = CreateRequest();
@@ -26,7 +26,7 @@ class TenantRootsTest : public SchedulerFixture {
   }
 };
 
-TEST_F(TenantRootsTest, ALeaseCarriesTheRootsOfItsTenant) {
+TEST_F(LeaseRootsTest, ALeaseCarriesTheRootsOfItsTenant) {
   SetTenants(R"({"a": {"allowed_roots": ["/models/a", "/shared"]}})");
   CreateIn("a", "/models/a/m");
   EXPECT_THAT(Acquire().allowed_roots(), ElementsAre("/models/a", "/shared"));
@@ -37,7 +37,7 @@ TEST_F(TenantRootsTest, ALeaseCarriesTheRootsOfItsTenant) {
   EXPECT_THAT(Acquire().allowed_roots(), ElementsAre("/models"));
 }
 
-TEST_F(TenantRootsTest, AJobOutsideTheRootsOfNowFailsInsteadOfRunning) {
+TEST_F(LeaseRootsTest, AJobOutsideTheRootsOfNowFailsInsteadOfRunning) {
   SetTenants(R"({"a": {"allowed_roots": ["/models"]}})");
   const std::string gone = CreateIn("a", "/models/a/m");
   const std::string kept = CreateIn("a", "/models/b/m");
@@ -53,7 +53,7 @@ TEST_F(TenantRootsTest, AJobOutsideTheRootsOfNowFailsInsteadOfRunning) {
                         "which were others when the job was submitted"));
 }
 
-TEST_F(TenantRootsTest, ARetriedJobIsHeldToThemToo) {
+TEST_F(LeaseRootsTest, ARetriedJobIsHeldToThemToo) {
   const std::string job = CreateIn("a", "/models/a/m");
   v1::CancelJobRequest cancel;
   cancel.set_name(job);
@@ -66,7 +66,7 @@ TEST_F(TenantRootsTest, ARetriedJobIsHeldToThemToo) {
   EXPECT_EQ(GetAs("a", job).status().state(), v1::JOB_STATE_FAILED);
 }
 
-TEST_F(TenantRootsTest, ManySuchJobsHoldUpOneCallOnly) {
+TEST_F(LeaseRootsTest, ManySuchJobsHoldUpOneCallOnly) {
   for (int i = 0; i < 105; ++i) CreateIn("a", "/models/a/m");
   const std::string last = CreateIn("a", "/models/b/m");
   SetTenants(R"({"a": {"allowed_roots": ["/models/b"]}})");
