@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -15,7 +14,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 
@@ -58,11 +56,6 @@ absl::StatusOr<std::string> DecodePercent(absl::string_view text, absl::string_v
     i += 2;
   }
   return decoded;
-}
-
-bool IsBeneath(const fs::path& path, const fs::path& root) {
-  const auto [root_end, unused] = std::mismatch(root.begin(), root.end(), path.begin(), path.end());
-  return root_end == root.end();
 }
 
 }  // namespace
@@ -214,22 +207,6 @@ std::string UriFromPath(const fs::path& path) {
     }
   }
   return uri;
-}
-
-absl::StatusOr<fs::path> ResolveBeneath(const fs::path& path, const std::vector<fs::path>& roots) {
-  std::error_code error;
-  const fs::path resolved = fs::weakly_canonical(path, error);
-  if (error) return ErrnoStatus(error.value(), "resolving", path);
-  if (roots.empty()) return resolved;
-  for (const fs::path& root : roots) {
-    const fs::path resolved_root = fs::weakly_canonical(root, error);
-    if (!error && IsBeneath(resolved, resolved_root)) return resolved;
-  }
-  return absl::PermissionDeniedError(
-      absl::StrCat("path ", path.string(), " is outside the allowed roots ",
-                   absl::StrJoin(roots, ", ", [](std::string* out, const fs::path& root) {
-                     absl::StrAppend(out, root.string());
-                   })));
 }
 
 }  // namespace latentforge

@@ -45,10 +45,4 @@ absl::StatusOr<std::filesystem::path> PathFromUri(absl::string_view uri);
 // "file:///..." of an absolute path, percent-escaped where needed.
 std::string UriFromPath(const std::filesystem::path& path);
 
-// `path` with symbolic links and ".." resolved, when it lies beneath one of the
-// resolved `roots`; else PermissionDenied. A path that does not exist is resolved
-// through its nearest existing ancestor. An empty list of roots allows every path.
-absl::StatusOr<std::filesystem::path> ResolveBeneath(
-    const std::filesystem::path& path, const std::vector<std::filesystem::path>& roots);
-
 }  // namespace latentforge

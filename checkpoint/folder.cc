@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/path_roots.h"
 #include "base/status_macros.h"
 
 namespace latentforge::checkpoint {
@@ -28,11 +29,6 @@ absl::Status CheckPlainName(absl::string_view name) {
   return absl::InvalidArgumentError(absl::StrCat("file name ",
                                                  WriteJson(Json(std::string(name.substr(0, 300)))),
                                                  ", expected a plain file name"));
-}
-
-bool IsBeneath(const fs::path& path, const fs::path& folder) {
-  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first ==
-         folder.end();
 }
 
 // The folder of the Hugging Face cache into which a snapshot's links lead; empty

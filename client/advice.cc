@@ -55,6 +55,8 @@ constexpr Row kAdvice[] = {
     {"JOB_NOT_FOUND", "latentforge job list"},
     {"JOB_NOT_RETRYABLE", "submit it again: latentforge job submit"},
     {"JOB_TERMINAL", "latentforge job get JOB shows how it ended"},
+    {"LEASE_HELD_BY_ANOTHER",
+     "give each worker the token or certificate of its own subject for as long as it runs"},
     {"MALFORMED_CHECKPOINT",
      "download the whole checkpoint again: its config.json and *.safetensors are not of one model"},
     {"MALFORMED_CONFIG", "download config.json again"},
@@ -70,7 +72,9 @@ constexpr Row kAdvice[] = {
     {"OUTPUT_NOT_WRITABLE", "choose a folder that the worker may write: --out"},
     {"OUTPUT_OVERLAPS_SOURCE", "choose an --out apart from the model's folder"},
     {"OUT_OF_MEMORY", "use shorter sequences (--sequence-length), or a machine with more memory"},
-    {"PATH_NOT_ALLOWED", "move the files there, or start the server with another --allowed-root"},
+    {"PATH_NOT_ALLOWED",
+     "move the files there, or ask the server's operator for other roots: --allowed-root, or "
+     "allowed_roots of your tenant"},
     {"PROGRAM_UNUSABLE", "install latentforge in full: its programs belong into one folder"},
     {"QUEUE_DEADLINE", "start more workers, or raise --queue-deadline"},
     {"QUALITY_GATE_FAILED",
@@ -126,6 +130,9 @@ constexpr Row kAdvice[] = {
     {"WORKER_LOST", "look whether the worker was killed or its machine is away"},
     {"WORKER_MISCONFIGURED", "look into the worker's log, and install it in full"},
     {"WORKER_NAME_TAKEN", "start the worker with another --name"},
+    {"WORKER_ROOTS_TOO_NARROW",
+     "start the worker with other --allowed-root's, or send the job to another one: "
+     "--worker-label"},
     {"WORK_DIR_IN_USE", "wait for the other process that works in the folder"},
 };
 

@@ -21,7 +21,8 @@ AcquireReactor* AcquireReactor::Start(Scheduler& scheduler, const RpcParts& rpc,
     return reactor;
   }
   reactor->ticket_ =
-      scheduler.Acquire(request, [reactor](auto answer) { reactor->Answer(std::move(answer)); });
+      scheduler.Acquire(reactor->call_.caller()->identity, request,
+                        [reactor](auto answer) { reactor->Answer(std::move(answer)); });
   return reactor;
 }
 
@@ -53,7 +54,7 @@ void AcquireReactor::Answer(absl::StatusOr<v1::AcquireLeaseResponse> answer) {
     v1::CompleteAttemptRequest release;
     *release.mutable_lease() = answer->lease();
     release.mutable_released();
-    const absl::Status released = scheduler_.Complete(release).status();
+    const absl::Status released = scheduler_.Complete(call_.caller()->identity, release).status();
     if (!released.ok())
       Log(Severity::kWarning, "a lease that nobody took stays until it ends",
           {{"job", answer->lease().job()}, {"error", released.ToString()}});

@@ -19,6 +19,7 @@ inline constexpr char kErrorDomain[] = "latentforge";
 inline constexpr char kInvalidField[] = "INVALID_FIELD";
 inline constexpr char kJobNotFound[] = "JOB_NOT_FOUND";
 inline constexpr char kLeaseLost[] = "LEASE_LOST";
+inline constexpr char kLeaseHeldByAnother[] = "LEASE_HELD_BY_ANOTHER";
 inline constexpr char kConcurrentTransition[] = "CONCURRENT_TRANSITION";
 inline constexpr char kDraining[] = "DRAINING";
 inline constexpr char kOutputInUse[] = "OUTPUT_IN_USE";

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <tuple>
 #include <utility>
@@ -29,15 +30,18 @@ FileStamp StampOf(const std::filesystem::path& path);
 
 // Looks at the file once a second at most, and reads it again when it was changed or
 // replaced. A file that cannot be used is logged once and changes nothing. Safe for
-// concurrent use. Borrows the clock. A Table is immutable and has Parse(text), size() and
-// kFileName, which is what logs call the file.
+// concurrent use. Borrows the clock. A Table is immutable and has size() and kFileName, which is
+// what logs call the file.
 template <typename Table>
 class FollowedFile {
  public:
-  // The errors of ReadFile and Table::Parse, with the path.
+  using Parse = std::function<absl::StatusOr<Table>(absl::string_view)>;
+
+  // The errors of ReadFile and `parse`, with the path.
   static absl::StatusOr<std::unique_ptr<FollowedFile>> Open(std::filesystem::path path,
-                                                            const Clock& clock) {
-    std::unique_ptr<FollowedFile> file(new FollowedFile(std::move(path), clock));
+                                                            const Clock& clock,
+                                                            Parse parse = &Table::Parse) {
+    std::unique_ptr<FollowedFile> file(new FollowedFile(std::move(path), clock, std::move(parse)));
     absl::MutexLock lock(&file->mutex_);
     file->next_look_ = clock.Monotonic() + kLookInterval;
     file->stamp_ = StampOf(file->path_);
@@ -72,18 +76,19 @@ class FollowedFile {
   static constexpr absl::Duration kLookInterval = absl::Seconds(1);
   static constexpr int64_t kMaxBytes = 4 << 20;
 
-  FollowedFile(std::filesystem::path path, const Clock& clock)
-      : path_(std::move(path)), clock_(clock) {}
+  FollowedFile(std::filesystem::path path, const Clock& clock, Parse parse)
+      : path_(std::move(path)), clock_(clock), parse_(std::move(parse)) {}
 
   absl::StatusOr<Table> Read() const {
     LF_ASSIGN_OR_RETURN(const std::string text, ReadFile(path_, kMaxBytes));
-    absl::StatusOr<Table> table = Table::Parse(text);
+    absl::StatusOr<Table> table = parse_(text);
     if (!table.ok()) return Annotate(table.status(), path_.string());
     return table;
   }
 
   const std::filesystem::path path_;
   const Clock& clock_;
+  const Parse parse_;
   absl::Mutex mutex_;
   absl::Duration next_look_ ABSL_GUARDED_BY(mutex_);
   FileStamp stamp_ ABSL_GUARDED_BY(mutex_);

@@ -20,6 +20,7 @@ class Decider {
 
   // What workers say, and their silence: worker_transitions.cc.
   absl::Status operator()(const command::Claim& claim);
+  absl::Status operator()(const command::Reject& reject);
   absl::Status operator()(const command::Extend& extend);
   absl::Status operator()(const command::Report& report);
   absl::Status operator()(const command::Succeed& succeed);
@@ -45,6 +46,8 @@ class Decider {
   v1::JobStatus& status() { return *transition_.next.job.mutable_status(); }
   v1::JobState state() const { return transition_.next.job.status().state(); }
 
+  // FAILED_PRECONDITION for a job that does not wait to be claimed.
+  absl::Status CheckClaimable();
   // A worker that saw no reply tells the end of its attempt again.
   bool IsRepeat(const LeaseRef& lease);
   void SetLease(absl::Duration duration);

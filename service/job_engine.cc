@@ -2,15 +2,29 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/needs.h"
+#include "service/spec_paths.h"
 
 namespace latentforge::service {
 namespace {
 
 // Two callers alternate at worst; more rounds than this mean a fault.
 constexpr int kMaxRounds = 16;
+
+// Failing one job is a transaction, and other workers wait meanwhile: the next call goes on.
+constexpr int kMostRejected = 100;
+
+v1::ConversionError RootsChangedError(const absl::Status& problem) {
+  v1::ConversionError error;
+  error.set_reason("PATH_NOT_ALLOWED");
+  error.set_message(
+      absl::StrCat(problem.message(), ", which were others when the job was submitted"));
+  error.set_error_class(v1::ERROR_CLASS_USER);
+  return error;
+}
 
 JobUpdate UpdateOf(const JobRecord& before, const Transition& transition) {
   JobUpdate update;
@@ -46,26 +60,39 @@ absl::StatusOr<JobRecord> JobEngine::ApplyOnce(absl::string_view id, const Comma
   return after;
 }
 
-absl::StatusOr<std::optional<JobRecord>> JobEngine::Claim(const v1::WorkerInfo& worker,
-                                                          absl::Duration lease_duration) {
+absl::StatusOr<std::optional<JobEngine::Claimed>> JobEngine::ClaimOnce(
+    const Claimant& claimant, absl::Duration lease_duration) {
   const absl::Time now = Now();
+  const std::shared_ptr<const TenantTable> tenants = parts_.tenants();
   JobRecord before;
+  PathRoots roots;
   Transition transition;
-  LF_ASSIGN_OR_RETURN(
-      std::optional<JobRecord> after,
-      parts_.store.Claim({now, worker, parts_.tenants()},
-                         [&](const JobRecord& candidate) -> absl::StatusOr<JobUpdate> {
-                           before = candidate;
-                           const command::Claim claim{
-                               worker.name(), lease_duration,
-                               GpusTaken(worker, ParseNeedsKey(candidate.needs))};
-                           LF_ASSIGN_OR_RETURN(transition, Decide(before, claim, now, policy_));
-                           return UpdateOf(before, transition);
-                         }));
-  if (!after.has_value()) return after;
+  const auto decide = [&](const JobRecord& candidate) -> absl::StatusOr<JobUpdate> {
+    before = candidate;
+    roots = tenants->Of(candidate.tenant).allowed_roots;
+    Command command = command::Claim{claimant.worker.name(), lease_duration,
+                                     GpusTaken(claimant.worker, ParseNeedsKey(candidate.needs)),
+                                     claimant.subject};
+    if (const absl::Status beneath = CheckBeneath(candidate.job.spec(), roots); !beneath.ok())
+      command = command::Reject{RootsChangedError(beneath)};
+    LF_ASSIGN_OR_RETURN(transition, Decide(before, command, now, policy_));
+    return UpdateOf(before, transition);
+  };
+  LF_ASSIGN_OR_RETURN(std::optional<JobRecord> after,
+                      parts_.store.Claim({now, claimant.worker, tenants}, decide));
+  if (!after.has_value()) return std::nullopt;
   parts_.observer.Transitioned(before, transition);
   Tell(*after, transition.events);
-  return after;
+  return Claimed{*std::move(after), std::move(roots)};
+}
+
+absl::StatusOr<std::optional<JobEngine::Claimed>> JobEngine::Claim(const Claimant& claimant,
+                                                                   absl::Duration lease_duration) {
+  for (int tried = 0; tried < kMostRejected; ++tried) {
+    LF_ASSIGN_OR_RETURN(std::optional<Claimed> claimed, ClaimOnce(claimant, lease_duration));
+    if (!claimed.has_value() || HoldsLease(claimed->record.job.status().state())) return claimed;
+  }
+  return std::nullopt;
 }
 
 absl::StatusOr<JobRecord> JobEngine::Create(JobRecord job, const std::string& request_id,

@@ -37,10 +37,23 @@ class JobEngine {
   // it. Errors of Store::Get, Decide and Store::Commit.
   absl::StatusOr<JobRecord> Apply(absl::string_view id, const Command& command);
 
+  // A job that was leased, and what of the file system its attempt may see.
+  struct Claimed {
+    JobRecord record;
+    PathRoots allowed_roots;  // none: everything
+  };
+
+  // Who asks for a job.
+  struct Claimant {
+    v1::WorkerInfo worker;
+    std::string subject;  // whose the lease will be
+  };
+
   // Leases the job whose turn it is, of those that the worker can run, to it; nullopt when
-  // there is none. Errors of Store::Claim.
-  absl::StatusOr<std::optional<JobRecord>> Claim(const v1::WorkerInfo& worker,
-                                                 absl::Duration lease_duration);
+  // there is none. Jobs whose turn it is but whose paths do not lie beneath their tenant's roots
+  // any more fail, up to a hundred in one call. Errors of Store::Claim.
+  absl::StatusOr<std::optional<Claimed>> Claim(const Claimant& claimant,
+                                               absl::Duration lease_duration);
 
   // Stores a new job, within its tenant's limits. Errors of Store::Create.
   absl::StatusOr<JobRecord> Create(JobRecord job, const std::string& request_id,
@@ -61,6 +74,9 @@ class JobEngine {
 
  private:
   QueueLimits QueueLimitsOf(const std::string& tenant) const;
+  // Claim of one job, which afterwards holds a lease or has failed.
+  absl::StatusOr<std::optional<Claimed>> ClaimOnce(const Claimant& claimant,
+                                                   absl::Duration lease_duration);
   absl::StatusOr<JobRecord> ApplyOnce(absl::string_view id, const Command& command);
   void Tell(const JobRecord& after, const std::vector<v1::JobEvent>& events);
 

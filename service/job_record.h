@@ -23,6 +23,8 @@ struct JobRecord {
   std::string needs;        // NeedsKey of what it needs of a worker
 
   int64_t lease_epoch = 0;       // of the running or last lease
+  std::string lease_subject;     // who acquired it
+  int64_t subject_epoch = 0;     // whose lease_subject is; another one's holder is not known
   int64_t completed_epoch = 0;   // of the last lease that its worker ended
   int32_t counted_attempts = 0;  // attempts that count towards max_attempts
   int64_t attempt_sequence = 0;  // last event of the attempt that was recorded

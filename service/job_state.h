@@ -18,6 +18,7 @@ namespace latentforge::service {
 struct LeaseRef {
   int32_t attempt = 0;
   int64_t epoch = 0;
+  std::string subject;  // who says so; empty: the server itself
 };
 
 namespace command {
@@ -25,7 +26,12 @@ namespace command {
 struct Claim {
   std::string worker;
   absl::Duration lease_duration;
-  int32_t gpus = 0;  // that the attempt occupies
+  int32_t gpus = 0;     // that the attempt occupies
+  std::string subject;  // whose the lease is; empty: anybody's
+};
+// A queued job may not run any more, and fails.
+struct Reject {
+  v1::ConversionError error;
 };
 // A worker is alive. Of a job that is PAUSING the lease is extended only when the
 // worker is stopping for that.
@@ -88,10 +94,11 @@ struct Retry {
 };
 }  // namespace command
 
-using Command = std::variant<command::Claim, command::Extend, command::Report, command::Succeed,
-                             command::Fail, command::Stop, command::Halt, command::Release,
-                             command::Renew, command::ExpireLease, command::ExpireDeadline,
-                             command::Cancel, command::Pause, command::Resume, command::Retry>;
+using Command =
+    std::variant<command::Claim, command::Reject, command::Extend, command::Report,
+                 command::Succeed, command::Fail, command::Stop, command::Halt, command::Release,
+                 command::Renew, command::ExpireLease, command::ExpireDeadline, command::Cancel,
+                 command::Pause, command::Resume, command::Retry>;
 
 struct StatePolicy {
   // Pause before a failed attempt is repeated; doubles each time, at most 60 s.
@@ -116,14 +123,18 @@ struct Transition {
 // ABORTED ETAG_MISMATCH unless `etag` is empty or the job's.
 absl::Status CheckEtag(const JobRecord& record, absl::string_view etag);
 
-// ABORTED LEASE_LOST unless the job is held under this lease.
+// PERMISSION_DENIED LEASE_HELD_BY_ANOTHER when this lease is, or was, another subject's; ABORTED
+// LEASE_LOST unless the job is held under it.
 absl::Status CheckLease(const JobRecord& record, const LeaseRef& lease);
 
+// Whether an error is one of CheckLease's.
+bool IsFenced(const absl::Status& status);
+
 // Computes the transition. Pure. Errors: CheckEtag's; CheckLease's for a worker's
-// command; FAILED_PRECONDITION JOB_NOT_QUEUED for a Claim; INVALID_ARGUMENT EVENT_OUT_OF_ORDER for
-// events that do not rise; FAILED_PRECONDITION JOB_TERMINAL or JOB_CANCELLING for Pause and Resume
-// of a job that has ended or is about to, JOB_NOT_RETRYABLE for Retry of one that did not fail and
-// was not cancelled, or whose deadline is over.
+// command; FAILED_PRECONDITION JOB_NOT_QUEUED for a Claim or a Reject; INVALID_ARGUMENT
+// EVENT_OUT_OF_ORDER for events that do not rise; FAILED_PRECONDITION JOB_TERMINAL or
+// JOB_CANCELLING for Pause and Resume of a job that has ended or is about to, JOB_NOT_RETRYABLE for
+// Retry of one that did not fail and was not cancelled, or whose deadline is over.
 absl::StatusOr<Transition> Decide(const JobRecord& current, const Command& command, absl::Time now,
                                   const StatePolicy& policy = {});
 

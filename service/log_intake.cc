@@ -44,22 +44,24 @@ LogAppend AppendOf(std::string job, const v1::AppendLogsRequest& request, const 
 
 }  // namespace
 
-absl::StatusOr<std::string> LogIntake::CheckHeld(const v1::Lease& lease) {
+absl::StatusOr<std::string> LogIntake::CheckHeld(const Identity& caller, const v1::Lease& lease) {
   LF_ASSIGN_OR_RETURN(std::string id, ParseJobName(lease.job(), "lease.job"));
   const absl::StatusOr<JobRecord> record = engine_.store().Get(id);
   absl::Status held = record.status();
-  if (record.ok()) held = CheckLease(*record, {lease.attempt(), lease.lease_epoch()});
+  if (record.ok())
+    held = CheckLease(*record, {lease.attempt(), lease.lease_epoch(), caller.subject});
   if (absl::IsNotFound(held)) {
     held = MakeError(absl::StatusCode::kAborted, kLeaseLost,
                      absl::StrCat(lease.job(), " does not exist any more"), {{"job", id}});
   }
-  if (ReasonOf(held) == kLeaseLost) engine_.observer().FencedWrite("logs");
+  if (IsFenced(held)) engine_.observer().FencedWrite("logs");
   LF_RETURN_IF_ERROR(held);
   return id;
 }
 
-absl::StatusOr<v1::AppendLogsResponse> LogIntake::Write(const v1::AppendLogsRequest& request) {
-  LF_ASSIGN_OR_RETURN(std::string id, CheckHeld(request.lease()));
+absl::StatusOr<v1::AppendLogsResponse> LogIntake::Write(const Identity& caller,
+                                                        const v1::AppendLogsRequest& request) {
+  LF_ASSIGN_OR_RETURN(std::string id, CheckHeld(caller, request.lease()));
   LF_ASSIGN_OR_RETURN(const LogAppended appended,
                       engine_.store().AppendLogs(AppendOf(std::move(id), request, options_.keep)));
   engine_.observer().LogsAppended(appended);
@@ -68,11 +70,12 @@ absl::StatusOr<v1::AppendLogsResponse> LogIntake::Write(const v1::AppendLogsRequ
   return response;
 }
 
-absl::StatusOr<v1::AppendLogsResponse> LogIntake::Append(const v1::AppendLogsRequest& request) {
+absl::StatusOr<v1::AppendLogsResponse> LogIntake::Append(const Identity& caller,
+                                                         const v1::AppendLogsRequest& request) {
   LF_RETURN_IF_ERROR(CheckLines(request));
   const bool busy = writing_.fetch_add(1) >= options_.writers;
   const absl::Cleanup done = [this] { writing_.fetch_sub(1); };
-  if (!busy) return Write(request);
+  if (!busy) return Write(caller, request);
   engine_.observer().LogsRefused();
   return WithRetryDelay(MakeError(absl::StatusCode::kResourceExhausted, "LOGS_BUSY",
                                   absl::StrCat("the server writes the logs of ", options_.writers,

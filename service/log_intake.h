@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "latentforge/v1/worker_service.pb.h"
+#include "service/auth/identity.h"
 #include "service/job_engine.h"
 #include "service/log_record.h"
 
@@ -24,12 +25,14 @@ class LogIntake {
   LogIntake(JobEngine& engine, const LogIntakeOptions& options)
       : engine_(engine), options_(options) {}
 
-  absl::StatusOr<v1::AppendLogsResponse> Append(const v1::AppendLogsRequest& request);
+  absl::StatusOr<v1::AppendLogsResponse> Append(const Identity& caller,
+                                                const v1::AppendLogsRequest& request);
 
  private:
-  // The job's id. LEASE_LOST when the lease is over.
-  absl::StatusOr<std::string> CheckHeld(const v1::Lease& lease);
-  absl::StatusOr<v1::AppendLogsResponse> Write(const v1::AppendLogsRequest& request);
+  // The job's id. CheckLease's errors.
+  absl::StatusOr<std::string> CheckHeld(const Identity& caller, const v1::Lease& lease);
+  absl::StatusOr<v1::AppendLogsResponse> Write(const Identity& caller,
+                                               const v1::AppendLogsRequest& request);
 
   JobEngine& engine_;
   const LogIntakeOptions options_;

@@ -128,10 +128,9 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
                  "Who may call: one line CREDENTIAL SUBJECT TENANT ROLE each; see latentforge auth "
                  "new-token. Read again when it changes");
   AddOidcFlags(app, options.oidc);
-  app.add_option(
-      "--tenants", options.tenants_file,
-      "JSON file with the share and the limits of each tenant (docs/operations.md). Read "
-      "again when it changes");
+  app.add_option("--tenants", options.tenants_file,
+                 "JSON file with share, limits and roots of each tenant (docs/operations.md). Read "
+                 "again when it changes");
   app.add_option("--metrics-address", options.metrics_address,
                  "host:port that serves /metrics to Prometheus; none by default");
   app.add_flag("--enable-reflection", options.enable_reflection,

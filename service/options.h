@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/conversion_defaults.h"
+#include "base/path_roots.h"
 #include "service/auth/oidc_options.h"
 #include "service/listen_address.h"
 #include "service/log_record.h"
@@ -17,12 +18,12 @@ namespace latentforge::service {
 
 struct ServerOptions {
   std::vector<ListenAddress> listen;
-  std::string database;                              // file, or postgresql:// URI
-  int64_t database_max_bytes = 0;                    // 0: no limit
-  std::vector<std::filesystem::path> allowed_roots;  // empty: any path
-  std::string metrics_address;                       // "host:port"; empty: no metrics
-  std::filesystem::path token_file;                  // empty: none
-  std::filesystem::path tenants_file;                // empty: none
+  std::string database;                // file, or postgresql:// URI
+  int64_t database_max_bytes = 0;      // 0: no limit
+  PathRoots allowed_roots;             // empty: any path
+  std::string metrics_address;         // "host:port"; empty: no metrics
+  std::filesystem::path token_file;    // empty: none
+  std::filesystem::path tenants_file;  // empty: none
   OidcOptions oidc;
   TlsFiles tls;
   bool enable_reflection = false;

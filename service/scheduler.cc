@@ -20,7 +20,9 @@ namespace {
 constexpr char kWorkersBinding[] = "workers";
 constexpr absl::Duration kOverdueInterval = absl::Milliseconds(250);
 
-LeaseRef RefOf(const v1::Lease& lease) { return {lease.attempt(), lease.lease_epoch()}; }
+LeaseRef RefOf(const v1::Lease& lease, const Identity& caller) {
+  return {lease.attempt(), lease.lease_epoch(), caller.subject};
+}
 
 v1::Lease LeaseOf(const JobRecord& record) {
   v1::Lease lease;
@@ -47,8 +49,8 @@ absl::Status DrainingError() {
                         absl::Seconds(1));
 }
 
-absl::StatusOr<Command> EndOf(const v1::CompleteAttemptRequest& request) {
-  const LeaseRef lease = RefOf(request.lease());
+absl::StatusOr<Command> EndOf(const v1::CompleteAttemptRequest& request, const Identity& caller) {
+  const LeaseRef lease = RefOf(request.lease(), caller);
   switch (request.outcome_case()) {
     case v1::CompleteAttemptRequest::kResult:
       return command::Succeed{lease, request.result()};
@@ -90,7 +92,8 @@ absl::Status Scheduler::RenewLeases() {
   return absl::OkStatus();
 }
 
-int64_t Scheduler::Acquire(const v1::AcquireLeaseRequest& request, AcquireDone done) {
+int64_t Scheduler::Acquire(const Identity& caller, const v1::AcquireLeaseRequest& request,
+                           AcquireDone done) {
   if (const absl::Status checked = CheckAcquireRequest(request, options_.version); !checked.ok()) {
     done(checked);
     return 0;
@@ -105,7 +108,8 @@ int64_t Scheduler::Acquire(const v1::AcquireLeaseRequest& request, AcquireDone d
     absl::MutexLock lock(&mutex_);
     if (!draining_) {
       const absl::Duration wait = std::min(FromProto(request.wait()), options_.max_wait);
-      waiters_.push_back({++last_ticket_, request.worker(), now + wait, std::move(done)});
+      waiters_.push_back(
+          {++last_ticket_, {request.worker(), caller.subject}, now + wait, std::move(done)});
       wakeup_.Poke();
       return last_ticket_;
     }
@@ -117,12 +121,12 @@ int64_t Scheduler::Acquire(const v1::AcquireLeaseRequest& request, AcquireDone d
 // A worker whose wait is under way is there, however long ago it called.
 void Scheduler::TouchWaiting(absl::Time now) {
   absl::MutexLock lock(&mutex_);
-  for (const Waiter& waiter : waiters_) workers_.Touch(waiter.worker.name(), now);
+  for (const Waiter& waiter : waiters_) workers_.Touch(waiter.claimant.worker.name(), now);
 }
 
 bool Scheduler::Abandon(int64_t ticket) {
   const std::optional<Waiter> waiter = TakeWaiter(ticket);
-  if (waiter.has_value()) workers_.Leave(waiter->worker.name());
+  if (waiter.has_value()) workers_.Leave(waiter->claimant.worker.name());
   return waiter.has_value();
 }
 
@@ -136,43 +140,47 @@ std::optional<Scheduler::Waiter> Scheduler::TakeWaiter(int64_t ticket) {
   return taken;
 }
 
-v1::AcquireLeaseResponse Scheduler::GrantOf(const JobRecord& record) const {
+v1::AcquireLeaseResponse Scheduler::GrantOf(const JobEngine::Claimed& claimed) const {
   v1::AcquireLeaseResponse response;
-  *response.mutable_lease() = LeaseOf(record);
-  *response.mutable_spec() = record.job.spec();
+  *response.mutable_lease() = LeaseOf(claimed.record);
+  *response.mutable_spec() = claimed.record.job.spec();
+  for (const std::filesystem::path& root : claimed.allowed_roots)
+    response.add_allowed_roots(root.string());
   *response.mutable_lease_duration() = ToProto(options_.lease_duration);
   *response.mutable_heartbeat_interval() = ToProto(options_.lease_duration / 3);
   return response;
 }
 
-absl::Status Scheduler::ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served) {
-  LF_ASSIGN_OR_RETURN(const std::optional<JobRecord> claimed,
-                      engine_.Claim(worker, options_.lease_duration));
+absl::Status Scheduler::ServeWaiter(int64_t ticket, const JobEngine::Claimant& claimant,
+                                    bool& served) {
+  LF_ASSIGN_OR_RETURN(const std::optional<JobEngine::Claimed> claimed,
+                      engine_.Claim(claimant, options_.lease_duration));
   served = claimed.has_value();
   if (!served) return absl::OkStatus();
   if (std::optional<Waiter> waiter = TakeWaiter(ticket); waiter.has_value()) {
-    workers_.Touch(worker.name(), engine_.Now());
+    workers_.Touch(claimant.worker.name(), engine_.Now());
     waiter->done(GrantOf(*claimed));
     return absl::OkStatus();
   }
   // The worker went away meanwhile: the job must not wait for its lease to end.
-  const LeaseRef lease{claimed->job.status().attempt(), claimed->lease_epoch};
-  return engine_.Apply(claimed->id, command::Release{lease}).status();
+  const JobRecord& record = claimed->record;
+  const LeaseRef lease{record.job.status().attempt(), record.lease_epoch};
+  return engine_.Apply(record.id, command::Release{lease}).status();
 }
 
 absl::Status Scheduler::ServeWaiters() {
-  std::vector<std::pair<int64_t, v1::WorkerInfo>> waiting;
+  std::vector<std::pair<int64_t, JobEngine::Claimant>> waiting;
   {
     absl::MutexLock lock(&mutex_);
-    for (const Waiter& waiter : waiters_) waiting.emplace_back(waiter.ticket, waiter.worker);
+    for (const Waiter& waiter : waiters_) waiting.emplace_back(waiter.ticket, waiter.claimant);
   }
   absl::Status first_error;
   std::set<std::string> in_vain;  // no job for workers like these: do not ask again
-  for (const auto& [ticket, worker] : waiting) {
-    const std::string offer = OfferKey(worker);
+  for (const auto& [ticket, claimant] : waiting) {
+    const std::string offer = OfferKey(claimant.worker);
     if (in_vain.count(offer) > 0) continue;
     bool served = false;
-    first_error.Update(ServeWaiter(ticket, worker, served));
+    first_error.Update(ServeWaiter(ticket, claimant, served));
     if (!served) in_vain.insert(offer);
   }
   EndWaits();
@@ -191,7 +199,7 @@ void Scheduler::EndWaits() {
     }
   }
   for (Waiter& waiter : over) {
-    workers_.Touch(waiter.worker.name(), now);
+    workers_.Touch(waiter.claimant.worker.name(), now);
     waiter.done(v1::AcquireLeaseResponse());
   }
 }
@@ -205,7 +213,7 @@ absl::StatusOr<JobRecord> Scheduler::ApplyForWorker(const v1::Lease& lease, cons
                        absl::StrCat(lease.job(), " does not exist any more"), {{"job", id}});
   }
   if (!record.ok()) {
-    if (ReasonOf(record.status()) == kLeaseLost) engine_.observer().FencedWrite(operation);
+    if (IsFenced(record.status())) engine_.observer().FencedWrite(operation);
     return record.status();
   }
   workers_.Touch(record->job.status().worker(), engine_.Now());
@@ -214,8 +222,9 @@ absl::StatusOr<JobRecord> Scheduler::ApplyForWorker(const v1::Lease& lease, cons
   return record;
 }
 
-absl::StatusOr<v1::HeartbeatResponse> Scheduler::Heartbeat(const v1::HeartbeatRequest& request) {
-  const command::Extend extend{RefOf(request.lease()), options_.lease_duration,
+absl::StatusOr<v1::HeartbeatResponse> Scheduler::Heartbeat(const Identity& caller,
+                                                           const v1::HeartbeatRequest& request) {
+  const command::Extend extend{RefOf(request.lease(), caller), options_.lease_duration,
                                request.obeying() == v1::ATTEMPT_COMMAND_PAUSE};
   LF_ASSIGN_OR_RETURN(const JobRecord record, ApplyForWorker(request.lease(), extend, "heartbeat"));
   engine_.observer().LeaseRenewed();
@@ -228,9 +237,9 @@ absl::StatusOr<v1::HeartbeatResponse> Scheduler::Heartbeat(const v1::HeartbeatRe
 }
 
 absl::StatusOr<v1::ReportEventsResponse> Scheduler::ReportEvents(
-    const v1::ReportEventsRequest& request) {
+    const Identity& caller, const v1::ReportEventsRequest& request) {
   command::Report report;
-  report.lease = RefOf(request.lease());
+  report.lease = RefOf(request.lease(), caller);
   report.events.assign(request.events().begin(), request.events().end());
   report.lease_duration = options_.lease_duration;
   LF_ASSIGN_OR_RETURN(const JobRecord record,
@@ -242,8 +251,8 @@ absl::StatusOr<v1::ReportEventsResponse> Scheduler::ReportEvents(
 }
 
 absl::StatusOr<v1::CompleteAttemptResponse> Scheduler::Complete(
-    const v1::CompleteAttemptRequest& request) {
-  LF_ASSIGN_OR_RETURN(const Command end, EndOf(request));
+    const Identity& caller, const v1::CompleteAttemptRequest& request) {
+  LF_ASSIGN_OR_RETURN(const Command end, EndOf(request, caller));
   LF_ASSIGN_OR_RETURN(const JobRecord record, ApplyForWorker(request.lease(), end, "complete"));
   if (request.has_released()) workers_.Leave(record.job.status().worker());
   return v1::CompleteAttemptResponse();

@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "latentforge/v1/worker_service.pb.h"
+#include "service/auth/identity.h"
 #include "service/job_engine.h"
 #include "service/page_token.h"
 #include "service/wakeup.h"
@@ -44,15 +45,19 @@ class Scheduler {
 
   // Calls `done` once: now with an error; from Tick when a job is there or the time
   // is over; from Drain. Returns a ticket for Abandon, 0 when `done` was called.
-  int64_t Acquire(const v1::AcquireLeaseRequest& request, AcquireDone done);
+  // The lease is the caller's.
+  int64_t Acquire(const Identity& caller, const v1::AcquireLeaseRequest& request, AcquireDone done);
 
   // The caller is gone. True: `done` will not be called. False: it was, or is just
   // being, called.
   bool Abandon(int64_t ticket);
 
-  absl::StatusOr<v1::HeartbeatResponse> Heartbeat(const v1::HeartbeatRequest& request);
-  absl::StatusOr<v1::ReportEventsResponse> ReportEvents(const v1::ReportEventsRequest& request);
-  absl::StatusOr<v1::CompleteAttemptResponse> Complete(const v1::CompleteAttemptRequest& request);
+  absl::StatusOr<v1::HeartbeatResponse> Heartbeat(const Identity& caller,
+                                                  const v1::HeartbeatRequest& request);
+  absl::StatusOr<v1::ReportEventsResponse> ReportEvents(const Identity& caller,
+                                                        const v1::ReportEventsRequest& request);
+  absl::StatusOr<v1::CompleteAttemptResponse> Complete(const Identity& caller,
+                                                       const v1::CompleteAttemptRequest& request);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
 
   // Ends leases and jobs whose time is over, unless that was done within a quarter of a second:
@@ -78,13 +83,13 @@ class Scheduler {
  private:
   struct Waiter {
     int64_t ticket = 0;
-    v1::WorkerInfo worker;
+    JobEngine::Claimant claimant;
     absl::Time deadline;
     AcquireDone done;
   };
 
-  v1::AcquireLeaseResponse GrantOf(const JobRecord& record) const;
-  absl::Status ServeWaiter(int64_t ticket, const v1::WorkerInfo& worker, bool& served);
+  v1::AcquireLeaseResponse GrantOf(const JobEngine::Claimed& claimed) const;
+  absl::Status ServeWaiter(int64_t ticket, const JobEngine::Claimant& claimant, bool& served);
   void TouchWaiting(absl::Time now);
   void EndWaits();
   absl::StatusOr<JobRecord> ApplyForWorker(const v1::Lease& lease, const Command& command,

@@ -93,10 +93,13 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
 };
 
 // What tenants may use, as the file says at each moment.
-absl::StatusOr<TenantSource> OpenTenants(const std::filesystem::path& path, const Clock& clock) {
-  if (path.empty()) return NoTenantLimits();
+absl::StatusOr<TenantSource> OpenTenants(const ServerOptions& options, const Clock& clock) {
+  if (options.tenants_file.empty()) return NoTenantLimits(options.allowed_roots);
+  const auto parse = [roots = options.allowed_roots](absl::string_view text) {
+    return TenantTable::Parse(text, roots);
+  };
   LF_ASSIGN_OR_RETURN(std::shared_ptr<FollowedFile<TenantTable>> file,
-                      FollowedFile<TenantTable>::Open(path, clock));
+                      FollowedFile<TenantTable>::Open(options.tenants_file, clock, parse));
   return TenantSource([file] { return file->Current(); });
 }
 
@@ -145,7 +148,6 @@ struct Server::Parts {
                                                          .one_machine = options.one_machine,
                                                          .priority_step = options.priority_step,
                                                          .default_ttl = options.default_ttl}),
-        checker(options.allowed_roots),
         jobs(engine, checker, PageTokenCodec(page_token_key),
              {options.max_attempts, RandomJobId, [this] { return scheduler.Workers(); }}),
         attempts(*store, PageTokenCodec(page_token_key)),
@@ -299,7 +301,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   LF_ASSIGN_OR_RETURN(std::vector<ListenSocket> sockets, OpenSockets(options));
   LF_ASSIGN_OR_RETURN(std::unique_ptr<Gatekeeper> gatekeeper,
                       Gatekeeper::Open(options.token_file, options.oidc, clock));
-  LF_ASSIGN_OR_RETURN(TenantSource tenants, OpenTenants(options.tenants_file, clock));
+  LF_ASSIGN_OR_RETURN(TenantSource tenants, OpenTenants(options, clock));
   LF_ASSIGN_OR_RETURN(
       std::unique_ptr<Store> store,
       OpenStore({options.database, options.database_max_bytes, options.threads}, clock));

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "base/path_roots.h"
 #include "latentforge/v1/job_service.pb.h"
 
 namespace latentforge::service {
@@ -20,8 +21,10 @@ class SpecChecker {
  public:
   virtual ~SpecChecker() = default;
 
+  // `roots` are those beneath which the job's paths must lie; none: any path may be named.
   // Errors are ready for clients.
-  virtual absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec) const = 0;
+  virtual absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec,
+                                            const PathRoots& roots) const = 0;
 };
 
 }  // namespace latentforge::service

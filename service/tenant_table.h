@@ -6,13 +6,15 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/path_roots.h"
 
 namespace latentforge::service {
 
-// A limit of 0 is none.
+// A limit of 0 is none, and so are no roots.
 struct TenantLimits {
   double weight = 1;
   int64_t max_queued_jobs = 0;  // that wait: queued or paused
@@ -22,6 +24,7 @@ struct TenantLimits {
   int64_t max_running_jobs = 0;
   int64_t max_running_gpus = 0;
   int64_t max_submits_per_minute = 0;
+  PathRoots allowed_roots;  // beneath which every path of a job lies
 };
 
 // Immutable, so safe for concurrent use.
@@ -29,13 +32,17 @@ class TenantTable {
  public:
   static constexpr char kFileName[] = "tenants file";
 
-  // Every tenant has weight 1 and no limits.
-  TenantTable() = default;
+  // Every tenant has weight 1, the server's roots, and no limits.
+  explicit TenantTable(PathRoots server_roots = {}) {
+    others_.allowed_roots = std::move(server_roots);
+  }
 
   // A JSON object of tenants, each an object with members of TenantLimits; "*" holds what
-  // other tenants have, and what one does not say itself. InvalidArgument names the tenant and
+  // other tenants have, and what one does not say itself. Roots are resolved, and lie beneath
+  // the server's where it has some; they need not exist. InvalidArgument names the tenant and
   // the key, or where the text is no JSON.
-  static absl::StatusOr<TenantTable> Parse(absl::string_view text);
+  static absl::StatusOr<TenantTable> Parse(absl::string_view text,
+                                           const PathRoots& server_roots = {});
 
   const TenantLimits& Of(absl::string_view tenant) const;
 
@@ -53,6 +60,6 @@ class TenantTable {
 using TenantSource = std::function<std::shared_ptr<const TenantTable>()>;
 
 // Of a server without a tenants file.
-TenantSource NoTenantLimits();
+TenantSource NoTenantLimits(PathRoots server_roots = {});
 
 }  // namespace latentforge::service

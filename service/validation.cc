@@ -1,47 +1,26 @@
 #include "service/validation.h"
 
-#include <limits.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <system_error>
+#include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/status_macros.h"
-#include "checkpoint/checkpoint.h"
 #include "checkpoint/context_warning.h"
 #include "checkpoint/estimate.h"
 #include "checkpoint/kv_budget.h"
-#include "checkpoint/open_error.h"
-#include "checkpoint/tokenizer_file.h"
 #include "proto/enum_text.h"
+#include "service/path_checks.h"
 #include "service/text_check.h"
 
 namespace latentforge::service {
 namespace {
 
 namespace fs = std::filesystem;
-
-const char* ReasonOfTokenizer(const absl::Status& status) {
-  return absl::IsNotFound(status) || absl::IsPermissionDenied(status) ? "SOURCE_NOT_READABLE"
-                                                                      : "MALFORMED_TOKENIZER";
-}
-
-// What no file system of Linux takes; empty when there is none.
-std::string LengthProblem(const fs::path& path) {
-  if (path.native().size() >= PATH_MAX)
-    return absl::StrCat("has a path of ", path.native().size(), " bytes, expected at most ",
-                        PATH_MAX - 1);
-  for (const fs::path& name : path) {
-    if (name.native().size() > NAME_MAX)
-      return absl::StrCat("has a name of ", name.native().size(), " bytes in its path, \"",
-                          name.native().substr(0, 20), "...\", expected at most ", NAME_MAX);
-  }
-  return "";
-}
 
 checkpoint::DType ToDType(v1::DataType dtype, checkpoint::DType fallback) {
   switch (dtype) {
@@ -117,48 +96,6 @@ void AddWarnings(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
   AddWarning(
       checkpoint::ContextWarning(config, "healing sequences", spec.healing().sequence_length()),
       estimate);
-}
-
-bool IsDangling(const fs::path& path) {
-  std::error_code error;
-  return fs::is_symlink(fs::symlink_status(path, error)) && !fs::exists(path, error);
-}
-
-// Why no folder can be made at `path`: something on the way to it, or there, is
-// neither a folder nor absent. Empty when nothing is.
-std::string ObstacleTo(const fs::path& path) {
-  std::error_code error;
-  for (fs::path part = path; part.has_relative_path(); part = part.parent_path()) {
-    const std::string place =
-        part == path ? path.string()
-                     : absl::StrCat(path.string(), " lies beneath ", part.string(), ", which");
-    if (IsDangling(part))
-      return absl::StrCat(place, " is a symbolic link to ", fs::read_symlink(part, error).string(),
-                          ", which does not exist");
-    const fs::file_status status = fs::status(part, error);
-    if (!fs::exists(status)) continue;
-    return fs::is_directory(status) ? "" : absl::StrCat(place, " is not a folder");
-  }
-  return "";
-}
-
-// True when `path` is `folder` or lies in it; both resolved.
-bool IsWithin(const fs::path& path, const fs::path& folder) {
-  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first ==
-         folder.end();
-}
-
-// Why an artifact of `source` does not belong at `output`; empty when it may go
-// there. An empty `source` is one that is wrong itself.
-std::string OverlapOf(const fs::path& output, const fs::path& source) {
-  const auto text = [&](const char* relation) {
-    return absl::StrCat(output.string(), relation, source.string(), ", expected a folder apart");
-  };
-  if (source.empty()) return "";
-  if (output == source) return text(" is the same folder as the source ");
-  if (IsWithin(output, source)) return text(" lies inside the source ");
-  if (IsWithin(source, output)) return text(" holds the source ");
-  return "";
 }
 
 struct Latents {
@@ -241,111 +178,28 @@ void CheckRanksFit(const v1::JobSpec& spec, const checkpoint::ModelConfig& confi
                  absl::StripPrefix(fits.message(), "KV budget "));
 }
 
-std::optional<fs::path> FileSpecChecker::Resolve(const std::string& uri, absl::string_view field,
-                                                 Findings& findings) const {
-  const absl::StatusOr<fs::path> path = PathFromUri(uri);
-  if (!path.ok()) {
-    findings.Add("BAD_URI", field, path.status().message());
-    return std::nullopt;
-  }
-  if (const std::string problem = LengthProblem(*path); !problem.empty()) {
-    findings.Add(kInvalidField, field, problem);
-    return std::nullopt;
-  }
-  absl::StatusOr<fs::path> resolved = ResolveBeneath(*path, allowed_roots_);
-  if (!resolved.ok()) {
-    findings.Add("PATH_NOT_ALLOWED", field, resolved.status().message());
-    return std::nullopt;
-  }
-  return *std::move(resolved);
-}
-
-std::optional<checkpoint::ModelConfig> FileSpecChecker::CheckSource(v1::JobSpec& spec,
-                                                                    Findings& findings) const {
-  constexpr char kField[] = "spec.source.uri";
-  const std::optional<fs::path> dir = Resolve(spec.source().uri(), kField, findings);
-  if (!dir.has_value()) return std::nullopt;
-  const absl::StatusOr<checkpoint::Checkpoint> opened = checkpoint::Checkpoint::Open(*dir);
-  if (!opened.ok()) {
-    findings.Add(checkpoint::ReasonOfOpenError(opened.status()), kField, opened.status().message());
-    return std::nullopt;
-  }
-  if (opened->config().converted()) {
-    findings.Add("ALREADY_CONVERTED", kField,
-                 absl::StrCat(dir->string(), " is already converted by latentforge"));
-    return std::nullopt;
-  }
-  // Beside other findings: the rest of the checkpoint is fine.
-  if (const absl::Status tokenizer = checkpoint::CheckTokenizerFile(*dir); !tokenizer.ok())
-    findings.Add(ReasonOfTokenizer(tokenizer), kField, tokenizer.message());
-  spec.mutable_source()->set_uri(UriFromPath(*dir));
-  return opened->config();
-}
-
-void FileSpecChecker::CheckCorpusFile(v1::CorpusSpec& corpus, const std::string& field,
-                                      Findings& findings) const {
-  const std::optional<fs::path> path = Resolve(corpus.uri(), field + ".uri", findings);
-  if (!path.has_value()) return;
-  std::error_code error;
-  const bool regular = fs::is_regular_file(*path, error);
-  if (!regular || access(path->c_str(), R_OK) != 0) {
-    const absl::string_view problem = !fs::exists(*path, error) ? "does not exist"
-                                      : !regular                ? "is not a regular file"
-                                                                : "cannot be read";
-    findings.Add("CORPUS_NOT_READABLE", field + ".uri", absl::StrCat(path->string(), " ", problem));
-    return;
-  }
-  if (fs::file_size(*path, error) == 0 && !error)
-    findings.Add("MALFORMED_CORPUS", field + ".uri", absl::StrCat(path->string(), " is empty"));
-  CheckIsText(*path, field + ".uri", findings);
-  corpus.set_uri(UriFromPath(*path));
-}
-
-fs::path FileSpecChecker::CheckOutput(v1::JobSpec& spec, const fs::path& source,
-                                      Findings& findings) const {
-  constexpr char kField[] = "spec.output.uri";
-  const std::optional<fs::path> path = Resolve(spec.output().uri(), kField, findings);
-  if (!path.has_value()) return {};
-  std::error_code error;
-  if (const std::string overlap = OverlapOf(*path, source); !overlap.empty()) {
-    findings.Add("OUTPUT_OVERLAPS_SOURCE", kField, overlap);
-  } else if (const std::string obstacle = ObstacleTo(*path); !obstacle.empty()) {
-    findings.Add("OUTPUT_NOT_WRITABLE", kField, obstacle);
-  } else if (fs::exists(*path, error)) {
-    const bool empty = fs::is_empty(*path, error);
-    if (error)
-      findings.Add("OUTPUT_NOT_EMPTY", kField,
-                   absl::StrCat(path->string(), " cannot be read: ", error.message()));
-    else if (!empty)
-      findings.Add("OUTPUT_NOT_EMPTY", kField,
-                   absl::StrCat(path->string(), " exists and is not empty"));
-  }
-  spec.mutable_output()->set_uri(UriFromPath(*path));
-  return *path;
-}
-
-absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec) const {
+absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec,
+                                                   const PathRoots& roots) const {
   LF_RETURN_IF_ERROR(CheckMethod(spec));
   Findings findings;
+  const PathChecks paths(roots, findings);
   CheckFields(spec, findings);
   CheckedSpec checked;
   v1::JobSpec resolved = spec;
-  const std::optional<checkpoint::ModelConfig> config = CheckSource(resolved, findings);
+  const std::optional<checkpoint::ModelConfig> config = paths.CheckSource(resolved);
   for (int i = 0; i < resolved.calibration().corpora_size(); ++i)
-    CheckCorpusFile(*resolved.mutable_calibration()->mutable_corpora(i),
-                    absl::StrCat("spec.calibration.corpora[", i, "]"), findings);
+    paths.CheckCorpus(*resolved.mutable_calibration()->mutable_corpora(i),
+                      absl::StrCat("spec.calibration.corpora[", i, "]"));
   if (resolved.has_healing()) {
     v1::HealingSpec& healing = *resolved.mutable_healing();
     for (int i = 0; i < healing.corpora_size(); ++i)
-      CheckCorpusFile(*healing.mutable_corpora(i), absl::StrCat("spec.healing.corpora[", i, "]"),
-                      findings);
+      paths.CheckCorpus(*healing.mutable_corpora(i), absl::StrCat("spec.healing.corpora[", i, "]"));
   }
   if (!resolved.evaluation().corpus().uri().empty())
-    CheckCorpusFile(*resolved.mutable_evaluation()->mutable_corpus(), "spec.evaluation.corpus",
-                    findings);
+    paths.CheckCorpus(*resolved.mutable_evaluation()->mutable_corpus(), "spec.evaluation.corpus");
   // A source that passed has a URI that was made from its resolved path.
   const fs::path source = config.has_value() ? *PathFromUri(resolved.source().uri()) : fs::path();
-  checked.output_path = CheckOutput(resolved, source, findings).string();
+  checked.output_path = paths.CheckOutput(resolved, source).string();
   if (config.has_value()) CheckRankProfile(resolved, *config, findings);
   LF_RETURN_IF_ERROR(findings.ToStatus());
   checked.spec = WithDefaults(resolved, config->max_position_embeddings);

@@ -1,9 +1,6 @@
 // Checks a specification against the files that it names.
 #pragma once
 
-#include <filesystem>
-#include <vector>
-
 #include "checkpoint/model_config.h"
 #include "service/spec_checker.h"
 #include "service/spec_fields.h"
@@ -11,28 +8,15 @@
 namespace latentforge::service {
 
 // Opens the source checkpoint and looks at corpora and output. Paths must lie
-// beneath the allowed roots, symbolic links resolved; no roots mean any path. The
+// beneath the roots, symbolic links resolved; so must what links in the source's folder lead to.
+// Of a path outside nothing is told, not even whether it exists. The
 // specification it returns names the resolved paths, so that what was checked is
-// what a worker opens. Immutable: safe for concurrent use.
+// what a worker opens. Safe for concurrent use.
 class FileSpecChecker final : public SpecChecker {
  public:
-  explicit FileSpecChecker(std::vector<std::filesystem::path> allowed_roots)
-      : allowed_roots_(std::move(allowed_roots)) {}
-
   // INVALID_ARGUMENT with a violation for each wrong field; UNIMPLEMENTED
   // METHOD_NOT_SUPPORTED.
-  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec) const override;
-
- private:
-  // The resolved path, or nullopt and a finding.
-  std::optional<std::filesystem::path> Resolve(const std::string& uri, absl::string_view field,
-                                               Findings& findings) const;
-  std::optional<checkpoint::ModelConfig> CheckSource(v1::JobSpec& spec, Findings& findings) const;
-  void CheckCorpusFile(v1::CorpusSpec& corpus, const std::string& field, Findings& findings) const;
-  std::filesystem::path CheckOutput(v1::JobSpec& spec, const std::filesystem::path& source,
-                                    Findings& findings) const;
-
-  const std::vector<std::filesystem::path> allowed_roots_;
+  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec, const PathRoots& roots) const override;
 };
 
 // Findings for ranks that the model does not allow or that exceed the budget.

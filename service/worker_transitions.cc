@@ -37,10 +37,26 @@ bool Matches(const JobRecord& record, const LeaseRef& lease) {
   return lease.epoch == record.lease_epoch && lease.attempt == record.job.status().attempt();
 }
 
+// Whether who speaks of the job's lease may. A lease from before subjects were kept, or of a server
+// that does not keep them, is anybody's.
+bool IsHolder(const JobRecord& record, const LeaseRef& lease) {
+  const bool known = record.subject_epoch == record.lease_epoch && !record.lease_subject.empty();
+  return !known || lease.subject.empty() || lease.subject == record.lease_subject;
+}
+
 }  // namespace
 
 absl::Status CheckLease(const JobRecord& record, const LeaseRef& lease) {
   const v1::JobStatus& status = record.job.status();
+  if (Matches(record, lease) && !IsHolder(record, lease)) {
+    return MakeError(absl::StatusCode::kPermissionDenied, kLeaseHeldByAnother,
+                     absl::StrCat("the lease of attempt ", lease.attempt, ", epoch ", lease.epoch,
+                                  " of job ", record.id, " was not acquired by ", lease.subject),
+                     {{"job", record.id},
+                      {"attempt", absl::StrCat(lease.attempt)},
+                      {"lease_epoch", absl::StrCat(lease.epoch)},
+                      {"subject", lease.subject}});
+  }
   if (HoldsLease(status.state()) && Matches(record, lease)) return absl::OkStatus();
   return MakeError(
       absl::StatusCode::kAborted, kLeaseLost,
@@ -53,13 +69,13 @@ absl::Status CheckLease(const JobRecord& record, const LeaseRef& lease) {
        {"current_lease_epoch", absl::StrCat(record.lease_epoch)}});
 }
 
+bool IsFenced(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  return reason == kLeaseLost || reason == kLeaseHeldByAnother;
+}
+
 absl::Status Decider::operator()(const command::Claim& claim) {
-  if (state() != v1::JOB_STATE_QUEUED || now_ < record().claimable_time) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_QUEUED",
-                     absl::StrCat("job ", record().id, " is ", ShortEnumName(state()),
-                                  ", expected one that waits to be claimed"),
-                     {{"job", record().id}});
-  }
+  LF_RETURN_IF_ERROR(CheckClaimable());
   v1::JobStatus& status = this->status();
   status.set_attempt(status.attempt() + 1);
   status.set_worker(claim.worker);
@@ -71,6 +87,8 @@ absl::Status Decider::operator()(const command::Claim& claim) {
   status.clear_phases();
   record().job.clear_queue_deadline_time();
   record().lease_epoch += 1;
+  record().lease_subject = claim.subject;
+  record().subject_epoch = record().lease_epoch;
   record().counted_attempts += 1;
   record().gpus = claim.gpus;
   record().attempt_sequence = 0;
@@ -80,6 +98,13 @@ absl::Status Decider::operator()(const command::Claim& claim) {
   SetLease(claim.lease_duration);
   ChangeState(v1::JOB_STATE_RUNNING);
   NoteAttempt(AttemptOutcome::kRunning);
+  return absl::OkStatus();
+}
+
+absl::Status Decider::operator()(const command::Reject& reject) {
+  LF_RETURN_IF_ERROR(CheckClaimable());
+  *status().mutable_error() = Sane(reject.error);
+  ChangeState(v1::JOB_STATE_FAILED);
   return absl::OkStatus();
 }
 
@@ -179,8 +204,16 @@ absl::Status Decider::operator()(const command::ExpireLease& expire) {
   return absl::OkStatus();
 }
 
+absl::Status Decider::CheckClaimable() {
+  if (state() == v1::JOB_STATE_QUEUED && now_ >= record().claimable_time) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_NOT_QUEUED",
+                   absl::StrCat("job ", record().id, " is ", ShortEnumName(state()),
+                                ", expected one that waits to be claimed"),
+                   {{"job", record().id}});
+}
+
 bool Decider::IsRepeat(const LeaseRef& lease) {
-  return !HoldsLease(state()) && Matches(record(), lease) &&
+  return !HoldsLease(state()) && Matches(record(), lease) && IsHolder(record(), lease) &&
          record().completed_epoch == lease.epoch;
 }
 

@@ -19,29 +19,35 @@ grpc::ServerUnaryReactor* WorkersRpc::Heartbeat(grpc::CallbackServerContext* con
                                                 const v1::HeartbeatRequest* request,
                                                 v1::HeartbeatResponse* response) {
   return RunUnary(rpc_, {kService, "Heartbeat"}, context, request, response,
-                  [this](const auto& call, const Identity&) { return scheduler_.Heartbeat(call); });
+                  [this](const auto& call, const Identity& caller) {
+                    return scheduler_.Heartbeat(caller, call);
+                  });
 }
 
 grpc::ServerUnaryReactor* WorkersRpc::ReportEvents(grpc::CallbackServerContext* context,
                                                    const v1::ReportEventsRequest* request,
                                                    v1::ReportEventsResponse* response) {
-  return RunUnary(
-      rpc_, {kService, "ReportEvents"}, context, request, response,
-      [this](const auto& call, const Identity&) { return scheduler_.ReportEvents(call); });
+  return RunUnary(rpc_, {kService, "ReportEvents"}, context, request, response,
+                  [this](const auto& call, const Identity& caller) {
+                    return scheduler_.ReportEvents(caller, call);
+                  });
 }
 
 grpc::ServerUnaryReactor* WorkersRpc::AppendLogs(grpc::CallbackServerContext* context,
                                                  const v1::AppendLogsRequest* request,
                                                  v1::AppendLogsResponse* response) {
-  return RunUnary(rpc_, {kService, "AppendLogs"}, context, request, response,
-                  [this](const auto& call, const Identity&) { return logs_.Append(call); });
+  return RunUnary(
+      rpc_, {kService, "AppendLogs"}, context, request, response,
+      [this](const auto& call, const Identity& caller) { return logs_.Append(caller, call); });
 }
 
 grpc::ServerUnaryReactor* WorkersRpc::CompleteAttempt(grpc::CallbackServerContext* context,
                                                       const v1::CompleteAttemptRequest* request,
                                                       v1::CompleteAttemptResponse* response) {
   return RunUnary(rpc_, {kService, "CompleteAttempt"}, context, request, response,
-                  [this](const auto& call, const Identity&) { return scheduler_.Complete(call); });
+                  [this](const auto& call, const Identity& caller) {
+                    return scheduler_.Complete(caller, call);
+                  });
 }
 
 grpc::ServerUnaryReactor* WorkersRpc::ListWorkers(grpc::CallbackServerContext* context,

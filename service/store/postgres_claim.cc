@@ -195,11 +195,12 @@ absl::StatusOr<std::optional<JobRecord>> ClaimNext(PgConnection& connection,
     LF_ASSIGN_OR_RETURN(const JobRecord candidate, ReadJob(rows));
     LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(candidate));
     LF_RETURN_IF_ERROR(WriteUpdate(connection, update));
+    std::optional<JobRecord> claimed = update.record;
+    claimed->version = update.expected_version + 1;
+    if (!HoldsLease(claimed->job.status().state())) return claimed;
     LF_RETURN_IF_ERROR(
         WriteCharge(connection, candidate.tenant,
                     ChargeFor(query, candidate, chosen.first.virtual_time, queue.clock)));
-    std::optional<JobRecord> claimed = update.record;
-    claimed->version = update.expected_version + 1;
     return claimed;
   }
   return std::nullopt;

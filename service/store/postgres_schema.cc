@@ -172,6 +172,12 @@ ALTER TABLE job_states
   ADD COLUMN thousands integer GENERATED ALWAYS AS ((last_sequence / 1000)::integer) STORED;
 CREATE INDEX job_states_long ON job_states (thousands) WHERE thousands > 0;
 )sql",
+    // Who holds a lease. Of leases from before, and of servers of the version before, which go on
+    // meanwhile and raise the epoch alone, that is not known. Subjects are ASCII.
+    R"sql(
+ALTER TABLE job_states ADD COLUMN lease_subject text NOT NULL DEFAULT '',
+  ADD COLUMN subject_epoch bigint NOT NULL DEFAULT 0;
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(PgConnection& connection) {

@@ -20,7 +20,7 @@ inline constexpr char kMutableColumns[] =
     "state, etag, status, last_sequence, update_time, end_time, due_time, queue_deadline_time, "
     "expire_time, lease_epoch, completed_epoch, counted_attempts, attempt_sequence, "
     "attempt_start_time, lease_expire_time, queue_time, claimable_time, rank_time, "
-    "progress_event_time, progress_event_percent, gpus";
+    "progress_event_time, progress_event_percent, gpus, lease_subject, subject_epoch";
 
 // Of an attempt, but for its job's ordinal.
 inline constexpr char kAttemptColumns[] =
@@ -74,7 +74,9 @@ void BindMutableColumns(const JobRecord& record, Binder& binder) {
       .Bind(record.rank_time)
       .Bind(record.progress_event_time)
       .Bind(record.progress_event_percent)
-      .Bind(int64_t{record.gpus});
+      .Bind(int64_t{record.gpus})
+      .BindText(record.lease_subject)
+      .Bind(record.subject_epoch);
 }
 
 // Calls `field` for the place to write only when there is a time.
@@ -121,6 +123,8 @@ absl::StatusOr<JobRecord> ReadJobColumns(Row& row) {
   record.progress_event_time = row.Time();
   record.progress_event_percent = row.Double();
   record.gpus = static_cast<int32_t>(row.Int());
+  record.lease_subject = row.Text();
+  record.subject_epoch = row.Int();
   if (!parsed) return CorruptJobError(record.id);
   return record;
 }

@@ -205,6 +205,7 @@ absl::StatusOr<std::optional<JobRecord>> ClaimNext(Database& db, const ClaimQuer
   LF_ASSIGN_OR_RETURN(const JobRecord candidate, ReadByOrdinal(db, contenders[*turn].ordinal));
   LF_ASSIGN_OR_RETURN(const JobUpdate update, decide(candidate));
   LF_ASSIGN_OR_RETURN(std::optional<JobRecord> claimed, WriteUpdate(db, update));
+  if (!HoldsLease(claimed->job.status().state())) return claimed;
   const Charge charge = ChargeFor(query, candidate, contenders[*turn].virtual_time, clock);
   LF_RETURN_IF_ERROR(WriteShare(db, kClock, charge.clock));
   LF_RETURN_IF_ERROR(WriteShare(db, candidate.tenant, charge.virtual_time));

@@ -173,6 +173,11 @@ DROP INDEX jobs_paused;
 CREATE INDEX jobs_paused ON jobs (tenant, needs, state) WHERE state = 8;
 CREATE INDEX jobs_long ON jobs (last_sequence) WHERE last_sequence >= 1000;
 )sql",
+    // Who holds a lease. Of leases from before that is not known.
+    R"sql(
+ALTER TABLE jobs ADD COLUMN lease_subject TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN subject_epoch INTEGER NOT NULL DEFAULT 0;
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(Database& db) {

@@ -147,11 +147,10 @@ class Store {
   // record with its new version.
   virtual absl::StatusOr<JobRecord> Commit(const JobUpdate& update) = 0;
 
-  // Finds the job whose turn it is, asks `decide` for its change, writes that and charges
-  // the tenant, all in one transaction, so that no two callers get one job and no limit is
-  // passed. Returns the record with
-  // its new version; nullopt when no job may be claimed. An error of `decide`, which
-  // must not call the store, is returned and nothing is written.
+  // Finds the job whose turn it is, asks `decide` for its change, writes that and, where it is a
+  // lease, charges the tenant, all in one transaction, so that no two callers get one job and no
+  // limit is passed. Returns the record with its new version; nullopt when no job may be claimed.
+  // An error of `decide`, which must not call the store, is returned and nothing is written.
   using DecideClaim = std::function<absl::StatusOr<JobUpdate>(const JobRecord&)>;
   virtual absl::StatusOr<std::optional<JobRecord>> Claim(const ClaimQuery& query,
                                                          const DecideClaim& decide) = 0;

@@ -50,21 +50,6 @@ TEST_F(FileTest, FullDiskIsResourceExhaustedAndLeavesNothing) {
   EXPECT_EQ(ErrnoStatus(ENOSPC, "writing", "/x").code(), absl::StatusCode::kResourceExhausted);
 }
 
-TEST_F(FileTest, ResolveBeneathRefusesDotDotAndSymbolicLinks) {
-  const fs::path root = folder_ / "root";
-  fs::create_directories(root / "inner");
-  fs::create_directories(folder_ / "secret");
-  fs::create_directory_symlink(folder_ / "secret", root / "link");
-  EXPECT_TRUE(ResolveBeneath(root / "inner", {root}).ok());
-  EXPECT_TRUE(ResolveBeneath(root / "new" / "x", {root}).ok());
-  EXPECT_TRUE(ResolveBeneath(root / "inner" / ".." / "inner", {root}).ok());
-  for (const fs::path& path : {root / "..", root / ".." / "secret", root / "link",
-                               root / "link" / "new", fs::path(root.string() + "x")}) {
-    EXPECT_EQ(ResolveBeneath(path, {root}).status().code(), absl::StatusCode::kPermissionDenied)
-        << path;
-  }
-}
-
 TEST(PathFromUriTest, AcceptsFileUrisAndAbsolutePaths) {
   EXPECT_EQ(*PathFromUri("/a/b"), "/a/b");
   EXPECT_EQ(*PathFromUri("file:///a%20b/%23"), "/a b/#");

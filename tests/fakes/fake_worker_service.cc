@@ -69,6 +69,11 @@ void FakeWorkerService::SetLease(absl::Duration lease, absl::Duration heartbeat)
   heartbeat_ = heartbeat;
 }
 
+void FakeWorkerService::SetAllowedRoots(const std::vector<std::string>& roots) {
+  absl::MutexLock lock(&mutex_);
+  roots_ = roots;
+}
+
 bool FakeWorkerService::AwaitAttempts(
     const std::function<bool(const std::vector<Attempt>&)>& done) {
   absl::MutexLock lock(&mutex_);
@@ -134,6 +139,7 @@ grpc::Status FakeWorkerService::AcquireLease(grpc::ServerContext* context,
   attempts_.push_back({.lease = lease});
   *response->mutable_lease() = lease;
   *response->mutable_spec() = next.spec;
+  response->mutable_allowed_roots()->Assign(roots_.begin(), roots_.end());
   Set(lease_, response->mutable_lease_duration());
   Set(heartbeat_, response->mutable_heartbeat_interval());
   return grpc::Status::OK;

@@ -49,6 +49,8 @@ class FakeWorkerService final : public v1::WorkerService::Service {
   // Every running attempt is told this from now on.
   void CommandAll(v1::AttemptCommand command);
   void SetLease(absl::Duration lease, absl::Duration heartbeat);
+  // Of the leases that are granted from now on.
+  void SetAllowedRoots(const std::vector<std::string>& roots);
 
   // Waits up to 20 s until `done` holds for what was recorded.
   bool AwaitAttempts(const std::function<bool(const std::vector<Attempt>&)>& done);
@@ -85,6 +87,7 @@ class FakeWorkerService final : public v1::WorkerService::Service {
   v1::AttemptCommand command_ ABSL_GUARDED_BY(mutex_) = v1::ATTEMPT_COMMAND_CONTINUE;
   absl::Duration lease_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(30);
   absl::Duration heartbeat_ ABSL_GUARDED_BY(mutex_) = absl::Milliseconds(50);
+  std::vector<std::string> roots_ ABSL_GUARDED_BY(mutex_);
   v1::WorkerInfo worker_ ABSL_GUARDED_BY(mutex_);
   int fenced_ ABSL_GUARDED_BY(mutex_) = 0;
 };

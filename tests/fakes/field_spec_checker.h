@@ -9,7 +9,7 @@ namespace latentforge::service {
 
 class FieldSpecChecker final : public SpecChecker {
  public:
-  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec) const override {
+  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec, const PathRoots&) const override {
     LF_RETURN_IF_ERROR(CheckMethod(spec));
     Findings findings;
     CheckFields(spec, findings);

@@ -17,7 +17,7 @@ class AttemptsTest : public SchedulerFixture {
     report.add_events()->set_sequence(1);
     report.mutable_events(0)->mutable_phase_finished()->set_phase(v1::PHASE_CALIBRATING);
     report.mutable_events(0)->mutable_phase_finished()->set_seconds(12);
-    ASSERT_TRUE(scheduler_->ReportEvents(report).ok());
+    ASSERT_TRUE(scheduler_->ReportEvents(kWorker, report).ok());
     v1::CompleteAttemptRequest failed;
     failed.mutable_error()->set_reason("WORKER_CRASHED");
     failed.mutable_error()->set_message("SIGSEGV");

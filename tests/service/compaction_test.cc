@@ -15,7 +15,7 @@ class CompactionTest : public SchedulerFixture {
       report.add_events()->set_sequence(++reported_);
       report.mutable_events(i)->mutable_perplexity()->set_value(2);
     }
-    EXPECT_TRUE(scheduler_->ReportEvents(report).ok());
+    EXPECT_TRUE(scheduler_->ReportEvents(kWorker, report).ok());
   }
 
   // As often as maintenance would.

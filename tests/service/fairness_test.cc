@@ -56,7 +56,7 @@ TEST_F(FairnessTest, T26QuotaReturnsAfterKills) {
   std::mt19937 random(7);
   for (int round = 0; round < 1000; ++round) {
     Answer answer;
-    scheduler_->Acquire(AcquireRequest("w", absl::ZeroDuration(), "cuda:0"),
+    scheduler_->Acquire(kWorker, AcquireRequest("w", absl::ZeroDuration(), "cuda:0"),
                         [&](auto got) { answer = std::move(got); });
     Tick();
     if (answer.has_value() && answer->ok() && (*answer)->has_lease())

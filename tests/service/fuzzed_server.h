@@ -71,6 +71,8 @@ class FuzzedServer {
   inline static const Identity kCallers[] = {{"alice", "default", Role::kUser},
                                              {"bob", "search", Role::kUser},
                                              {"root", "default", Role::kAdmin}};
+  // Whose every lease is.
+  inline static const Identity kWorker = {"w1", "default", Role::kWorker};
   FuzzedDataProvider& input_;
   SqliteStore& store_;
   JobProbe probe_;

@@ -15,8 +15,8 @@ inline constexpr v1::JobState Q = v1::JOB_STATE_QUEUED, R = v1::JOB_STATE_RUNNIN
                               P = v1::JOB_STATE_PAUSING, H = v1::JOB_STATE_PAUSED;
 
 inline const absl::Time kNow = absl::FromUnixSeconds(1'700'000'000);
-inline constexpr LeaseRef kLease = {1, 1};
-inline constexpr LeaseRef kStale = {1, 0};
+inline const LeaseRef kLease = {1, 1};
+inline const LeaseRef kStale = {1, 0};
 
 inline v1::ConversionError Error(v1::ErrorClass error_class, bool retryable) {
   v1::ConversionError error;

@@ -219,7 +219,7 @@ TEST_F(JobsTest, AnEtagStandsForAStateAndNotForProgress) {
   *report.mutable_lease() = lease;
   report.add_events()->set_sequence(1);
   report.mutable_events(0)->mutable_progress()->set_percent(40);
-  ASSERT_TRUE(scheduler_->ReportEvents(report).ok());
+  ASSERT_TRUE(scheduler_->ReportEvents(kWorker, report).ok());
   EXPECT_EQ(GetJob(job).etag(), running);
   EXPECT_EQ(store_->Events("j1", 1, 1)->front().state_changed().etag(), running);
 }

@@ -48,7 +48,7 @@ class LogSessionTest : public SchedulerFixture {
     for (int64_t sequence = first; sequence <= last; ++sequence)
       request.add_lines()->set_sequence(sequence);
     LogIntake intake(*engine_, {.keep = keep_});
-    EXPECT_TRUE(intake.Append(request).ok());
+    EXPECT_TRUE(intake.Append(kWorker, request).ok());
   }
 
   // An attempt of the job with this many lines, which the worker gives back.

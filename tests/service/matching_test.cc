@@ -18,7 +18,7 @@ class MatchingTest : public SchedulerFixture {
   std::vector<std::string> Ask(const std::vector<v1::AcquireLeaseRequest>& workers) {
     std::vector<std::string> jobs(workers.size());
     for (size_t i = 0; i < workers.size(); ++i)
-      scheduler_->Acquire(workers[i], [&jobs, i](auto got) {
+      scheduler_->Acquire(kWorker, workers[i], [&jobs, i](auto got) {
         ASSERT_TRUE(got.ok()) << got.status();
         jobs[i] = got->lease().job();
       });

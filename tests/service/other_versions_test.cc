@@ -21,7 +21,7 @@ TEST_F(OtherVersionsTest, AWorkerOfTheMinorVersionBeforeIsToldSo) {
   v1::AcquireLeaseRequest request = AcquireRequest("w");
   request.mutable_worker()->set_version("0.0.9");
   Answer answer;
-  scheduler_->Acquire(request, [&](auto got) { answer = std::move(got); });
+  scheduler_->Acquire(kWorker, request, [&](auto got) { answer = std::move(got); });
   ASSERT_TRUE(answer.has_value());
   EXPECT_EQ(ReasonOf(answer->status()), "VERSION_MISMATCH");
 }
@@ -54,14 +54,14 @@ TEST_F(OtherVersionsTest, WhatALaterWorkerAddsIsPassedOverOrKept) {
   v1::HeartbeatRequest beat;
   *beat.mutable_lease() = lease;
   beat.set_obeying(static_cast<v1::AttemptCommand>(77));
-  EXPECT_TRUE(scheduler_->Heartbeat(FromLaterVersion(beat)).ok());
+  EXPECT_TRUE(scheduler_->Heartbeat(kWorker, FromLaterVersion(beat)).ok());
   v1::ReportEventsRequest report;
   *report.mutable_lease() = lease;
   report.add_events()->set_sequence(1);  // of a kind that is not known here
   v1::AttemptEvent& phase = *report.add_events();
   phase.set_sequence(2);
   phase.mutable_phase_started()->set_phase(static_cast<v1::Phase>(77));
-  const auto reported = scheduler_->ReportEvents(FromLaterVersion(report));
+  const auto reported = scheduler_->ReportEvents(kWorker, FromLaterVersion(report));
   ASSERT_TRUE(reported.ok()) << reported.status();
   EXPECT_EQ(reported->last_sequence(), 2);
   EXPECT_EQ(GetJob(job).status().phase(), 77);

@@ -76,7 +76,7 @@ TEST_F(RacesTest, OneEndWhoeverIsFirst) {
       for (int i = 0; i < 3; ++i) AnyWish(job, random);
     });
     Answer answer;
-    scheduler_->Acquire(AcquireRequest("w"), [&](auto got) { answer = std::move(got); });
+    scheduler_->Acquire(kWorker, AcquireRequest("w"), [&](auto got) { answer = std::move(got); });
     Tick();
     if (answer.has_value() && answer->ok() && (*answer)->has_lease()) {
       threads.emplace_back([&, round, lease = (*answer)->lease()] {

@@ -197,7 +197,7 @@ class Surface : public FuzzedServer {
   }
 
   void Await(const v1::AcquireLeaseRequest& request) {
-    const int64_t ticket = scheduler_.Acquire(request, [this](const auto& answer) {
+    const int64_t ticket = scheduler_.Acquire(kWorker, request, [this](const auto& answer) {
       probe_.Check(answer);
       if (answer.ok() && answer->has_lease()) leases_.push_back(answer->lease());
     });
@@ -229,7 +229,7 @@ class Surface : public FuzzedServer {
     v1::HeartbeatRequest request;
     *request.mutable_lease() = Lease();
     request.set_obeying(static_cast<v1::AttemptCommand>(input_.ConsumeIntegralInRange(-1, 5)));
-    probe_.Check(scheduler_.Heartbeat(request));
+    probe_.Check(scheduler_.Heartbeat(kWorker, request));
   }
 
   void Report() {
@@ -262,7 +262,7 @@ class Surface : public FuzzedServer {
           break;
       }
     }
-    probe_.Check(scheduler_.ReportEvents(request));
+    probe_.Check(scheduler_.ReportEvents(kWorker, request));
   }
 
   void Append() {
@@ -276,7 +276,7 @@ class Surface : public FuzzedServer {
       line.set_text(input_.ConsumeRandomLengthString(16));  // any bytes
       line.set_truncated(input_.ConsumeBool());
     }
-    probe_.Check(logs_.Append(request));
+    probe_.Check(logs_.Append(kWorker, request));
   }
 
   void Complete() {
@@ -305,7 +305,7 @@ class Surface : public FuzzedServer {
       default:
         break;
     }
-    probe_.Check(scheduler_.Complete(request));
+    probe_.Check(scheduler_.Complete(kWorker, request));
   }
 
   void Workers() {
@@ -337,13 +337,13 @@ class Surface : public FuzzedServer {
         return call(v1::AcquireLeaseRequest(), [&](const auto& r) { Await(r); });
       case 3:
         return call(v1::HeartbeatRequest(),
-                    [&](const auto& r) { probe_.Check(scheduler_.Heartbeat(r)); });
+                    [&](const auto& r) { probe_.Check(scheduler_.Heartbeat(kWorker, r)); });
       case 4:
         return call(v1::ReportEventsRequest(),
-                    [&](const auto& r) { probe_.Check(scheduler_.ReportEvents(r)); });
+                    [&](const auto& r) { probe_.Check(scheduler_.ReportEvents(kWorker, r)); });
       case 5:
         return call(v1::CompleteAttemptRequest(),
-                    [&](const auto& r) { probe_.Check(scheduler_.Complete(r)); });
+                    [&](const auto& r) { probe_.Check(scheduler_.Complete(kWorker, r)); });
       default:
         return call(v1::ListAttemptsRequest(),
                     [&](const auto& r) { probe_.Check(attempts_.List(Caller(), r)); });

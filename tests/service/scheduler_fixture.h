@@ -26,7 +26,7 @@ namespace latentforge::service {
 // Accepts every specification but those whose source is "bad".
 class FakeSpecChecker final : public SpecChecker {
  public:
-  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec) const override {
+  absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec, const PathRoots&) const override {
     if (spec.source().uri() == "bad")
       return MakeFieldError("SOURCE_NOT_READABLE", {{"spec.source.uri", "is bad"}});
     CheckedSpec checked;
@@ -183,7 +183,8 @@ class SchedulerFixture : public testing::Test {
   // Asks and ticks once.
   v1::AcquireLeaseResponse Acquire(const std::string& worker = "w") {
     Answer answer;
-    scheduler_->Acquire(AcquireRequest(worker), [&](auto got) { answer = std::move(got); });
+    scheduler_->Acquire(kWorker, AcquireRequest(worker),
+                        [&](auto got) { answer = std::move(got); });
     Tick();
     EXPECT_TRUE(answer.has_value() && answer->ok());
     return answer.has_value() && answer->ok() ? **answer : v1::AcquireLeaseResponse();
@@ -192,13 +193,13 @@ class SchedulerFixture : public testing::Test {
   absl::StatusOr<v1::HeartbeatResponse> Heartbeat(const v1::Lease& lease) {
     v1::HeartbeatRequest request;
     *request.mutable_lease() = lease;
-    return scheduler_->Heartbeat(request);
+    return scheduler_->Heartbeat(kWorker, request);
   }
 
   absl::Status Complete(const v1::Lease& lease, const v1::CompleteAttemptRequest& outcome) {
     v1::CompleteAttemptRequest request = outcome;
     *request.mutable_lease() = lease;
-    return scheduler_->Complete(request).status();
+    return scheduler_->Complete(kWorker, request).status();
   }
 
   static v1::CompleteAttemptRequest Succeeded() {
@@ -208,6 +209,7 @@ class SchedulerFixture : public testing::Test {
   }
 
   inline static const Identity kCaller = {"alice", kDefaultTenant, Role::kUser};
+  inline static const Identity kWorker = {"w1", kDefaultTenant, Role::kWorker};
   TempDir dir_;
   FakeClock clock_;
   StatePolicy policy_;  // of the next Restart

@@ -29,7 +29,7 @@ TEST_F(SchedulerTest, AJobRunsFromQueuedToSucceeded) {
   *report.mutable_lease() = grant.lease();
   report.add_events()->set_sequence(1);
   report.mutable_events(0)->mutable_progress()->set_percent(40);
-  const auto reported = scheduler_->ReportEvents(report);
+  const auto reported = scheduler_->ReportEvents(kWorker, report);
   ASSERT_TRUE(reported.ok()) << reported.status();
   EXPECT_EQ(reported->last_sequence(), 1);
   EXPECT_EQ(reported->command(), v1::ATTEMPT_COMMAND_CONTINUE);
@@ -44,8 +44,10 @@ TEST_F(SchedulerTest, AJobRunsFromQueuedToSucceeded) {
 TEST_F(SchedulerTest, WaitingWorkersGetJobsInOrderOfArrival) {
   Answer first;
   Answer second;
-  scheduler_->Acquire(AcquireRequest("a", absl::Seconds(10)), [&](auto got) { first = got; });
-  scheduler_->Acquire(AcquireRequest("b", absl::Seconds(10)), [&](auto got) { second = got; });
+  scheduler_->Acquire(kWorker, AcquireRequest("a", absl::Seconds(10)),
+                      [&](auto got) { first = got; });
+  scheduler_->Acquire(kWorker, AcquireRequest("b", absl::Seconds(10)),
+                      [&](auto got) { second = got; });
   Tick();
   EXPECT_FALSE(first.has_value());
   CreateJob();
@@ -86,7 +88,7 @@ TEST_F(SchedulerTest, JobsForCudaGoToWorkersThatHaveIt) {
   const std::string job = CreateJob(request);
   EXPECT_FALSE(Acquire("cpu-only").has_lease());
   Answer answer;
-  scheduler_->Acquire(AcquireRequest("gpu", absl::ZeroDuration(), "cuda:0"),
+  scheduler_->Acquire(kWorker, AcquireRequest("gpu", absl::ZeroDuration(), "cuda:0"),
                       [&](auto got) { answer = got; });
   Tick();
   ASSERT_TRUE(answer.has_value());
@@ -97,7 +99,7 @@ TEST_F(SchedulerTest, AWorkerOfAnotherMinorVersionIsRefused) {
   v1::AcquireLeaseRequest request = AcquireRequest("w");
   request.mutable_worker()->set_version("0.2.0");
   Answer answer;
-  EXPECT_EQ(scheduler_->Acquire(request, [&](auto got) { answer = got; }), 0);
+  EXPECT_EQ(scheduler_->Acquire(kWorker, request, [&](auto got) { answer = got; }), 0);
   ASSERT_TRUE(answer.has_value());
   EXPECT_EQ(answer->status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ReasonOf(answer->status()), "VERSION_MISMATCH");
@@ -107,8 +109,8 @@ TEST_F(SchedulerTest, AWorkerOfAnotherMinorVersionIsRefused) {
 
 TEST_F(SchedulerTest, AnAbandonedWaitTakesNoJob) {
   bool called = false;
-  const int64_t ticket =
-      scheduler_->Acquire(AcquireRequest("w", absl::Seconds(10)), [&](auto) { called = true; });
+  const int64_t ticket = scheduler_->Acquire(kWorker, AcquireRequest("w", absl::Seconds(10)),
+                                             [&](auto) { called = true; });
   EXPECT_TRUE(scheduler_->Abandon(ticket));
   EXPECT_FALSE(scheduler_->Abandon(ticket));
   const std::string job = CreateJob();
@@ -260,7 +262,7 @@ TEST_F(SchedulerTest, AWorkerThatIsPausingKeepsItsLeaseUntilItHasStopped) {
   Pause(job);
   for (int i = 0; i < 10; ++i) {
     clock_.Advance(absl::Seconds(20));
-    const auto heartbeat = scheduler_->Heartbeat(request);
+    const auto heartbeat = scheduler_->Heartbeat(kWorker, request);
     ASSERT_TRUE(heartbeat.ok()) << heartbeat.status();
     EXPECT_EQ(heartbeat->lease_duration().seconds(), 30);
     Tick();
@@ -320,9 +322,11 @@ TEST_F(SchedulerTest, AFailedJobIsOfferedAgainAfterItsBackoff) {
 TEST_F(SchedulerTest, DrainingRefusesWaitingAndNewWorkers) {
   Answer waiting;
   Answer late;
-  scheduler_->Acquire(AcquireRequest("a", absl::Seconds(10)), [&](auto got) { waiting = got; });
+  scheduler_->Acquire(kWorker, AcquireRequest("a", absl::Seconds(10)),
+                      [&](auto got) { waiting = got; });
   scheduler_->Drain();
-  scheduler_->Acquire(AcquireRequest("b", absl::Seconds(10)), [&](auto got) { late = got; });
+  scheduler_->Acquire(kWorker, AcquireRequest("b", absl::Seconds(10)),
+                      [&](auto got) { late = got; });
   for (const Answer& answer : {waiting, late}) {
     ASSERT_TRUE(answer.has_value());
     EXPECT_EQ(answer->status().code(), absl::StatusCode::kUnavailable);
@@ -373,7 +377,7 @@ TEST_F(SchedulerTest, ManyWorkersRunEachJobOnce) {
       while (true) {
         Answer answer;
         Wakeup answered;
-        scheduler_->Acquire(AcquireRequest(absl::StrCat("w", w)), [&](auto got) {
+        scheduler_->Acquire(kWorker, AcquireRequest(absl::StrCat("w", w)), [&](auto got) {
           answer = std::move(got);
           answered.Poke();
         });

@@ -19,15 +19,15 @@ inline std::string TokenLine(const std::string& token, const std::string& rest) 
   return absl::StrCat(TokenTable::CredentialOf(token), " ", rest, "\n");
 }
 
-// Calls any method by name with an empty request, and returns how that ends.
+// Calls any method by name with a serialized request, and returns how that ends.
 inline grpc::Status CallByName(grpc::Channel& channel, const std::string& method,
-                               const std::string& token = "") {
+                               const std::string& token = "", const std::string& body = "") {
   Context context;
   if (!token.empty()) context.AddMetadata("authorization", "Bearer " + token);
   const grpc::internal::RpcMethod stream(method.c_str(),
                                          grpc::internal::RpcMethod::SERVER_STREAMING);
-  const grpc::Slice nothing("");
-  const grpc::ByteBuffer request(&nothing, 1);
+  const grpc::Slice bytes(body);
+  const grpc::ByteBuffer request(&bytes, 1);
   const std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>> reader(
       grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(&channel, stream, &context,
                                                                     request));
@@ -63,13 +63,15 @@ class SecurityTest : public testing::Test {
     client_ = std::make_unique<RpcClient>(server_->addresses().front(), credentials);
   }
 
-  grpc::Status Call(const std::string& method, const std::string& token = "") {
-    return CallByName(*client_->channel, method, token);
+  grpc::Status Call(const std::string& method, const std::string& token = "",
+                    const std::string& body = "") {
+    return CallByName(*client_->channel, method, token, body);
   }
 
   inline static const std::string kTokens = TokenLine("alice-token", "alice search user") +
                                             TokenLine("bob-token", "bob speech user") +
                                             TokenLine("worker-token", "w1 default worker") +
+                                            TokenLine("other-worker-token", "w2 default worker") +
                                             TokenLine("admin-token", "ops default admin");
   TempDir dir_;
   ServerOptions options_;

@@ -1,4 +1,6 @@
 // T23: who gets in, over real connections.
+#include <memory>
+#include <optional>
 #include <thread>
 
 #include "absl/strings/str_join.h"
@@ -52,6 +54,54 @@ TEST_F(SecurityTest, EveryMethodAsksForARoleBeforeItLooksAtTheRequest) {
     EXPECT_NE(Call(method, "admin-token").error_code(), grpc::StatusCode::PERMISSION_DENIED)
         << method;
   }
+}
+
+// A request of this type that says nothing but the lease; nullopt where it has none.
+std::optional<std::string> RequestUnder(const v1::Lease& lease,
+                                        const google::protobuf::Descriptor& type) {
+  const auto* const field = type.FindFieldByName("lease");
+  if (field == nullptr) return std::nullopt;
+  const std::unique_ptr<google::protobuf::Message> request(
+      google::protobuf::MessageFactory::generated_factory()->GetPrototype(&type)->New());
+  request->GetReflection()->MutableMessage(request.get(), field)->CopyFrom(lease);
+  return request->SerializeAsString();
+}
+
+TEST_F(SecurityTest, EveryCallUnderALeaseIsItsHoldersAlone) {
+  StartOnLoopback();
+  Context creating;
+  creating.AddMetadata("authorization", "Bearer alice-token");
+  v1::CreateJobResponse created;
+  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
+  Context acquiring;
+  acquiring.AddMetadata("authorization", "Bearer worker-token");
+  v1::AcquireLeaseResponse acquired;
+  ASSERT_TRUE(
+      client_->workers->AcquireLease(&acquiring, RpcClient::AcquireRequest(20), &acquired).ok());
+  const auto* const service =
+      v1::AcquireLeaseRequest::descriptor()->file()->FindServiceByName("WorkerService");
+  int held = 0;
+  for (int i = 0; i < service->method_count(); ++i) {
+    const auto* const method = service->method(i);
+    const auto request = RequestUnder(acquired.lease(), *method->input_type());
+    if (!request.has_value()) continue;
+    ++held;
+    const std::string name = absl::StrCat("/", service->full_name(), "/", method->name());
+    for (const char* token : {"other-worker-token", "admin-token"}) {
+      // An end without an outcome is looked at before its lease.
+      v1::CompleteAttemptRequest outcome;
+      outcome.mutable_released();
+      const std::string body =
+          method->name() == "CompleteAttempt" ? *request + outcome.SerializeAsString() : *request;
+      const grpc::Status refused = Call(name, token, body);
+      EXPECT_EQ(refused.error_code(), grpc::StatusCode::PERMISSION_DENIED) << name;
+      EXPECT_EQ(ReasonOf(refused), "LEASE_HELD_BY_ANOTHER") << name;
+    }
+    EXPECT_NE(Call(name, "worker-token", *request).error_code(),
+              grpc::StatusCode::PERMISSION_DENIED)
+        << name;
+  }
+  EXPECT_EQ(held, 4) << "heartbeat, events, logs, end";
 }
 
 TEST_F(SecurityTest, AUnixSocketsUserNeedsNoToken) {

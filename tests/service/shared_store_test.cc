@@ -93,7 +93,7 @@ TEST_F(SharedStoreTest, AWorkerThatDiedInAnOutageLosesItsJobALeaseLater) {
 
 TEST_F(SharedStoreTest, WaitingWorkersAreServedAfterAnOutage) {
   Answer answer;
-  scheduler_->Acquire(AcquireRequest("w", absl::Seconds(20)),
+  scheduler_->Acquire(kWorker, AcquireRequest("w", absl::Seconds(20)),
                       [&](auto got) { answer = std::move(got); });
   faulty_.set_away(true);
   FailedTick();

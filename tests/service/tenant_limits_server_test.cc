@@ -52,6 +52,7 @@ class TenantLimitsServerTest : public testing::Test {
     options.database = dir_.path() / "jobs.db";
     options.metrics_address = "127.0.0.1:0";
     options.tenants_file = Path();
+    options.allowed_roots = allowed_roots_;
     auto started = Server::Start(options, RealClock());
     if (!started.ok()) return started.status();
     server_ = *std::move(started);
@@ -65,9 +66,25 @@ class TenantLimitsServerTest : public testing::Test {
   }
 
   TempDir dir_;
+  PathRoots allowed_roots_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<RpcClient> client_;
 };
+
+TEST_F(TenantLimitsServerTest, RootsOutsideTheServersKeepItFromStarting) {
+  allowed_roots_ = {std::filesystem::canonical(dir_.path())};
+  Write(R"({"search": {"allowed_roots": ["/elsewhere"]}})");
+  const absl::Status wrong = Start();
+  EXPECT_EQ(wrong.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(wrong.message()),
+              testing::HasSubstr("tenant search: \"allowed_roots\" holds /elsewhere, expected "
+                                 "folders beneath the server's --allowed-root " +
+                                 allowed_roots_[0].string()));
+  Write(absl::StrCat(R"({"default": {"allowed_roots": [")", allowed_roots_[0].string(),
+                     R"(/default"]}})"));
+  ASSERT_TRUE(Start().ok());
+  EXPECT_EQ(ReasonOf(Submit(0)), "PATH_NOT_ALLOWED");
+}
 
 TEST_F(TenantLimitsServerTest, AWrongFileKeepsTheServerFromStarting) {
   EXPECT_EQ(Start().code(), absl::StatusCode::kNotFound);

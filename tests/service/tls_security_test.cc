@@ -237,5 +237,23 @@ TEST_F(TlsSecurityTest, FilesThatCannotWorkStopTheStart) {
   EXPECT_THAT(refusal(), HasSubstr("holds no certificate in PEM"));
 }
 
+TEST_F(TlsSecurityTest, ARenewedCertificateKeepsTheLease) {
+  ServeWithClients();
+  const CertificateRequest own = {.common_name = "w", .names = "URI:spiffe://example.org/w1"};
+  RpcClient before(server_->addresses().front(), Trusting(authority_, clients_.Issue(own)));
+  Context creating;
+  creating.AddMetadata("authorization", "Bearer alice-token");
+  v1::CreateJobResponse created;
+  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
+  const v1::Lease lease = before.Acquire().lease();
+  v1::HeartbeatRequest beat;
+  *beat.mutable_lease() = lease;
+  const std::string body = beat.SerializeAsString();
+  EXPECT_EQ(ReasonOf(Call(kHeartbeat, "other-worker-token", body)), "LEASE_HELD_BY_ANOTHER");
+  RpcClient renewed(server_->addresses().front(), Trusting(authority_, clients_.Issue(own)));
+  EXPECT_TRUE(CallByName(*renewed.channel, kHeartbeat, "", body).ok());
+  EXPECT_TRUE(renewed.Succeed(lease).ok());
+}
+
 }  // namespace
 }  // namespace latentforge::service

@@ -34,7 +34,7 @@ class ValidationFixture : public testing::Test {
   }
 
   absl::StatusOr<CheckedSpec> Check(const v1::JobSpec& spec) const {
-    return FileSpecChecker({}).Check(spec);
+    return FileSpecChecker().Check(spec, {});
   }
 
   // The check fails with `reason`, and its message has every part.

@@ -160,22 +160,67 @@ TEST_F(ValidationTest, NothingOutsideTheRootsIsTouched) {
   TempDir outside;
   std::ofstream(outside.path() / "secret.txt") << "x";
   fs::create_symlink(outside.path() / "secret.txt", dir_.path() / "link.txt");
-  const FileSpecChecker checker({fs::canonical(dir_.path())});
-  EXPECT_TRUE(checker.Check(Spec()).ok());
+  const FileSpecChecker checker;
+  const PathRoots roots = {fs::canonical(dir_.path())};
+  EXPECT_TRUE(checker.Check(Spec(), roots).ok());
   const std::string dotdot =
       absl::StrCat(dir_.path().string(), "/../", outside.path().filename().string(), "/secret.txt");
   for (const std::string& uri :
        {(outside.path() / "secret.txt").string(), (dir_.path() / "link.txt").string(), dotdot}) {
     v1::JobSpec spec = Spec();
     spec.mutable_calibration()->mutable_corpora(0)->set_uri(uri);
-    const absl::Status status = checker.Check(spec).status();
+    const absl::Status status = checker.Check(spec, roots).status();
     EXPECT_EQ(ReasonOf(status), "PATH_NOT_ALLOWED") << uri << ": " << status;
     EXPECT_THAT(std::string(status.message()),
                 HasSubstr("allowed roots " + fs::canonical(dir_.path()).string()));
   }
   v1::JobSpec spec = Spec();
   spec.mutable_output()->set_uri((outside.path() / "out").string());
-  EXPECT_EQ(ReasonOf(checker.Check(spec).status()), "PATH_NOT_ALLOWED");
+  EXPECT_EQ(ReasonOf(checker.Check(spec, roots).status()), "PATH_NOT_ALLOWED");
+}
+
+TEST_F(ValidationTest, OfWhatLiesOutsideTheRootsNothingIsTold) {
+  TempDir outside;
+  std::ofstream(outside.path() / "there") << "x";
+  const PathRoots roots = {fs::canonical(dir_.path())};
+  const auto answer = [&](const fs::path& target) {
+    fs::remove(dir_.path() / "link");
+    fs::create_symlink(target, dir_.path() / "link");
+    fs::remove(dir_.path() / "model" / "extra");
+    std::string answers;
+    const auto check = [&](const v1::JobSpec& spec) {
+      const absl::Status status = FileSpecChecker().Check(spec, roots).status();
+      absl::StrAppend(&answers, ReasonOf(status), ": ", status.message(), "\n");
+    };
+    v1::JobSpec spec = Spec();
+    spec.mutable_calibration()->mutable_corpora(0)->set_uri((dir_.path() / "link").string());
+    check(spec);
+    spec = Spec();
+    spec.mutable_output()->set_uri((dir_.path() / "link").string());
+    check(spec);
+    fs::create_symlink(target, dir_.path() / "model" / "extra");
+    check(Spec());
+    return answers;
+  };
+  const std::string there = answer(outside.path() / "there");
+  EXPECT_EQ(answer(outside.path() / "absent"), there);
+  EXPECT_EQ(answer(outside.path() / "there" / "beneath"), there);
+  EXPECT_THAT(there, HasSubstr("PATH_NOT_ALLOWED: spec.calibration.corpora[0].uri: path"));
+  EXPECT_THAT(there, HasSubstr("PATH_NOT_ALLOWED: spec.output.uri: path"));
+  EXPECT_THAT(there, HasSubstr("model/extra is outside the allowed roots"));
+}
+
+TEST_F(ValidationTest, ARootItselfIsNoOutput) {
+  fs::create_directory(dir_.path() / "results");
+  const fs::path results = fs::canonical(dir_.path() / "results");
+  v1::JobSpec spec = Spec();
+  spec.mutable_output()->set_uri(results.string());
+  EXPECT_TRUE(Check(spec).ok()) << Check(spec).status();
+  const PathRoots roots = {fs::canonical(dir_.path() / "model"),
+                           fs::canonical(dir_.path() / "text.txt"), results};
+  const absl::Status status = FileSpecChecker().Check(spec, roots).status();
+  EXPECT_EQ(ReasonOf(status), "PATH_NOT_ALLOWED") << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("expected a folder in it"));
 }
 
 TEST_F(ValidationTest, TextsLongerThanTheContextAreWarnedOf) {

@@ -41,7 +41,7 @@ class WatchSessionTest : public SchedulerFixture {
       report.add_events()->set_sequence(++reported_);
       report.mutable_events(i)->mutable_log()->set_text("line");
     }
-    EXPECT_TRUE(scheduler_->ReportEvents(report).ok());
+    EXPECT_TRUE(scheduler_->ReportEvents(kWorker, report).ok());
   }
 
   static void ExpectDense(const std::vector<v1::WatchJobResponse>& messages, int64_t first,

@@ -19,7 +19,8 @@ class WorkerNameTest : public SchedulerFixture {
     request.mutable_worker()->set_instance(instance);
     request.mutable_worker()->set_hostname("host-of-" + instance);
     answer_ = std::make_shared<Answer>();
-    ticket_ = scheduler_->Acquire(request, [answer = answer_](auto got) { *answer = got; });
+    ticket_ =
+        scheduler_->Acquire(kWorker, request, [answer = answer_](auto got) { *answer = got; });
     Tick();
     if (answer_->has_value()) return **answer_;
     return absl::UnknownError("waits");

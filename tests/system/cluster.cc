@@ -148,7 +148,7 @@ Daemon& Cluster::StartWorker(const std::string& name, const WorkerOptions& optio
       "--scratch",
       (options.scratch.empty() ? folder_ / ("scratch." + name) : options.scratch).string(),
       "--convert",
-      absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/fake_convert"),
+      absl::StrCat(LATENTFORGE_BINARY_DIR, "/bin/", options.convert),
       "--ready-file",
       ready.string(),
       "--stop-grace",

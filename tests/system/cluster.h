@@ -60,7 +60,8 @@ struct WorkerOptions {
   std::string server;             // its address; empty: that of the first server
   std::filesystem::path scratch;  // empty: a folder of the cluster's
   std::vector<std::string> flags;
-  std::vector<std::string> launcher;  // as Daemon's
+  std::vector<std::string> launcher;     // as Daemon's
+  std::string convert = "fake_convert";  // a program of the build
 };
 
 // A folder with a tiny checkpoint, a database, and the processes around them. The

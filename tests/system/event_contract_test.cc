@@ -16,6 +16,7 @@
 #include "latentforge/v1/event.pb.h"
 #include "latentforge/v1/spec.pb.h"
 #include "tests/checkpoint/fixture.h"
+#include "tests/system/character_tokenizer.h"
 #include "worker/agent/event_reader.h"
 
 namespace latentforge {
@@ -24,29 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-constexpr char kAlphabet[] = "abcdefghijklmnopqrstuvwxyz .,\n";
-
-// One token a character.
-Json CharacterTokenizer() {
-  Json vocabulary = {{"?", 0}};
-  for (const char c : absl::string_view(kAlphabet)) {
-    vocabulary[std::string(1, c)] = vocabulary.size();
-  }
-  return {{"version", "1.0"},
-          {"truncation", nullptr},
-          {"padding", nullptr},
-          {"added_tokens", Json::array()},
-          {"normalizer", nullptr},
-          {"pre_tokenizer",
-           {{"type", "Split"},
-            {"pattern", {{"Regex", "(?s)."}}},
-            {"behavior", "Isolated"},
-            {"invert", false}}},
-          {"post_processor", nullptr},
-          {"decoder", nullptr},
-          {"model", {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "?"}}}};
-}
 
 struct Finished {
   ExitStatus exit;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "google/protobuf/util/json_util.h"
+#include "worker/agent/attempt_roots.h"
 
 namespace latentforge::agent {
 namespace {
@@ -47,6 +48,12 @@ absl::StatusOr<std::string> SpecJson(v1::JobSpec spec, const AttemptOptions& opt
   return json;
 }
 
+absl::StatusOr<PathRoots> RootsOf(const v1::AcquireLeaseResponse& grant,
+                                  const PathRoots& of_worker) {
+  const PathRoots of_lease(grant.allowed_roots().begin(), grant.allowed_roots().end());
+  return AttemptRoots(ResolveRoots(of_lease), of_worker);
+}
+
 std::string Describe(const std::optional<v1::CompleteAttemptRequest>& outcome) {
   if (!outcome.has_value()) return "lease lost";
   switch (outcome->outcome_case()) {
@@ -81,28 +88,36 @@ absl::StatusOr<std::filesystem::path> AttemptRunner::Prepare(
   return folder;
 }
 
+ChildCommand AttemptRunner::CommandFor(const std::filesystem::path& folder,
+                                       const PathRoots& roots) const {
+  ChildCommand command;
+  command.expendable = true;
+  command.argv = {options_.convert.string(), "--spec", (folder / "spec.json").string(),
+                  "--work-dir", folder.string()};
+  if (!options_.statistics.empty()) {
+    command.argv.insert(command.argv.end(), {"--statistics", options_.statistics.string()});
+  }
+  for (const std::filesystem::path& root : roots)
+    command.argv.insert(command.argv.end(), {"--allowed-root", root.string()});
+  return command;
+}
+
 AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
                                     AttemptControl& control) {
   AttemptFacts facts;
+  const absl::StatusOr<PathRoots> roots = RootsOf(grant, options_.allowed_roots);
   const absl::StatusOr<std::filesystem::path> folder = Prepare(grant);
-  if (!folder.ok()) {
+  if (!roots.ok() || !folder.ok()) {
+    facts.roots = roots.status();
     facts.scratch = folder.status();
     facts.stop = control.reason();
     return facts;
   }
   LogRelay logs(client_, clock_, random_, control, grant.lease(), options_.logs);
   EventRelay events(client_, random_, control, grant.lease());
-  ChildCommand command;
-  command.expendable = true;
-  command.argv = {options_.convert.string(), "--spec", (*folder / "spec.json").string(),
-                  "--work-dir", folder->string()};
-  if (!options_.statistics.empty()) {
-    command.argv.insert(command.argv.end(), {"--statistics", options_.statistics.string()});
-  }
-  for (const std::filesystem::path& root : options_.allowed_roots)
-    command.argv.insert(command.argv.end(), {"--allowed-root", root.string()});
   const std::optional<int64_t> killed_before = options_.oom_kills();
-  absl::StatusOr<std::unique_ptr<ChildProcess>> child = ChildProcess::Start(command);
+  absl::StatusOr<std::unique_ptr<ChildProcess>> child =
+      ChildProcess::Start(CommandFor(*folder, *roots));
   if (!child.ok()) {
     facts.start = child.status();
     facts.stop = control.reason();

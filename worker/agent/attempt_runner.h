@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/path_roots.h"
 #include "latentforge/v1/worker_service.pb.h"
 #include "worker/agent/attempt_control.h"
 #include "worker/agent/backoff.h"
@@ -25,10 +26,11 @@
 namespace latentforge::agent {
 
 struct AttemptOptions {
-  std::filesystem::path convert;                     // latentforge-convert
-  std::filesystem::path statistics;                  // kept by conversions for later ones
-  std::vector<std::filesystem::path> allowed_roots;  // beneath which jobs' files lie; none: any
-  std::string worker;                                // our name
+  std::filesystem::path convert;     // latentforge-convert
+  std::filesystem::path statistics;  // kept by conversions for later ones
+  // Beneath which jobs' files lie, besides what a lease says; none: any.
+  PathRoots allowed_roots;
+  std::string worker;  // our name
   std::string device;  // for jobs that leave it open; empty: left open
   int threads = 0;     // for jobs that leave it open; 0: left open
   // Before and after an attempt; nullopt where the kernel does not say.
@@ -50,6 +52,7 @@ class AttemptRunner {
  private:
   AttemptFacts Compute(const v1::AcquireLeaseResponse& grant, AttemptControl& control);
   absl::StatusOr<std::filesystem::path> Prepare(const v1::AcquireLeaseResponse& grant);
+  ChildCommand CommandFor(const std::filesystem::path& folder, const PathRoots& roots) const;
   // True when the server took the report.
   bool Report(const v1::CompleteAttemptRequest& outcome, AttemptControl& control);
   // What is said instead of an outcome that the server refuses.

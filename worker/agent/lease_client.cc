@@ -18,6 +18,7 @@ namespace {
 constexpr char kReasonUrl[] = "latentforge/error-reason";
 constexpr char kRetryDelayUrl[] = "latentforge/retry-delay-ns";
 constexpr char kLeaseLost[] = "LEASE_LOST";
+constexpr char kLeaseHeldByAnother[] = "LEASE_HELD_BY_ANOTHER";
 constexpr char kWorkerNameTaken[] = "WORKER_NAME_TAKEN";
 
 // What the status's google.rpc details say.
@@ -58,8 +59,9 @@ absl::Status ToAbslStatus(const grpc::Status& status) {
 
 bool IsLeaseLost(const absl::Status& status) {
   if (status.code() == absl::StatusCode::kNotFound) return true;
-  if (status.code() != absl::StatusCode::kAborted) return false;
   const auto reason = status.GetPayload(kReasonUrl);
+  if (reason.has_value() && *reason == kLeaseHeldByAnother) return true;
+  if (status.code() != absl::StatusCode::kAborted) return false;
   return !reason.has_value() || *reason == kLeaseLost;
 }
 

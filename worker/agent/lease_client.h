@@ -17,8 +17,8 @@
 
 namespace latentforge::agent {
 
-// True when the lease is no longer the job's, or the job no longer exists: the
-// attempt must stop and nothing of it counts.
+// True when the lease is no longer the job's, or not this worker's, or the job no longer exists:
+// the attempt must stop and nothing of it counts.
 bool IsLeaseLost(const absl::Status& status);
 
 // True when the same call may succeed later without any change.

@@ -19,6 +19,7 @@
 #include "base/status_macros.h"
 #include "base/version.h"
 #include "worker/agent/agent.h"
+#include "worker/agent/attempt_roots.h"
 #include "worker/agent/attempt_runner.h"
 #include "worker/agent/lease_client.h"
 #include "worker/agent/machine.h"
@@ -75,8 +76,7 @@ AttemptOptions DescribeAttempts(const WorkerFlags& flags) {
   AttemptOptions options;
   options.convert = flags.convert;
   options.statistics = flags.statistics;
-  for (const std::string& root : flags.allowed_roots)
-    options.allowed_roots.push_back(std::filesystem::absolute(root));
+  options.allowed_roots = ResolveRoots({flags.allowed_roots.begin(), flags.allowed_roots.end()});
   options.worker = flags.name;
   options.device = flags.device;
   options.threads = flags.threads;

@@ -71,6 +71,10 @@ v1::ConversionError CrashError(const AttemptFacts& facts) {
 
 // The error of an attempt that was not stopped, or that failed before it was.
 std::optional<v1::ConversionError> OwnError(const AttemptFacts& facts) {
+  // Another worker may allow more, so that it is tried again, as often as attempts are.
+  if (!facts.roots.ok())
+    return MakeError(facts, "WORKER_ROOTS_TOO_NARROW", v1::ERROR_CLASS_SYSTEM,
+                     std::string(facts.roots.message()));
   if (!facts.scratch.ok()) return PreparationError(facts, "SCRATCH_UNUSABLE", facts.scratch);
   if (!facts.start.ok()) return PreparationError(facts, "WORKER_MISCONFIGURED", facts.start);
   if (!facts.stream.ok()) {

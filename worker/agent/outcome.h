@@ -14,6 +14,7 @@ namespace latentforge::agent {
 
 struct AttemptFacts {
   StopReason stop = StopReason::kNone;         // when the process ended
+  absl::Status roots;                          // finding the folders that it may use
   absl::Status scratch;                        // preparing the scratch folder
   absl::Status start;                          // starting the process
   absl::Status stream;                         // reading its events

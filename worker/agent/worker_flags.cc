@@ -123,7 +123,8 @@ int Parse(int argc, const char* const* argv, WorkerFlags& flags, bool* run) {
                  "(default: SCRATCH/statistics)");
   app.add_option("--allowed-root", flags.allowed_roots,
                  "Folder beneath which jobs' models, texts and results lie: attempts touch no file "
-                 "elsewhere, wherever a link leads. Repeatable (default: any file)")
+                 "elsewhere, wherever a link leads, and none that the server keeps from the job. "
+                 "Repeatable (default: what the server says)")
       ->check(CLI::ExistingDirectory)
       ->allow_extra_args(false);
   AddDuration(app, "--scratch-keep", flags.scratch_keep,

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/path_roots.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "checkpoint/channel_order.h"
@@ -194,12 +195,13 @@ absl::Status WriteWeights(const Checkpoint& source, const ArtifactRequest& reque
 }
 
 absl::Status CopySmallFiles(const Checkpoint& source, StagingFolder& staging) {
+  LF_ASSIGN_OR_RETURN(const std::filesystem::path root, ResolvePath(source.dir()));
   for (const char* name : kCopiedFiles) {
     const std::filesystem::path path = source.dir() / name;
     std::error_code ignored;
     if (!std::filesystem::exists(path, ignored)) continue;
     // A link may not bring a file from elsewhere into what may be published.
-    LF_ASSIGN_OR_RETURN(const std::filesystem::path resolved, ResolveBeneath(path, {source.dir()}));
+    LF_ASSIGN_OR_RETURN(const std::filesystem::path resolved, ResolveBeneath(path, {root}));
     LF_ASSIGN_OR_RETURN(const std::string contents, ReadFile(resolved, kMaxCopiedBytes));
     LF_RETURN_IF_ERROR(staging.Write(name, contents));
   }

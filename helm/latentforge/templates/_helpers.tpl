@@ -25,15 +25,35 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end -}}
 
-{{/* Name of the ConfigMap with the tenants file; empty where there is none. */}}
+{{/* Name of the ConfigMap or Secret with the tenants file; empty where there is none. The server
+would not start with roots outside its own. */}}
 {{- define "latentforge.tenants" -}}
 {{- with .Values.tenants -}}
-{{- if .existingConfigMap -}}
+{{- if and .existingConfigMap .existingSecret -}}
+{{- fail "tenants.existingConfigMap and tenants.existingSecret: give one of them" -}}
+{{- end -}}
+{{- range $tenant, $entry := .limits -}}
+{{- range $entry.allowed_roots -}}
+{{- if not (hasPrefix (printf "%s/" (clean $.Values.models.mountPath)) (printf "%s/" (clean .))) -}}
+{{- fail (printf "tenants.limits.%s.allowed_roots: %s does not lie beneath models.mountPath %s" $tenant . $.Values.models.mountPath) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if .existingSecret -}}
+{{- .existingSecret -}}
+{{- else if .existingConfigMap -}}
 {{- .existingConfigMap -}}
 {{- else if .limits -}}
 {{- printf "%s-tenants" (include "latentforge.fullname" $) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* A flag for each of server.limits. */}}
+{{- define "latentforge.serverLimits" -}}
+{{- range $key, $value := . }}
+- --{{ kebabcase $key }}={{ if kindIs "string" $value }}{{ $value }}{{ else }}{{ int64 $value }}{{ end }}
+{{- end }}
 {{- end -}}
 
 {{- define "latentforge.tag" -}}

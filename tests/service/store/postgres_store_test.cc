@@ -114,6 +114,7 @@ TEST_F(PostgresStoreTest, AServerOfTheVersionBeforeGoesOnMeanwhile) {
   AddByVersion1("gpu", v1::JOB_STATE_QUEUED, 1);
   AddByVersion1("cpu", v1::JOB_STATE_QUEUED, 0);
   EXPECT_EQ(store->Get("gpu")->needs, "cuda");
+  EXPECT_EQ(store->Get("gpu")->lease_subject, "") << "anybody's";
   EXPECT_EQ(store->Use("search")->queued, 2);
   // How it finds the new server's jobs.
   NewJob job = QueuedJob("new");

@@ -107,6 +107,7 @@ TEST(SqliteStoreTest, ADatabaseOfVersion1KeepsItsJobs) {
   EXPECT_EQ(job->job.last_sequence(), 4);
   EXPECT_EQ(job->version, 9);
   EXPECT_EQ(job->counted_attempts, 2);
+  EXPECT_EQ(job->lease_subject, "") << "anybody's";
   EXPECT_EQ(job->progress_event_percent, 12.5);
   EXPECT_EQ(job->job.etag(), "\"4\"");
   EXPECT_EQ(store.List({.labels = {{"team", "x"}}})->size(), 1u);

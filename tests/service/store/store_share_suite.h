@@ -84,6 +84,19 @@ TEST_P(StoreTestSuite, ARefusedClaimCostsNothing) {
   EXPECT_EQ(ClaimId(ByCpu(kStart)), "a");
 }
 
+TEST_P(StoreTestSuite, AJobThatFailsWhenItIsItsTurnCostsNothing) {
+  Create(JobOfTenant(Job("a0"), "a", 3600));
+  Create(JobOfTenant(Job("a1"), "a", 3600));
+  Create(JobOfTenant(Job("b"), "b", 3600));
+  const auto failed = store_->Claim(ByCpu(kStart), [](const JobRecord& candidate) {
+    return absl::StatusOr<JobUpdate>(To(v1::JOB_STATE_FAILED, candidate));
+  });
+  ASSERT_TRUE(failed.ok()) << failed.status();
+  EXPECT_EQ((**failed).id, "a0");
+  EXPECT_EQ(ClaimId(ByCpu(kStart)), "a1");
+  EXPECT_EQ(ClaimId(ByCpu(kStart)), "b");
+}
+
 TEST_P(StoreTestSuite, ClaimsStopAtTheTenantsLimits) {
   ClaimQuery query = ByCuda(kStart);
   query.tenants = Tenants(R"({"a": {"max_running_jobs": 2}, "b": {"max_running_gpus": 1}})");

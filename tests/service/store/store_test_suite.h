@@ -27,6 +27,8 @@ TEST_P(StoreTestSuite, KeepsEveryField) {
   update.record.completed_epoch = 2;
   update.record.counted_attempts = 4;
   update.record.attempt_sequence = 5;
+  update.record.lease_subject = "spiffe://example.org/w1";
+  update.record.subject_epoch = 3;
   update.record.attempt_start_time = kStart + absl::Microseconds(1);
   update.record.lease_expire_time = kStart + absl::Microseconds(2);
   update.record.queue_time = kStart + absl::Microseconds(3);
@@ -48,6 +50,8 @@ TEST_P(StoreTestSuite, KeepsEveryField) {
   EXPECT_EQ(read->completed_epoch, 2);
   EXPECT_EQ(read->counted_attempts, 4);
   EXPECT_EQ(read->attempt_sequence, 5);
+  EXPECT_EQ(read->lease_subject, "spiffe://example.org/w1");
+  EXPECT_EQ(read->subject_epoch, 3);
   EXPECT_EQ(read->attempt_start_time, kStart + absl::Microseconds(1));
   EXPECT_EQ(read->lease_expire_time, kStart + absl::Microseconds(2));
   EXPECT_EQ(read->queue_time, kStart + absl::Microseconds(3));

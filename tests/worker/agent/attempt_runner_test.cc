@@ -122,6 +122,27 @@ TEST_F(AttemptRunnerTest, HoldsTheProcessToTheAllowedRoots) {
               HasSubstr("--allowed-root /models --allowed-root /texts"));
 }
 
+TEST_F(AttemptRunnerTest, HoldsTheProcessToTheRootsOfTheLeaseWithinThose) {
+  options_.allowed_roots = {"/models", "/texts/public"};
+  service().SetAllowedRoots({"/models/a", "/texts", "/results"});
+  Run(R"({"append":")" + Path("marker") + R"(","text":"x"},{"signal":11})");
+  EXPECT_THAT(*ReadFile(scratch_->root() / "a/arguments"),
+              testing::EndsWith(" --allowed-root /models/a --allowed-root /texts/public"));
+}
+
+TEST_F(AttemptRunnerTest, RootsWithNothingInCommonStartNoProcess) {
+  options_.allowed_roots = {"/models/b"};
+  service().SetAllowedRoots({"/models/a"});
+  Run(R"({"append":")" + Path("marker") + R"(","text":"x"})");
+  EXPECT_FALSE(fs::exists(Path("marker")));
+  const v1::ConversionError error = Outcome().error();
+  EXPECT_EQ(error.reason(), "WORKER_ROOTS_TOO_NARROW");
+  EXPECT_EQ(error.error_class(), v1::ERROR_CLASS_SYSTEM);
+  EXPECT_TRUE(error.retryable());
+  EXPECT_THAT(error.message(), HasSubstr("beneath /models/a, and this worker's --allowed-root is "
+                                         "/models/b"));
+}
+
 TEST_F(AttemptRunnerTest, ACrashIsReportedWithTheLastLinesAndKeepsItsFiles) {
   Run(absl::StrCat(kStarted,
                    R"(,{"stderr":"line","times":50},{"stderr":"the end"},{"signal":11})"));

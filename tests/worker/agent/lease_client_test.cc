@@ -89,6 +89,16 @@ TEST_F(LeaseClientTest, RecognisesALostLease) {
   EXPECT_FALSE(IsLeaseLost(conflict));
   EXPECT_TRUE(IsTransient(conflict));
 
+  server_.service().FailWith(
+      ErrorWithReason(grpc::StatusCode::PERMISSION_DENIED, "LEASE_HELD_BY_ANOTHER", "not yours"));
+  const absl::Status foreign = client_.Heartbeat(heartbeat, absl::InfiniteDuration()).status();
+  EXPECT_TRUE(IsLeaseLost(foreign));
+  EXPECT_FALSE(IsTransient(foreign));
+
+  server_.service().FailWith(
+      ErrorWithReason(grpc::StatusCode::PERMISSION_DENIED, "ROLE_NOT_ALLOWED", "no worker"));
+  EXPECT_FALSE(IsLeaseLost(client_.Heartbeat(heartbeat, absl::InfiniteDuration()).status()));
+
   server_.service().FailWith(grpc::Status(grpc::StatusCode::NOT_FOUND, "no such job"));
   EXPECT_TRUE(IsLeaseLost(client_.Heartbeat(heartbeat, absl::InfiniteDuration()).status()));
 }

@@ -1,0 +1,32 @@
+#include "worker/agent/attempt_roots.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace latentforge::agent {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+TEST(AttemptRootsTest, WithoutRootsOfOneThoseOfTheOtherHold) {
+  EXPECT_THAT(*AttemptRoots({}, {}), IsEmpty());
+  EXPECT_THAT(*AttemptRoots({"/a"}, {}), ElementsAre("/a"));
+  EXPECT_THAT(*AttemptRoots({}, {"/w"}), ElementsAre("/w"));
+}
+
+TEST(AttemptRootsTest, OfBothTheNarrowerCounts) {
+  EXPECT_THAT(*AttemptRoots({"/m/a", "/x"}, {"/m"}), ElementsAre("/m/a"));
+  EXPECT_THAT(*AttemptRoots({"/m"}, {"/m/a", "/m/b"}), ElementsAre("/m/a", "/m/b"));
+}
+
+TEST(AttemptRootsTest, NothingInCommonIsAnErrorThatNamesBoth) {
+  const auto roots = AttemptRoots({"/m/a", "/m/c"}, {"/m/b"});
+  EXPECT_EQ(roots.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(roots.status().message()), HasSubstr("beneath /m/a, /m/c, and"));
+  EXPECT_THAT(std::string(roots.status().message()), HasSubstr("--allowed-root is /m/b:"));
+}
+
+}  // namespace
+}  // namespace latentforge::agent
