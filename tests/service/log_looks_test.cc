@@ -15,7 +15,7 @@ class LogLooksTest : public SchedulerFixture {
     request.add_lines()->set_sequence(sequence);
     request.mutable_lines(0)->set_text(text);
     LogIntake intake(*engine_, {});
-    EXPECT_TRUE(intake.Append(request).ok());
+    EXPECT_TRUE(intake.Append(kWorker, request).ok());
   }
 
   std::unique_ptr<LogSession> Follow(const std::string& job) {
