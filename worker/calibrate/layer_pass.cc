@@ -53,29 +53,30 @@ class Pass {
     if (layer >= options_.first_layer) {
       LF_ASSIGN_OR_RETURN(sums, options_.begin(layer));
     }
-    std::optional<HiddenFile> output;
     if (options_.change) {
       if (sums) {
-        LF_RETURN_IF_ERROR(Sweep(weights, input, sums.get(), output));
+        std::optional<HiddenFile> none;
+        LF_RETURN_IF_ERROR(Sweep(weights, input, sums.get(), none));
         LF_RETURN_IF_ERROR(sums->Save());
       }
       LF_RETURN_IF_ERROR(options_.change(layer, weights));
-      LF_RETURN_IF_ERROR(OpenOutput(layer, output));
-      if (output) LF_RETURN_IF_ERROR(Sweep(weights, input, nullptr, output));
+      if (layer + 1 < layers_) LF_RETURN_IF_ERROR(Advance(weights, input, nullptr));
     } else {
-      LF_RETURN_IF_ERROR(OpenOutput(layer, output));
-      LF_RETURN_IF_ERROR(Sweep(weights, input, sums.get(), output));
+      LF_RETURN_IF_ERROR(Advance(weights, input, sums.get()));
       if (sums) LF_RETURN_IF_ERROR(sums->Save());
     }
     return RemoveTree(HiddenPath(options_.scratch, layer));
   }
 
-  // None after the last layer.
-  absl::Status OpenOutput(int64_t layer, std::optional<HiddenFile>& output) const {
-    if (layer + 1 == layers_) return absl::OkStatus();
-    LF_ASSIGN_OR_RETURN(output,
-                        HiddenFile::Create(HiddenPath(options_.scratch, layer + 1), shape_));
-    return absl::OkStatus();
+  // Writes the input of the next layer, which is whole once it has its name; none after the last.
+  absl::Status Advance(const model::LayerWeights& weights, const LayerInput& input,
+                       LayerSums* sums) {
+    std::optional<HiddenFile> output;
+    if (weights.layer + 1 == layers_) return Sweep(weights, input, sums, output);
+    const std::filesystem::path path = HiddenPath(options_.scratch, weights.layer + 1);
+    LF_ASSIGN_OR_RETURN(output, HiddenFile::Create(PartialPath(path), shape_));
+    LF_RETURN_IF_ERROR(Sweep(weights, input, sums, output));
+    return CommitFile(path);
   }
 
   // All sequences through one layer.
