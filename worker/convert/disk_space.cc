@@ -90,7 +90,8 @@ int64_t LowRankBytes(const Attempt& attempt, const checkpoint::ModelConfig& conf
   const bool wide = NeedsOf(*attempt.spec.low_rank, config).down_covariance;
   const int64_t moments = stored ? 8 * (3 * d * d + q * q + (wide ? f * f : 0)) : 0;
   const int64_t maps = 4 * (2 * d * (q + config.kv_width()) + 3 * d * f);
-  return config.num_layers * (moments + maps) + 2 * hidden;
+  const bool rows = stored && attempt.spec.low_rank->mlp != MlpCompression::kLocal;
+  return config.num_layers * (moments + maps + (rows ? hidden : 0)) + 2 * hidden;
 }
 
 absl::Status Check(const std::filesystem::path& folder, int64_t needed, const char* reason) {

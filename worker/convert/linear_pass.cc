@@ -2,12 +2,16 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "base/status_macros.h"
 #include "checkpoint/tensor_catalogue.h"
+#include "worker/calibrate/row_file.h"
 #include "worker/convert/low_rank_layer.h"
+#include "worker/convert/phase_files.h"
 #include "worker/model/torch_guard.h"
 #include "worker/model/weights.h"
 
@@ -16,14 +20,23 @@ namespace {
 
 class LinearSums : public calibrate::LayerSums {
  public:
-  LinearSums(int64_t layer, calibrate::LinearMomentsCollector collector, KeepMoments keep)
-      : layer_(layer), collector_(std::move(collector)), keep_(std::move(keep)) {}
+  LinearSums(int64_t layer, calibrate::LinearMomentsCollector collector,
+             std::optional<calibrate::RowFileWriter> mlp_rows, KeepMoments keep)
+      : layer_(layer),
+        collector_(std::move(collector)),
+        mlp_rows_(std::move(mlp_rows)),
+        keep_(std::move(keep)) {}
 
   absl::Status Add(model::LayerPoint point, const at::Tensor& rows) override {
+    if (mlp_rows_ && point == model::LayerPoint::kMlpInput) {
+      LF_RETURN_IF_ERROR(mlp_rows_->Add(rows));
+    }
     return collector_.Add(point, rows);
   }
 
+  // The rows first: a layer with moments counts as finished.
   absl::Status Save() override {
+    if (mlp_rows_) LF_RETURN_IF_ERROR(mlp_rows_->Finish());
     LF_ASSIGN_OR_RETURN(const calibrate::LinearMoments moments,
                         model::CatchTorch([&] { return collector_.Finish(); }, "statistics"));
     return keep_(layer_, moments);
@@ -32,6 +45,7 @@ class LinearSums : public calibrate::LayerSums {
  private:
   const int64_t layer_;
   calibrate::LinearMomentsCollector collector_;
+  std::optional<calibrate::RowFileWriter> mlp_rows_;
   KeepMoments keep_;
 };
 
@@ -53,10 +67,28 @@ absl::StatusOr<std::unique_ptr<calibrate::LayerSums>> BeginSums(const Attempt& a
                                 bias.defined() ? bias.to(attempt.device) : bias, attempt.device);
                           },
                           "statistics"));
-  return std::make_unique<LinearSums>(layer, std::move(collector), keep);
+  std::optional<calibrate::RowFileWriter> mlp_rows;
+  if (attempt.spec.low_rank->mlp != MlpCompression::kLocal) {
+    LF_ASSIGN_OR_RETURN(mlp_rows, calibrate::RowFileWriter::Create(MlpRowsPath(attempt.work, layer),
+                                                                   MlpRowsShape(attempt, inputs)));
+  }
+  return std::make_unique<LinearSums>(layer, std::move(collector), std::move(mlp_rows), keep);
 }
 
+// An inner channel is fitted to this many tokens: more cost inner_width^2 multiplications each.
+constexpr int64_t kMlpTokensOfChannel = 8;
+
 }  // namespace
+
+calibrate::HiddenShape MlpRowsShape(const Attempt& attempt, const Inputs& inputs) {
+  const checkpoint::ModelConfig& config = inputs.checkpoint.config();
+  const int64_t length = inputs.sequences.length;
+  const int64_t wanted = kMlpTokensOfChannel * config.intermediate_size;
+  return {.sequences = std::min(inputs.sequences.count, (wanted + length - 1) / length),
+          .length = length,
+          .width = config.hidden_size,
+          .dtype = attempt.dtype};
+}
 
 calibrate::LayerPassOptions LinearPassOptions(const Attempt& attempt, const Inputs& inputs,
                                               int64_t finished, LayerProgress& progress,

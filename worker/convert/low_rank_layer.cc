@@ -11,11 +11,13 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "worker/low_rank/block_identity.h"
+#include "worker/low_rank/joint_mlp.h"
 #include "worker/low_rank/joint_moments.h"
 #include "worker/low_rank/joint_query_key.h"
 #include "worker/low_rank/joint_value_output.h"
 #include "worker/low_rank/junction.h"
 #include "worker/low_rank/local_decomposition.h"
+#include "worker/low_rank/output_metric.h"
 #include "worker/model/rope.h"
 
 namespace latentforge::convert {
@@ -83,7 +85,7 @@ absl::StatusOr<LocalDecomposition> Decompose(const LayerProblem& problem, size_t
                                      attention   ? moments.attention
                                      : map == kO ? moments.attended
                                                  : moments.mlp,
-                                     options);
+                                     options, metric);
 }
 
 double Relative(double loss, double of) { return of > 0 ? std::sqrt(std::max(loss, 0.0) / of) : 0; }
@@ -100,6 +102,10 @@ class Compression {
     }
     if (spec_.joint_value_output && Rank(kV) > 0 && Rank(kO) > 0) {
       LF_RETURN_IF_ERROR(Annotate(Value(), "v_proj"));
+    }
+    if (spec_.mlp != MlpCompression::kLocal && Rank(kGate) > 0 && Rank(kUp) > 0 &&
+        Rank(kDown) > 0) {
+      LF_RETURN_IF_ERROR(Annotate(MlpMaps(), "mlp"));
     }
     for (size_t map = 0; map < kLinearMaps; ++map) {
       if (Rank(map) == 0 || done_[map]) continue;
@@ -180,6 +186,28 @@ class Compression {
       joint.value.bias = low_rank::MeanKeepingBias(value, joint.value, problem.input.mean);
     }
     return Keep(kV, joint.value, Relative(joint.loss, joint.loss_of_nothing));
+  }
+
+  absl::Status MlpMaps() {
+    if (problem_.mlp_tokens == nullptr) {
+      return absl::InvalidArgumentError("the inputs of the MLP are absent");
+    }
+    const low_rank::Mlp mlp{.activation = low_rank::Activation::kSwiGlu,
+                            .up = problem_.maps.maps[kUp],
+                            .gate = problem_.maps.maps[kGate],
+                            .down = problem_.maps.maps[kDown]};
+    const low_rank::MlpRanks ranks{.up = Rank(kUp), .gate = Rank(kGate), .down = Rank(kDown)};
+    const low_rank::MlpFitOptions fit{.damping = spec_.preconditioner.damping,
+                                      .add_biases = spec_.bias_update};
+    absl::StatusOr<low_rank::MlpCompression> compressed =
+        spec_.mlp == MlpCompression::kAlternation
+            ? low_rank::CompressMlpJointly(mlp, ranks, *problem_.mlp_tokens, {.fit = fit})
+            : low_rank::CompressMlpForOutputs(mlp, ranks, *problem_.mlp_tokens, fit);
+    LF_RETURN_IF_ERROR(compressed.status());
+    const double error = compressed->error.relative();
+    LF_RETURN_IF_ERROR(Keep(kGate, compressed->mlp.gate, error));
+    LF_RETURN_IF_ERROR(Keep(kUp, compressed->mlp.up, error));
+    return Keep(kDown, compressed->mlp.down, error);
   }
 
   absl::Status Keep(size_t map, const LowRank& factors, double error) {

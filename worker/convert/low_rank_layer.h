@@ -16,6 +16,7 @@
 #include "worker/convert/low_rank_spec.h"
 #include "worker/export/converted_layer.h"
 #include "worker/low_rank/linear.h"
+#include "worker/low_rank/mlp.h"
 
 namespace latentforge::convert {
 
@@ -35,14 +36,15 @@ struct LayerProblem {
   const LayerMaps& maps;
   const calibrate::LinearMoments& moments;
   const calibrate::LinearFisher* fisher = nullptr;  // what errors of outputs count; null: alike
+  const low_rank::MlpTokens* mlp_tokens = nullptr;  // where its maps are compressed together
   checkpoint::LinearRanks ranks;                    // 0: the map stays dense
   int64_t sequence_length = 0;  // of the calibration: how far apart a query and a key are
 };
 
 struct CompressedLayer {
   exporter::LowRankLayer factors;  // fp64
-  // (E|y - y'|^2 / E|y|^2)^(1/2) on the calibration tokens, of joint pairs that of their
-  // product; 0 where dense.
+  // (E|y - y'|^2 / E|y|^2)^(1/2) on the calibration tokens, of maps that are compressed together
+  // that of what they make together; 0 where dense.
   std::array<double, kLinearMaps> errors = {};
 };
 

@@ -25,6 +25,11 @@ inline std::filesystem::path LinearFisherPath(const WorkDir& work, int64_t layer
   return work.calibrate() / absl::StrCat("fisher.", layer, ".safetensors");
 }
 
+// Inputs of a layer's MLP.
+inline std::filesystem::path MlpRowsPath(const WorkDir& work, int64_t layer) {
+  return work.calibrate() / absl::StrCat("mlp.", layer, ".bin");
+}
+
 inline std::filesystem::path RanksPath(const WorkDir& work) {
   return work.factorize() / "ranks.json";
 }

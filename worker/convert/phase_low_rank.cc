@@ -1,6 +1,9 @@
 // The method low_rank: ranks into factorize/ranks.json, low-rank maps of every layer into
 // factorize/layer.<l>.safetensors.
+#include <ATen/ATen.h>
+
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -68,7 +71,9 @@ class Compressor {
         layer, moments, ranks,
         [&](const LayerProblem& problem) { return CompressLayer(problem, spec_); });
     LF_RETURN_IF_ERROR(compressed.status());
-    return SaveLowRankLayer(FactorsPath(attempt_.work, layer), *compressed, inputs_.output_dtype);
+    LF_RETURN_IF_ERROR(
+        SaveLowRankLayer(FactorsPath(attempt_.work, layer), *compressed, inputs_.output_dtype));
+    return RemoveTree(MlpRowsPath(attempt_.work, layer));
   }
 
  private:
@@ -82,6 +87,21 @@ class Compressor {
     });
   }
 
+  // The inputs of a layer's MLP that calibration left, a sequence a chunk.
+  absl::StatusOr<low_rank::MlpTokens> OpenMlpRows(int64_t layer) const {
+    const calibrate::HiddenShape shape = MlpRowsShape(attempt_, inputs_);
+    LF_ASSIGN_OR_RETURN(calibrate::HiddenFile opened,
+                        calibrate::HiddenFile::Open(MlpRowsPath(attempt_.work, layer), shape));
+    const auto file = std::make_shared<calibrate::HiddenFile>(std::move(opened));
+    return low_rank::MlpTokens{
+        .chunks = shape.sequences,
+        .read = [file, shape](int64_t chunk) -> absl::StatusOr<low_rank::MlpRows> {
+          at::Tensor rows = at::empty({1, shape.length, shape.width}, shape.dtype);
+          LF_RETURN_IF_ERROR(file->Read(chunk, rows));
+          return low_rank::MlpRows{.original = rows[0]};
+        }};
+  }
+
   template <typename T, typename F>
   absl::StatusOr<T> WithProblem(int64_t layer, const LinearMoments& moments, LinearRanks ranks,
                                 const F& f) const {
@@ -93,10 +113,15 @@ class Compressor {
             LF_ASSIGN_OR_RETURN(fisher,
                                 LoadLinearFisher(LinearFisherPath(attempt_.work, layer), config_));
           }
+          std::optional<low_rank::MlpTokens> rows;
+          if (spec_.mlp != MlpCompression::kLocal) {
+            LF_ASSIGN_OR_RETURN(rows, OpenMlpRows(layer));
+          }
           return f({.config = config_,
                     .maps = maps,
                     .moments = moments,
                     .fisher = fisher ? &*fisher : nullptr,
+                    .mlp_tokens = rows ? &*rows : nullptr,
                     .ranks = ranks,
                     .sequence_length = inputs_.sequences.length});
         },

@@ -95,6 +95,18 @@ TEST(LowRankJobTest, EveryFamilyInEveryForm) {
   }
 }
 
+TEST(LowRankJobTest, MlpsAreCompressedTogether) {
+  for (const char* mlp : {"ALTERNATION", "OUTPUT_METRIC"}) {
+    for (const char* activations : {"ORIGINAL", "COMPRESSED"}) {
+      SCOPED_TRACE(std::string(mlp) + " " + activations);
+      ExpectPublished(
+          LowRankJob("low_rank_mlp", Preconditioner("ROOT_COVARIANCE"),
+                     {{"mlp", std::string("MLP_COMPRESSION_") + mlp},
+                      {"activations", std::string("ACTIVATION_SOURCE_") + activations}}));
+    }
+  }
+}
+
 // Whatever stops an attempt, the next one goes on, and the bytes are those of a job that was never
 // stopped.
 TEST(LowRankJobTest, StopsAnywhereAndGoesOn) {
