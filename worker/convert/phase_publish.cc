@@ -176,7 +176,7 @@ JobSpec WithChoices(const Attempt& attempt, const Inputs& inputs,
   spec.output_dtype = inputs.output_dtype;
   if (healing && spec.healing->learning_rate == 0 && !healing->state.measurements.empty()) {
     spec.healing->learning_rate =
-        finetune::SuitableRate(healing->state.measurements.front().divergence);
+        finetune::SuitableRate(healing->state.measurements.front().divergence, healing->steps);
   }
   return spec;
 }

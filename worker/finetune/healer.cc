@@ -101,8 +101,13 @@ void Update(const std::vector<Trained>& all, double factor, int64_t count, doubl
 
 }  // namespace
 
-double SuitableRate(double divergence) {
-  return std::clamp(4.3e-3 * std::sqrt(divergence), 1e-4, 2e-3);
+double SuitableRate(double divergence, int64_t steps) {
+  constexpr double kShortRun = 40;         // steps
+  constexpr double kFarDivergence = 0.22;  // nats
+  const double rate = std::clamp(4.3e-3 * std::sqrt(divergence), 1e-4, 2e-3);
+  const double length = kShortRun / static_cast<double>(steps);
+  const double distance = std::sqrt(divergence / kFarDivergence);
+  return std::max(1e-4, rate * std::min(1.0, std::max(length, distance)));
 }
 
 std::vector<HealingMeasurement>::const_iterator HealingState::Best() const {
@@ -110,6 +115,18 @@ std::vector<HealingMeasurement>::const_iterator HealingState::Best() const {
                           [](const HealingMeasurement& a, const HealingMeasurement& b) {
                             return a.divergence < b.divergence;
                           });
+}
+
+bool GivesUp(const HealingState& state, int64_t steps, const HealingOptions& options) {
+  const auto& measurements = state.measurements;
+  const auto from = measurements.end() - std::min(options.patience, std::ssize(measurements) - 1);
+  if (measurements.end() - from < options.patience) return false;
+  const double limit = options.hopeless * measurements.front().divergence;
+  const auto above = [&](const HealingMeasurement& m) { return m.divergence > limit; };
+  if (std::all_of(from, measurements.end(), above)) return true;
+  // While steps become smaller the divergence falls for long before it is at its best.
+  const bool falls = measurements.back().divergence < from->divergence;
+  return state.Best() < from && 2 * from->step >= steps && !falls;
 }
 
 HealingState StartHealing(const std::vector<TrainableWeights>& initial, Optimizer optimizer,
@@ -181,7 +198,7 @@ absl::Status Healer::Train(HealingState& state) {
         }
         const double peak = options_.learning_rate > 0
                                 ? options_.learning_rate
-                                : SuitableRate(state.measurements.front().divergence);
+                                : SuitableRate(state.measurements.front().divergence, steps());
         const double rate = LearningRate(state.steps_done(), steps(), options_.warmup_steps, peak);
         Update(trained, norm > options_.clip ? options_.clip / norm : 1.0, state.steps_done() + 1,
                rate, options_);
@@ -192,16 +209,6 @@ absl::Status Healer::Train(HealingState& state) {
         return absl::OkStatus();
       },
       "step");
-}
-
-bool Healer::GivesUp(const HealingState& state) const {
-  const auto& measurements = state.measurements;
-  const auto from = measurements.end() - std::min(options_.patience, std::ssize(measurements) - 1);
-  if (measurements.end() - from < options_.patience) return false;
-  const double limit = options_.hopeless * measurements.front().divergence;
-  const auto above = [&](const HealingMeasurement& m) { return m.divergence > limit; };
-  if (std::all_of(from, measurements.end(), above)) return true;
-  return state.Best() < from && 2 * from->step >= steps();
 }
 
 absl::Status Healer::Run(HealingState& state, const Observer& observer) {
@@ -225,7 +232,7 @@ absl::Status Healer::Run(HealingState& state, const Observer& observer) {
       if (observer.measurement) LF_RETURN_IF_ERROR(observer.measurement(state));
     }
     if (last) return absl::OkStatus();
-    if (GivesUp(state)) {
+    if (GivesUp(state, steps(), options_)) {
       state.ended_early = absl::StrCat("no better after step ", state.best_step());
       return absl::OkStatus();
     }

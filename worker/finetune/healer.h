@@ -44,9 +44,10 @@ struct HealingOptions {
 };
 
 // The learning rate for a model that starts `divergence` nats a token from the original. What is
-// to be repaired is a relative error of the order of its root; larger steps only add noise.
-// Measured on SmolLM2: docs/quality.md.
-double SuitableRate(double divergence);
+// to be repaired is a relative error of the order of its root; larger steps only add noise. In a
+// long run noise adds up, and a model that is near already has less to gain than it costs: its
+// steps are smaller still. Measured on SmolLM2: docs/quality.md.
+double SuitableRate(double divergence, int64_t steps);
 
 // One step of training, or a measurement on the held-back text after `step` steps.
 struct HealingStep {
@@ -85,6 +86,10 @@ struct HealingState {
 HealingState StartHealing(const std::vector<TrainableWeights>& initial, Optimizer optimizer,
                           int64_t head_dim);
 
+// Whether the last `patience` measurements are all above `hopeless` times the start, or those of
+// the second half of `steps` neither beat an earlier one nor fall.
+bool GivesUp(const HealingState& state, int64_t steps, const HealingOptions& options);
+
 // Borrows checkpoint and text. Not safe for concurrent use.
 class Healer {
  public:
@@ -114,7 +119,6 @@ class Healer {
         distiller_(std::move(distiller)),
         layers_(layers) {}
 
-  bool GivesUp(const HealingState& state) const;
   absl::Status Measure(HealingState& state);
   absl::Status Train(HealingState& state);
   std::vector<TrainableWeights> Computed(const HealingState& state) const;

@@ -93,15 +93,20 @@ TEST_F(HealerTest, GoesOnWithTheSameBits) {
 }
 
 TEST_F(HealerTest, TheRateFollowsTheStart) {
-  EXPECT_DOUBLE_EQ(SuitableRate(0.04), 2 * SuitableRate(0.01));
-  EXPECT_DOUBLE_EQ(SuitableRate(100), 2e-3);
-  EXPECT_DOUBLE_EQ(SuitableRate(0), 1e-4);
+  EXPECT_DOUBLE_EQ(SuitableRate(0.04, 10), 2 * SuitableRate(0.01, 10));
+  EXPECT_DOUBLE_EQ(SuitableRate(100, 1000), 2e-3);
+  EXPECT_DOUBLE_EQ(SuitableRate(0, 10), 1e-4);
+  // The longer the run, the smaller the steps of a model that is near, to a point.
+  EXPECT_LT(SuitableRate(0.04, 80), SuitableRate(0.04, 40));
+  EXPECT_DOUBLE_EQ(SuitableRate(0.04, 1000), SuitableRate(0.04, 10000));
+  EXPECT_DOUBLE_EQ(SuitableRate(0.3, 1000), SuitableRate(0.3, 10));
   options_.learning_rate = 0;
   Healer healer = Make();
   HealingState state = Start();
   ASSERT_TRUE(healer.Run(state, {}).ok());
   // The second step ends the warm-up.
-  EXPECT_DOUBLE_EQ(state.steps[1].learning_rate, SuitableRate(state.measurements[0].divergence));
+  EXPECT_DOUBLE_EQ(state.steps[1].learning_rate,
+                   SuitableRate(state.measurements[0].divergence, healer.steps()));
 }
 
 TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
@@ -122,18 +127,22 @@ TEST_F(HealerTest, KeepsTheBestWhenItGetsWorse) {
   EXPECT_EQ(state.steps_done(), 4);
 }
 
-TEST_F(HealerTest, WaitsForSmallerStepsBeforeItGivesUp) {
-  options_.learning_rate = 1000;
-  options_.patience = 2;
-  options_.hopeless = 3;
-  options_.evaluate_every = 2;
-  Healer healer = Make();
-  HealingState state = Start();
-  ASSERT_TRUE(healer.Run(state, {}).ok());
-  // Worse, but not hopeless: the measurements at 10 and 12 are the first two of the second half.
-  EXPECT_LT(state.measurements[1].divergence, 3 * state.measurements[0].divergence);
-  EXPECT_EQ(state.best_step(), 0);
-  EXPECT_EQ(state.steps_done(), 12);
+TEST(GivesUpTest, WaitsWhileSmallerStepsBringItDown) {
+  const HealingOptions options{.patience = 2, .hopeless = 1.5};
+  const auto gives_up = [&](std::vector<double> divergences) {
+    HealingState state;
+    for (const double divergence : divergences) {
+      state.measurements.push_back(
+          {.step = 10 * std::ssize(state.measurements), .divergence = divergence});
+    }
+    return GivesUp(state, /*steps=*/80, options);
+  };
+  EXPECT_FALSE(gives_up({1.0}));
+  EXPECT_FALSE(gives_up({1.0, 1.2, 1.3})) << "the first half is no reason";
+  EXPECT_TRUE(gives_up({1.0, 1.6, 1.7})) << "but what is hopeless is";
+  EXPECT_FALSE(gives_up({1.0, 1.2, 1.3, 1.4, 1.35, 1.2})) << "it falls";
+  EXPECT_TRUE(gives_up({1.0, 1.2, 1.3, 1.4, 1.35, 1.35}));
+  EXPECT_FALSE(gives_up({1.0, 1.2, 1.3, 1.4, 0.9, 0.95})) << "the best is new";
 }
 
 TEST_F(HealerTest, ALossThatIsNotFiniteEndsItAndNamesTheStep) {
