@@ -113,6 +113,10 @@ absl::Status ApplyLayerTypes(const JsonObject& object, std::optional<int64_t> wi
 }  // namespace
 
 absl::Status ParseRope(const JsonObject& object, ModelConfig& config) {
+  if (config.head_dim % 2 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(object.what(), ": \"head_dim\" is ",
+                                                   config.head_dim, ", expected an even number"));
+  }
   LF_ASSIGN_OR_RETURN(const Json dictionary, RopeDictionary(object));
   LF_ASSIGN_OR_RETURN(
       const JsonObject rope,

@@ -8,7 +8,7 @@
 
 namespace latentforge::checkpoint {
 
-// Fills rope_theta and rope_scaling; max_position_embeddings must be set.
+// Fills rope_theta and rope_scaling; head_dim and max_position_embeddings must be set.
 // Unimplemented for RoPE types other than "default" and "llama3".
 absl::Status ParseRope(const JsonObject& object, ModelConfig& config);
 

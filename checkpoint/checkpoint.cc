@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "checkpoint/open_error.h"
+#include "checkpoint/source_names.h"
 #include "checkpoint/tensor_catalogue.h"
 
 namespace latentforge::checkpoint {
@@ -100,6 +101,8 @@ absl::Status Checkpoint::CheckTensors() {
   absl::flat_hash_set<std::string> expected;
   std::set<std::string> dtypes;
   for (TensorSpec& spec : ExpectedTensors(config_)) {
+    tensor_names_.push_back(spec.name);
+    spec.name = SourceName(config_, spec.name);
     const auto found = tensors_.find(spec.name);
     if (found == tensors_.end()) {
       return absl::InvalidArgumentError(absl::StrCat("tensor \"", spec.name, "\" of shape ",
@@ -109,7 +112,6 @@ absl::Status Checkpoint::CheckTensors() {
     LF_RETURN_IF_ERROR(CheckTensor(spec, *entry, shard_names_[shard]));
     total_bytes_ += static_cast<int64_t>(entry->end - entry->begin);
     if (spec.kind == TensorSpec::Kind::kWeight) dtypes.insert(std::string(NameOf(entry->dtype)));
-    tensor_names_.push_back(spec.name);
     expected.insert(std::move(spec.name));
   }
   dtype_names_.assign(dtypes.begin(), dtypes.end());
@@ -151,11 +153,12 @@ absl::Status Checkpoint::CheckTiedHead() const {
 }
 
 absl::StatusOr<TensorView> Checkpoint::View(absl::string_view name) const {
-  const auto found = tensors_.find(name);
+  const std::string stored = SourceName(config_, name);
+  const auto found = tensors_.find(stored);
   if (found == tensors_.end()) {
-    return absl::NotFoundError(absl::StrCat(dir_.string(), " has no tensor \"", name, "\""));
+    return absl::NotFoundError(absl::StrCat(dir_.string(), " has no tensor \"", stored, "\""));
   }
-  return shards_[found->second.shard].Find(name);
+  return shards_[found->second.shard].Find(stored);
 }
 
 absl::StatusOr<TensorView> Checkpoint::Tensor(absl::string_view name) const {

@@ -44,7 +44,8 @@ class Checkpoint {
   const ModelConfig& config() const { return config_; }
   const std::string& config_json() const { return config_json_; }  // text of config.json
 
-  // NotFound for a name outside ExpectedTensors; DataLoss when a shard's size
+  // By its name in ExpectedTensors, whatever the files call it (source_names.h); messages have the
+  // files' names. NotFound for a name outside ExpectedTensors; DataLoss when a shard's size
   // changed since Open.
   absl::StatusOr<TensorView> Tensor(absl::string_view name) const;
 

@@ -11,4 +11,11 @@ std::string ContextWarning(const ModelConfig& config, const std::string& what, i
                       context);
 }
 
+absl::Status CheckContext(const ModelConfig& config, const std::string& what, int64_t tokens) {
+  if (config.rotary() || tokens <= config.max_position_embeddings) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(ContextWarning(config, what, tokens),
+                                                 ", and its positions are learned: expected at "
+                                                 "most that many"));
+}
+
 }  // namespace latentforge::checkpoint

@@ -4,6 +4,7 @@
 
 #include "base/status_macros.h"
 #include "checkpoint/kv_budget.h"
+#include "checkpoint/linear_costs.h"
 #include "checkpoint/rank_rule.h"
 #include "checkpoint/tensor_catalogue.h"
 
@@ -69,6 +70,10 @@ int64_t LayerParameters(const ModelConfig& config) {
   for (const TensorSpec& spec : LayerTensors(config, 0)) parameters += Elements(spec);
   return parameters;
 }
+
+// What stands beside the MLP's product while it is formed, in units of its inner width: gate, up
+// and their product; without a gate only up, which is activated where it is.
+int64_t InnerRows(const ModelConfig& config) { return config.gated() ? 3 : 1; }
 
 // One token through all layers, in floating-point operations. Attention is causal: half
 // of the context on average, a product with K and one with V.
@@ -167,6 +172,7 @@ class Sizes {
         q_(config.q_width()),
         m_(config.kv_width()),
         f_(config.intermediate_size),
+        inner_rows_(InnerRows(config)),
         layer_(LayerParameters(config) * bytes_) {}
 
   int64_t Calibration() const {
@@ -203,7 +209,8 @@ class Sizes {
         config.num_layers * (rank * (d_ + 2 * m_) + others) * (5 * kF32Bytes + bytes_);
     const int64_t states = Hidden(tokens) * (config.num_layers + 4);
     const int64_t head = bytes_ * config.vocab_size * d_ + 3 * bytes_ * kHealingLogits;
-    const int64_t backward = bytes_ * tokens * (6 * d_ + 4 * q_ + 6 * m_ + 3 * f_) + 2 * layer_;
+    const int64_t backward =
+        bytes_ * tokens * (6 * d_ + 4 * q_ + 6 * m_ + inner_rows_ * f_) + 2 * layer_;
     return weights + states + head + backward;
   }
 
@@ -241,7 +248,9 @@ class Sizes {
   int64_t Hidden(int64_t tokens) const { return bytes_ * tokens * d_; }
 
   // Normed states, the output of Q, K and V, attention's output, gate and up, their product.
-  int64_t Scratch(int64_t rows) const { return bytes_ * rows * (d_ + (q_ + 2 * m_) + q_ + 3 * f_); }
+  int64_t Scratch(int64_t rows) const {
+    return bytes_ * rows * (d_ + (q_ + 2 * m_) + q_ + inner_rows_ * f_);
+  }
 
   // The weights of Q, K and V as one matrix.
   int64_t Front() const { return bytes_ * (q_ + 2 * m_) * d_; }
@@ -306,6 +315,7 @@ class Sizes {
   const int64_t q_;      // outputs of Q
   const int64_t m_;      // outputs of K, and of V
   const int64_t f_;      // intermediate size
+  const int64_t inner_rows_;
   const int64_t layer_;  // weights of one layer
 };
 
@@ -351,9 +361,9 @@ absl::StatusOr<Result> LowRankResult(const ModelConfig& config, double ratio) {
   Result result;
   LF_ASSIGN_OR_RETURN(result.rank, RankForRatio(RankRule::kBlockIdentity, m, d, ratio));
   result.values = config.num_layers * 2 * result.rank;
-  const int64_t maps = 2 * d * (config.q_width() + m) + 3 * d * config.intermediate_size;
-  result.parameters = NumParameters(config) -
-                      static_cast<int64_t>(ratio * static_cast<double>(config.num_layers * maps));
+  result.parameters =
+      NumParameters(config) -
+      static_cast<int64_t>(ratio * static_cast<double>(DecoderLinearCosts(config).weights));
   return result;
 }
 

@@ -63,22 +63,15 @@ ModelSummary Summarize(const Checkpoint& checkpoint) {
 }
 
 std::vector<std::pair<std::string, Json>> ConfigFacts(absl::string_view config_json) {
-  // The keys of Llama and its kin, and of GPT-2 and its kin.
-  static constexpr const char* kKeys[] = {"model_type",
-                                          "architectures",
-                                          "hidden_size",
-                                          "n_embd",
-                                          "num_hidden_layers",
-                                          "n_layer",
-                                          "num_attention_heads",
-                                          "n_head",
-                                          "num_key_value_heads",
-                                          "head_dim",
-                                          "intermediate_size",
-                                          "vocab_size",
-                                          "max_position_embeddings",
-                                          "torch_dtype",
-                                          "dtype"};
+  // The keys of Llama and its kin, of OPT, and of GPT-2 and its kin.
+  static constexpr const char* kKeys[] = {"model_type",          "architectures",
+                                          "hidden_size",         "n_embd",
+                                          "num_hidden_layers",   "n_layer",
+                                          "num_attention_heads", "n_head",
+                                          "num_key_value_heads", "head_dim",
+                                          "intermediate_size",   "ffn_dim",
+                                          "vocab_size",          "max_position_embeddings",
+                                          "torch_dtype",         "dtype"};
   std::vector<std::pair<std::string, Json>> facts;
   const absl::StatusOr<Json> config = ParseJson(config_json);
   if (!config.ok() || !config->is_object()) return facts;

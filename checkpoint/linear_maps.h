@@ -1,4 +1,4 @@
-// The seven linear maps of a decoder layer: one table of their names, shapes and biases.
+// The linear maps of a decoder layer: one table of their names, shapes and biases.
 #pragma once
 
 #include <array>
@@ -18,6 +18,8 @@ struct LinearMap {
   int64_t in = 0;
   bool source_bias = false;  // the family's own model has a bias here
 
+  // The gate of an MLP without one is absent: out and in are 0.
+  bool present() const { return out > 0; }
   int64_t weights() const { return out * in; }
 };
 

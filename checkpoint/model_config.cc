@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "checkpoint/artifact_section.h"
 #include "checkpoint/attention_config.h"
+#include "checkpoint/opt_config.h"
 #include "checkpoint/unsupported_options.h"
 
 namespace latentforge::checkpoint {
@@ -30,13 +31,13 @@ struct FamilyDefaults {
   int64_t max_position_embeddings;
   int64_t num_kv_heads;  // 0: as many as query heads
   int64_t head_dim;      // 0: hidden_size / num_heads
+  const char* inner_key = "intermediate_size";
 };
 
 constexpr FamilyDefaults kFamilies[] = {
-    {Family::kLlama, "llama", 2048, 0, 0},
-    {Family::kMistral, "mistral", 131072, 8, 0},
-    {Family::kQwen2, "qwen2", 32768, 32, 0},
-    {Family::kQwen3, "qwen3", 32768, 32, 128},
+    {Family::kLlama, "llama", 2048, 0, 0},        {Family::kMistral, "mistral", 131072, 8, 0},
+    {Family::kQwen2, "qwen2", 32768, 32, 0},      {Family::kQwen3, "qwen3", 32768, 32, 128},
+    {Family::kOpt, "opt", 2048, 0, 0, "ffn_dim"},
 };
 
 absl::StatusOr<FamilyDefaults> FindFamily(const JsonObject& object, absl::string_view key,
@@ -44,9 +45,9 @@ absl::StatusOr<FamilyDefaults> FindFamily(const JsonObject& object, absl::string
   for (const FamilyDefaults& row : kFamilies) {
     if (row.name == name) return row;
   }
-  return absl::UnimplementedError(absl::StrCat(object.what(), ": \"", key, "\" is \"",
-                                               name.substr(0, 80),
-                                               "\"; supported are llama, mistral, qwen2, qwen3"));
+  return absl::UnimplementedError(
+      absl::StrCat(object.what(), ": \"", key, "\" is \"", name.substr(0, 80),
+                   "\"; supported are llama, mistral, qwen2, qwen3, opt"));
 }
 
 absl::StatusOr<FamilyDefaults> ParseFamily(const JsonObject& object, ModelConfig& config) {
@@ -86,10 +87,6 @@ absl::Status ParseHeads(const JsonObject& object, const Json& json, const Family
     }
     config.head_dim = config.hidden_size / config.num_heads;
   }
-  if (config.head_dim % 2 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(object.what(), ": \"head_dim\" is ",
-                                                   config.head_dim, ", expected an even number"));
-  }
   if (config.q_width() > kMaxWidth) {
     return absl::InvalidArgumentError(
         absl::StrCat(object.what(), ": \"num_attention_heads\" * \"head_dim\" is ",
@@ -101,17 +98,20 @@ absl::Status ParseHeads(const JsonObject& object, const Json& json, const Family
 absl::Status ParseSizes(const JsonObject& object, const Json& json, const FamilyDefaults& defaults,
                         ModelConfig& config) {
   LF_ASSIGN_OR_RETURN(config.hidden_size, object.Int("hidden_size", 1, kMaxWidth));
-  LF_ASSIGN_OR_RETURN(config.intermediate_size, object.Int("intermediate_size", 1, kMaxWidth));
+  LF_ASSIGN_OR_RETURN(config.intermediate_size, object.Int(defaults.inner_key, 1, kMaxWidth));
   LF_ASSIGN_OR_RETURN(config.num_layers, object.Int("num_hidden_layers", 1, kMaxLayers));
   LF_ASSIGN_OR_RETURN(config.vocab_size, object.Int("vocab_size", 1, kMaxVocabulary));
   LF_ASSIGN_OR_RETURN(
       config.max_position_embeddings,
       object.IntOr("max_position_embeddings", 1, kMaxPositions, defaults.max_position_embeddings));
-  LF_ASSIGN_OR_RETURN(config.rms_norm_eps, object.NumberOr("rms_norm_eps", 1e-6));
-  if (!(config.rms_norm_eps > 0 && config.rms_norm_eps < 1)) {
-    return object.Wrong("rms_norm_eps", "a number above 0 and below 1");
-  }
+  config.embedding_size = config.hidden_size;
   return ParseHeads(object, json, defaults, config);
+}
+
+absl::Status ParseNorm(const JsonObject& object, ModelConfig& config) {
+  LF_ASSIGN_OR_RETURN(config.norm_eps, object.NumberOr("rms_norm_eps", 1e-6));
+  if (config.norm_eps > 0 && config.norm_eps < 1) return absl::OkStatus();
+  return object.Wrong("rms_norm_eps", "a number above 0 and below 1");
 }
 
 absl::Status ParseBiases(const JsonObject& object, ModelConfig& config) {
@@ -125,10 +125,21 @@ absl::Status ParseBiases(const JsonObject& object, ModelConfig& config) {
       config.qkv_bias = true;
       break;
     case Family::kMistral:
+    case Family::kOpt:
       break;
   }
   LF_ASSIGN_OR_RETURN(config.mlp_bias, object.BoolOr("mlp_bias", false));
   config.qk_norm = config.family == Family::kQwen3;
+  return absl::OkStatus();
+}
+
+// What the families but OPT have in common.
+absl::Status ParseDecoder(const JsonObject& object, const Json& json, ModelConfig& config) {
+  LF_RETURN_IF_ERROR(ParseNorm(object, config));
+  LF_RETURN_IF_ERROR(ParseBiases(object, config));
+  LF_RETURN_IF_ERROR(ParseRope(object, config));
+  LF_RETURN_IF_ERROR(ParseSlidingWindows(object, json, config));
+  LF_ASSIGN_OR_RETURN(config.tie_word_embeddings, object.BoolOr("tie_word_embeddings", false));
   return absl::OkStatus();
 }
 
@@ -163,10 +174,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
   config.family = defaults.family;
   LF_RETURN_IF_ERROR(RefuseUnsupportedOptions(object, config.family));
   LF_RETURN_IF_ERROR(ParseSizes(object, *json, defaults, config));
-  LF_RETURN_IF_ERROR(ParseBiases(object, config));
-  LF_RETURN_IF_ERROR(ParseRope(object, config));
-  LF_RETURN_IF_ERROR(ParseSlidingWindows(object, *json, config));
-  LF_ASSIGN_OR_RETURN(config.tie_word_embeddings, object.BoolOr("tie_word_embeddings", false));
+  LF_RETURN_IF_ERROR(config.family == Family::kOpt ? ParseOptDecoder(object, config)
+                                                   : ParseDecoder(object, *json, config));
   LF_RETURN_IF_ERROR(ParseAnnouncedType(object, config));
   if (object.Has(kArtifactType)) {
     LF_ASSIGN_OR_RETURN(const JsonObject section, object.Object(kArtifactType));

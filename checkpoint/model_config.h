@@ -12,10 +12,20 @@
 
 namespace latentforge::checkpoint {
 
-enum class Family { kLlama, kMistral, kQwen2, kQwen3 };
+enum class Family { kLlama, kMistral, kQwen2, kQwen3, kOpt };
 
-// The model_type of the family: "llama", "mistral", "qwen2", "qwen3".
+// The model_type of the family: "llama", "mistral", "qwen2", "qwen3", "opt".
 absl::string_view FamilyName(Family family);
+
+// What hidden states are normed by: RMSNorm, or LayerNorm with a bias.
+enum class NormKind { kRms, kLayer };
+
+// How attention knows of positions: queries and keys are rotated by them (RoPE), or embeddings of
+// positions are added to those of tokens.
+enum class Positions { kRotary, kLearned };
+
+// down(silu(gate x) * up x), or down(relu(up x)) without a gate.
+enum class MlpKind { kGated, kPlain };
 
 // How RoPE frequencies are changed. kLlama3 as in transformers' "llama3".
 struct RopeScaling {
@@ -82,8 +92,17 @@ struct ModelConfig {
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
   int64_t vocab_size = 0;
-  double rms_norm_eps = 1e-6;
-  double rope_theta = 10000;
+  // Of the embedding of tokens and the output head. Where it is not hidden_size, projections
+  // without biases lie between them and the layers.
+  int64_t embedding_size = 0;
+  NormKind norm = NormKind::kRms;
+  double norm_eps = 1e-6;
+  // Norms are taken of what attention and MLP are fed, and of the last layer's output. False: of
+  // the states after attention and MLP were added to them, and nowhere else (OPT-350m).
+  bool norm_before = true;
+  MlpKind mlp = MlpKind::kGated;
+  Positions positions = Positions::kRotary;
+  double rope_theta = 10000;  // this and the scaling: of rotary positions
   RopeScaling rope_scaling;
   int64_t max_position_embeddings = 0;
   // Per layer: query position q sees key positions k with q - window < k <= q;
@@ -99,6 +118,9 @@ struct ModelConfig {
   std::optional<LatentConfig> latent;
   std::optional<LowRankConfig> low_rank;
 
+  bool gated() const { return mlp == MlpKind::kGated; }
+  bool rotary() const { return positions == Positions::kRotary; }
+  bool projects_embeddings() const { return embedding_size != hidden_size; }
   // An artifact of latentforge.
   bool converted() const { return latent.has_value() || low_rank.has_value(); }
   // Width of the K projection, and of V's.

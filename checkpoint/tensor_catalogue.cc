@@ -9,12 +9,27 @@
 namespace latentforge::checkpoint {
 namespace {
 
+std::vector<TensorSpec> NormTensors(const ModelConfig& config, const std::string& module) {
+  std::vector<TensorSpec> specs = {{absl::StrCat(module, ".weight"), {config.hidden_size}}};
+  if (config.norm == NormKind::kLayer) {
+    specs.push_back({absl::StrCat(module, ".bias"), {config.hidden_size}});
+  }
+  return specs;
+}
+
 // Collects the tensors of one layer.
 class LayerTable {
  public:
   LayerTable(const ModelConfig& config, int64_t layer) : config_(config), layer_(layer) {}
 
   void Vector(absl::string_view suffix, int64_t size) { Add(suffix, {size}); }
+
+  // A norm of the hidden states.
+  void Norm(absl::string_view module) {
+    for (TensorSpec& spec : NormTensors(config_, LayerTensor(layer_, module))) {
+      specs_.push_back(std::move(spec));
+    }
+  }
 
   // A linear map, and its bias where there is one.
   void Linear(absl::string_view module, int64_t out, int64_t in, bool bias) {
@@ -24,6 +39,7 @@ class LayerTable {
 
   // A map of any layer: dense, or with the factors of the method low_rank.
   void Map(const LinearMap& map) {
+    if (!map.present()) return;
     const int64_t rank = RankOf(config_, layer_, map);
     const bool bias = HasBias(config_, map, rank);
     if (rank == 0) {
@@ -98,10 +114,9 @@ std::string LayerTensor(int64_t layer, absl::string_view suffix) {
 }
 
 std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer) {
-  const int64_t hidden = config.hidden_size;
   const auto [q, k, v, o, gate, up, down] = LinearMaps(config);
   LayerTable table(config, layer);
-  table.Vector("input_layernorm.weight", hidden);
+  table.Norm("input_layernorm");
   table.Map(q);
   table.KeysAndValues(k, v);
   if (config.qk_norm) {
@@ -109,7 +124,7 @@ std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer) {
     table.Vector("self_attn.k_norm.weight", config.head_dim);
   }
   table.Map(o);
-  table.Vector("post_attention_layernorm.weight", hidden);
+  table.Norm("post_attention_layernorm");
   table.Map(gate);
   table.Map(up);
   table.Map(down);
@@ -117,15 +132,21 @@ std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer) {
 }
 
 std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config) {
-  std::vector<TensorSpec> specs;
-  specs.push_back({kEmbedTokens, {config.vocab_size, config.hidden_size}});
+  const int64_t hidden = config.hidden_size;
+  const int64_t width = config.embedding_size;
+  std::vector<TensorSpec> specs = {{kEmbedTokens, {config.vocab_size, width}}};
+  if (!config.rotary()) {
+    specs.push_back({kEmbedPositions, {config.max_position_embeddings + kPositionOffset, hidden}});
+  }
+  if (config.projects_embeddings()) specs.push_back({kProjectIn, {hidden, width}});
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     for (TensorSpec& spec : LayerTensors(config, layer)) specs.push_back(std::move(spec));
   }
-  specs.push_back({kFinalNorm, {config.hidden_size}});
-  if (!config.tie_word_embeddings) {
-    specs.push_back({kLmHead, {config.vocab_size, config.hidden_size}});
+  if (config.norm_before) {
+    for (TensorSpec& spec : NormTensors(config, kFinalNorm)) specs.push_back(std::move(spec));
   }
+  if (config.projects_embeddings()) specs.push_back({kProjectOut, {width, hidden}});
+  if (!config.tie_word_embeddings) specs.push_back({kLmHead, {config.vocab_size, width}});
   return specs;
 }
 

@@ -25,8 +25,15 @@ struct TensorSpec {
 };
 
 inline constexpr char kEmbedTokens[] = "model.embed_tokens.weight";
-inline constexpr char kFinalNorm[] = "model.norm.weight";
+inline constexpr char kEmbedPositions[] = "model.embed_positions.weight";
+inline constexpr char kProjectIn[] = "model.project_in.weight";
+inline constexpr char kProjectOut[] = "model.project_out.weight";
+inline constexpr char kFinalNorm[] = "model.norm";  // with ".weight", and ".bias" of a LayerNorm
 inline constexpr char kLmHead[] = "lm_head.weight";
+
+// Position p has row p + kPositionOffset of learned positions (transformers,
+// OPTLearnedPositionalEmbedding).
+inline constexpr int64_t kPositionOffset = 2;
 
 // "model.layers.LAYER.SUFFIX", for example LayerTensor(3, "self_attn.k_proj.weight").
 std::string LayerTensor(int64_t layer, absl::string_view suffix);
@@ -35,7 +42,9 @@ std::string LayerTensor(int64_t layer, absl::string_view suffix);
 // artifacts with the tensors of docs/architecture.md.
 std::vector<TensorSpec> LayerTensors(const ModelConfig& config, int64_t layer);
 
-// All tensors: embedding, layers, final norm, and the output head unless tied.
+// All tensors: embeddings, layers, final norm, projections of the embedding, and the output head
+// unless tied. Names are those of the Llama family for every model; source_names.h has what a
+// family's own checkpoints call them.
 std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config);
 
 // Sum over ExpectedTensors of the weights' elements; an order of channels is no parameter.

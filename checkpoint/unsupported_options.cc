@@ -66,6 +66,8 @@ std::string ArchitectureOf(Family family) {
       return "Qwen2ForCausalLM";
     case Family::kQwen3:
       return "Qwen3ForCausalLM";
+    case Family::kOpt:
+      return "OPTForCausalLM";
   }
   return "";
 }
@@ -99,6 +101,18 @@ absl::Status CheckFixedBiases(const JsonObject& object, Family family) {
   return absl::OkStatus();
 }
 
+// Each family reads keys of its own.
+absl::Status CheckActivation(const JsonObject& object, Family family) {
+  const auto check = [&](const char* key, const char* expected) {
+    const Json* const value = object.Find(key);
+    if (value == nullptr || *value == expected) return absl::OkStatus();
+    return Refuse(object, key, absl::StrCat("\"", expected, "\""));
+  };
+  if (family == Family::kOpt) return check("activation_function", "relu");
+  LF_RETURN_IF_ERROR(check("hidden_act", "silu"));
+  return check("hidden_activation", "silu");
+}
+
 }  // namespace
 
 absl::Status RefuseUnsupportedOptions(const JsonObject& object, Family family) {
@@ -112,14 +126,11 @@ absl::Status RefuseUnsupportedOptions(const JsonObject& object, Family family) {
     const Json* const value = object.Find(key);
     if (value != nullptr && *value != 1) return Refuse(object, key, "1");
   }
-  for (const char* const key : {"hidden_act", "hidden_activation"}) {
-    const Json* const value = object.Find(key);
-    if (value != nullptr && *value != "silu") return Refuse(object, key, "\"silu\"");
-  }
+  LF_RETURN_IF_ERROR(CheckActivation(object, family));
   const Json* const tp = object.Find("pretraining_tp");
   if (tp != nullptr && *tp != 1) return Refuse(object, "pretraining_tp", "1");
   const Json* const position = object.Find("position_embedding_type");
-  if (position != nullptr && *position != "rope") {
+  if (family != Family::kOpt && position != nullptr && *position != "rope") {
     return Refuse(object, "position_embedding_type", "\"rope\"");
   }
   return absl::OkStatus();

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <optional>
 #include <utility>
@@ -80,22 +81,36 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   return proto;
 }
 
-void AddWarning(const std::string& warning, v1::Estimate& estimate) {
-  if (!warning.empty()) estimate.add_warnings(warning);
+// Lengths of texts, by the field that sets them.
+struct TextLength {
+  const char* field;
+  const char* what;
+  int64_t tokens;
+};
+
+std::array<TextLength, 3> TextLengths(const v1::JobSpec& spec) {
+  return {
+      {{"spec.calibration.sequence_length", "calibration sequences",
+        spec.calibration().sequence_length()},
+       {"spec.evaluation.window_length", "evaluation windows", spec.evaluation().window_length()},
+       {"spec.healing.sequence_length", "healing sequences", spec.healing().sequence_length()}}};
+}
+
+void CheckContext(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
+                  Findings& findings) {
+  for (const TextLength& text : TextLengths(spec)) {
+    const absl::Status fits = checkpoint::CheckContext(config, text.what, text.tokens);
+    if (!fits.ok()) findings.Add(kInvalidField, text.field, fits.message());
+  }
 }
 
 // What a worker would warn of, before hours of work.
 void AddWarnings(const v1::JobSpec& spec, const checkpoint::ModelConfig& config,
                  v1::Estimate& estimate) {
-  AddWarning(checkpoint::ContextWarning(config, "calibration sequences",
-                                        spec.calibration().sequence_length()),
-             estimate);
-  AddWarning(
-      checkpoint::ContextWarning(config, "evaluation windows", spec.evaluation().window_length()),
-      estimate);
-  AddWarning(
-      checkpoint::ContextWarning(config, "healing sequences", spec.healing().sequence_length()),
-      estimate);
+  for (const TextLength& text : TextLengths(spec)) {
+    const std::string warning = checkpoint::ContextWarning(config, text.what, text.tokens);
+    if (!warning.empty()) estimate.add_warnings(warning);
+  }
 }
 
 struct Latents {
@@ -205,6 +220,7 @@ absl::StatusOr<CheckedSpec> FileSpecChecker::Check(const v1::JobSpec& spec,
   checked.spec = WithDefaults(resolved, config->max_position_embeddings);
   CheckRanksFit(checked.spec, *config, findings);
   CheckTextsSuffice(checked.spec, findings);
+  CheckContext(checked.spec, *config, findings);
   LF_RETURN_IF_ERROR(findings.ToStatus());
   absl::StatusOr<v1::Estimate> estimate = EstimateOf(checked.spec, *config);
   if (!estimate.ok()) {

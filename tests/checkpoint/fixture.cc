@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "checkpoint/source_names.h"
 #include "checkpoint/tensor_catalogue.h"
 
 namespace latentforge::checkpoint {
@@ -104,9 +105,20 @@ Json LowRankJson(const TinyOptions& options) {
           {"ranks", std::move(ranks)}};
 }
 
+// Gives an OPT model the keys of its own family in place of the others'.
+void UseKeysOfOpt(Json& config) {
+  config["ffn_dim"] = config["intermediate_size"];
+  config["activation_function"] = "relu";
+  for (const char* key : {"intermediate_size", "num_key_value_heads", "head_dim", "rms_norm_eps",
+                          "rope_theta", "hidden_act"}) {
+    config.erase(key);
+  }
+}
+
 Json BaseConfig(const TinyOptions& options) {
   constexpr const char* kArchitectures[] = {"LlamaForCausalLM", "MistralForCausalLM",
-                                            "Qwen2ForCausalLM", "Qwen3ForCausalLM"};
+                                            "Qwen2ForCausalLM", "Qwen3ForCausalLM",
+                                            "OPTForCausalLM"};
   constexpr const char* kTypes[] = {"float32", "float16", "bfloat16"};
   Json config = {{"model_type", std::string(FamilyName(options.family))},
                  {"architectures", Json::array({kArchitectures[static_cast<int>(options.family)]})},
@@ -125,6 +137,7 @@ Json BaseConfig(const TinyOptions& options) {
                  {"torch_dtype", kTypes[options.dtype == DType::kF16    ? 1
                                         : options.dtype == DType::kBF16 ? 2
                                                                         : 0]}};
+  if (options.family == Family::kOpt) UseKeysOfOpt(config);
   // Absent means 4096 for Mistral.
   if (options.family == Family::kMistral) config["sliding_window"] = nullptr;
   if (!options.ranks.empty() || options.low_rank.has_value()) {
@@ -157,7 +170,9 @@ absl::Status WriteTinyCheckpoint(const std::filesystem::path& dir, const TinyOpt
   std::vector<std::vector<RawTensor>> shards(static_cast<size_t>(options.shards));
   const std::vector<TensorSpec> specs = ExpectedTensors(config);
   for (size_t i = 0; i < specs.size(); ++i) {
-    shards[i * shards.size() / specs.size()].push_back(RandomTensor(specs[i], options, random));
+    RawTensor tensor = RandomTensor(specs[i], options, random);
+    tensor.name = SourceName(config, tensor.name);
+    shards[i * shards.size() / specs.size()].push_back(std::move(tensor));
   }
   if (shards.size() == 1) {
     return WriteFileAtomic(dir / "model.safetensors", SafetensorsBytes(shards[0]));

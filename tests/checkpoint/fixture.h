@@ -22,7 +22,7 @@ struct TinyOptions {
   int64_t intermediate_size = 48;
   int64_t num_layers = 2;
   int64_t num_heads = 4;
-  int64_t num_kv_heads = 2;
+  int64_t num_kv_heads = 2;  // not of OPT, which has as many as num_heads
   int64_t head_dim = 8;
   int64_t vocab_size = 64;
   int64_t max_position_embeddings = 256;

@@ -71,7 +71,7 @@ TEST(ModelConfigTest, FillsTheDefaultsOfTransformers) {
   EXPECT_EQ(llama.num_kv_heads, 4);
   EXPECT_EQ(llama.head_dim, 8);
   EXPECT_EQ(llama.rope_theta, 10000);
-  EXPECT_EQ(llama.rms_norm_eps, 1e-6);
+  EXPECT_EQ(llama.norm_eps, 1e-6);
   EXPECT_EQ(llama.max_position_embeddings, 2048);
   EXPECT_EQ(llama.dtype, DType::kF32);
   EXPECT_FALSE(llama.tie_word_embeddings);

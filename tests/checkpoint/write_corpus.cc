@@ -27,7 +27,8 @@ absl::Status WriteSafetensors(const std::filesystem::path& dir) {
 
 absl::Status WriteConfigs(const std::filesystem::path& dir) {
   LF_RETURN_IF_ERROR(CreateDirectories(dir));
-  for (const Family family : {Family::kLlama, Family::kMistral, Family::kQwen2, Family::kQwen3}) {
+  for (const Family family :
+       {Family::kLlama, Family::kMistral, Family::kQwen2, Family::kQwen3, Family::kOpt}) {
     TinyOptions options;
     options.family = family;
     const std::string name(FamilyName(family));

@@ -51,12 +51,48 @@ FAMILIES = {
         model_type="qwen2", use_sliding_window=True, sliding_window=6, max_window_layers=1
     ),
     "qwen3": dict(model_type="qwen3", attention_bias=False, rope_theta=1000000.0),
+    "opt": dict(model_type="opt", ffn_dim=80),
+    # Norms behind attention and MLP, and an embedding of another width, as OPT-350m.
+    "opt-350m": dict(
+        model_type="opt", ffn_dim=80, do_layer_norm_before=False, word_embed_proj_dim=36
+    ),
+    "opt-plain": dict(
+        model_type="opt", ffn_dim=80, enable_bias=False, tie_word_embeddings=False
+    ),
 }
+# Of _COMMON, what OPT has no setting for.
+_NOT_OPT = ("intermediate_size", "num_key_value_heads", "head_dim")
+
+# What artifacts call OPT's modules (docs/artifact.md).
+_OPT_NAMES = (
+    ("model.decoder.final_layer_norm.", "model.norm."),
+    ("model.decoder.", "model."),
+    (".self_attn_layer_norm.", ".input_layernorm."),
+    (".final_layer_norm.", ".post_attention_layernorm."),
+    (".self_attn.out_proj.", ".self_attn.o_proj."),
+    (".fc1.", ".mlp.up_proj."),
+    (".fc2.", ".mlp.down_proj."),
+)
+
+
+def artifact_name(name):
+    """The name in artifacts of a tensor that transformers calls `name`."""
+    if name.startswith("model.decoder."):
+        for theirs, ours in _OPT_NAMES:
+            name = name.replace(theirs, ours)
+    return name
+
+
+def artifact_modules(model):
+    """The modules of transformers' model by their names in artifacts."""
+    return {artifact_name(name + ".")[:-1]: module for name, module in model.named_modules()}
 
 
 def make_source(family, folder, seed=0):
     """Saves a random model of the family in fp32; returns it."""
     settings = {**_COMMON, **FAMILIES[family]}
+    if settings["model_type"] == "opt":
+        settings = {key: value for key, value in settings.items() if key not in _NOT_OPT}
     config = CONFIG_MAPPING[settings.pop("model_type")](**settings)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -64,7 +100,7 @@ def make_source(family, folder, seed=0):
         for name, parameter in model.named_parameters():
             # Larger than usual, so that attention is far from uniform; biases not zero.
             scale = 0.3 if parameter.ndim == 1 else 1.6 / parameter.shape[-1] ** 0.5
-            offset = 1.0 if "norm" in name else 0.0
+            offset = 1.0 if name.endswith("norm.weight") else 0.0
             parameter.copy_(torch.randn_like(parameter) * scale + offset)
     model.save_pretrained(folder)
     return model.eval()
@@ -146,18 +182,27 @@ def full_ranks(config, joint):
     return [[2 * width] if joint else [width, width]] * config.num_hidden_layers
 
 
-def make_artifact(family, root, joint, ranks=None, seed=0):
+def convert_model(model, joint, ranks_of, seed=0):
+    """(ranks, the artifact's tensors); `model` becomes what they multiply out to."""
+    config = model.config
+    if getattr(config, "head_dim", None) is None:
+        config.head_dim = config.hidden_size // config.num_attention_heads
+    if getattr(config, "num_key_value_heads", None) is None:
+        config.num_key_value_heads = config.num_attention_heads
+    ranks = ranks_of(config, joint)
+    names = {artifact_name(name): name for name in model.state_dict()}
+    state = {ours: model.state_dict()[name].clone() for ours, name in names.items()}
+    artifact, reference = convert_state(state, config, ranks, joint, seed)
+    model.load_state_dict({names[ours]: value for ours, value in reference.items()})
+    return ranks, artifact
+
+
+def make_artifact(family, root, joint, ranks=some_ranks, seed=0):
     """(folder of the artifact, the Hugging Face model that it must equal)."""
     root = Path(root)
     source = root / f"{family}-source"
     model = make_source(family, source, seed)
-    config = model.config
-    if getattr(config, "head_dim", None) is None:
-        config.head_dim = config.hidden_size // config.num_attention_heads
-    ranks = (ranks or some_ranks)(config, joint)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    artifact, reference = convert_state(state, config, ranks, joint, seed)
-    model.load_state_dict(reference)
+    ranks, artifact = convert_model(model, joint, ranks, seed)
     folder = root / f"{family}-{'joint' if joint else 'separate'}"
     section = dict(format_version=1, latent="joint" if joint else "separate", ranks=ranks)
     return write_artifact(source, folder, artifact, section), model

@@ -34,13 +34,7 @@ def write(family, joint, root, dtype="F32"):
     """(folder that our writer made, the Hugging Face model that it must equal)."""
     source = root / "source"
     model = fixtures.make_source(family, source)
-    config = model.config
-    if getattr(config, "head_dim", None) is None:
-        config.head_dim = config.hidden_size // config.num_attention_heads
-    ranks = fixtures.some_ranks(config, joint)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    artifact, reference = fixtures.convert_state(state, config, ranks, joint)
-    model.load_state_dict(reference)
+    ranks, artifact = fixtures.convert_model(model, joint, fixtures.some_ranks)
     factors = {
         name: value.contiguous()
         for name, value in artifact.items()

@@ -19,7 +19,7 @@ MAPS = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-FAMILIES = ("llama", "llama-bias", "mistral", "qwen2", "qwen3")
+FAMILIES = ("llama", "llama-bias", "mistral", "qwen2", "qwen3", "opt", "opt-350m")
 # (block identity, biases everywhere)
 LAYOUTS = ((True, False), (True, True), (False, False), (False, True))
 # Every map of low rank; two mixtures, one with dense keys, one with dense values.
@@ -50,13 +50,16 @@ def factors(linear, rank, identity, generator):
 def convert(model, ranks, identity, bias, seed=0):
     """The artifact's tensors; `model` becomes what they multiply out to."""
     generator = torch.Generator().manual_seed(seed)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {
+        fixtures.artifact_name(name): value.clone() for name, value in model.state_dict().items()
+    }
+    modules = fixtures.artifact_modules(model)
     for layer, entry in enumerate(ranks):
         for key, module in MAPS.items():
             rank = entry[key]
             if rank == 0:
                 continue
-            linear = model.get_submodule(f"model.layers.{layer}.{module}")
+            linear = modules[f"model.layers.{layer}.{module}"]
             order, rest, down, up = factors(linear, rank, identity, generator)
             linear.weight.data = (up.double() @ down.double()).float()
             if bias:
@@ -79,10 +82,18 @@ def section(ranks, identity, bias):
     )
 
 
+def ranks_of(family, ranks):
+    """An MLP without a gate has no rank for it."""
+    if not family.startswith("opt"):
+        return ranks
+    return [dict(entry, gate=0) for entry in ranks]
+
+
 def make_artifact(family, root, identity=True, bias=False, ranks=RANKS, seed=0):
     """(folder of the artifact, the Hugging Face model that it must equal, its tensors)."""
     source = Path(root) / "source"
     model = fixtures.make_source(family, source, seed)
+    ranks = ranks_of(family, ranks)
     state = convert(model, ranks, identity, bias, seed)
     written = {name: value.contiguous() for name, value in state.items()}
     folder = fixtures.write_artifact(

@@ -105,7 +105,7 @@ class LogitsTest(parity.ArtifactCase):
                     parent, _, child = name.rpartition(".")
                     setattr(model.get_submodule(parent), child, full_rank(model, linear))
                     replaced += 1
-                self.assertEqual(replaced, 3 * 7)
+                self.assertEqual(replaced, 3 * (7 if model.config.gated else 6))
                 ids = parity.tokens(1, 30)
                 self.assert_close(model(ids).logits, reference(ids).logits)
                 stepped = model.generate(ids, max_new_tokens=4, do_sample=False)
@@ -179,6 +179,9 @@ class FilesTest(parity.ArtifactCase):
         for layer, ranks in enumerate(fixtures.RANKS):
             module = model.model.layers[layer]
             for key, (inputs, outputs, _) in maps.items():
+                if inputs == 0:
+                    self.assertIsNone(module.mlp.gate_proj)
+                    continue
                 rank = ranks[key]
                 want = rank * (inputs + outputs - rank * identity) or inputs * outputs
                 held = [
@@ -234,6 +237,22 @@ class FilesTest(parity.ArtifactCase):
             with self.subTest(keys=keys), self.assertRaisesRegex(ValueError, problem):
                 parity.load(folder)
 
+    def test_refuses_what_opt_does_not_have(self):
+        folder, _, _ = fixtures.make_artifact("opt", self.root)
+        path = folder / "config.json"
+        whole = json.loads(path.read_text())
+        gated = json.loads(json.dumps(whole))
+        gated["latentforge"]["ranks"][0]["gate"] = 1
+        for config, problem in (
+            (gated, r"ranks\[0\]\['gate'\] is 1"),
+            (dict(whole, activation_function="gelu"), "activation_function is 'gelu'"),
+            (dict(whole, layer_norm_elementwise_affine=False), "elementwise_affine is False"),
+            (dict(whole, _remove_final_layer_norm=True), "_remove_final_layer_norm is True"),
+        ):
+            path.write_text(json.dumps(config))
+            with self.subTest(problem=problem), self.assertRaisesRegex(ValueError, problem):
+                parity.load(folder)
+
 
 class WriterTest(parity.ArtifactCase):
     """Artifacts that our writer made from the same factors."""
@@ -248,7 +267,8 @@ class WriterTest(parity.ArtifactCase):
             given = {name: value for name, value in given.items() if ".bias" not in name}
         save_file(given, root / "factors.safetensors")
         layout = "low_rank" + "+identity" * identity + "+bias" * bias
-        ranks = ";".join(",".join(str(r[key]) for key in fixtures.MAPS) for r in fixtures.RANKS)
+        written = fixtures.ranks_of(family, fixtures.RANKS)
+        ranks = ";".join(",".join(str(r[key]) for key in fixtures.MAPS) for r in written)
         command = [writer_parity.BIN / "lf_make_artifact", root / "source",
                    root / "factors.safetensors", root / "written", layout, dtype, ranks]
         subprocess.run([str(part) for part in command], check=True, timeout=120)

@@ -62,7 +62,19 @@ FAMILIES = {
         model_type="qwen2", use_sliding_window=True, sliding_window=48, max_window_layers=1
     ),
     "qwen3": dict(model_type="qwen3", rope_theta=1000000.0, head_dim=32),
+    "opt": dict(model_type="opt", ffn_dim=96, tie_word_embeddings=True),
+    # As OPT-350m: norms behind attention and MLP, an embedding of another width.
+    "opt-350m": dict(
+        model_type="opt",
+        ffn_dim=96,
+        tie_word_embeddings=True,
+        do_layer_norm_before=False,
+        word_embed_proj_dim=40,
+    ),
+    "opt-plain": dict(model_type="opt", ffn_dim=96, enable_bias=False),
 }
+# Of _COMMON, what OPT has no setting for.
+_NOT_OPT = ("intermediate_size", "num_key_value_heads", "head_dim")
 
 _TEXT = [
     "The quick brown fox jumps over the lazy dog, and the dog sleeps on.",
@@ -94,7 +106,7 @@ def randomise(model, seed):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             scale = 0.2 if parameter.ndim == 1 else 1.5 / parameter.shape[-1] ** 0.5
-            offset = 1.0 if "norm" in name else 0.0
+            offset = 1.0 if name.endswith("norm.weight") else 0.0
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(noise * scale + offset)
 
@@ -102,6 +114,8 @@ def randomise(model, seed):
 def make_model(family, out, seed=1, dtype=torch.float32, sharded=False, **changes):
     """Writes the checkpoint and its tokenizer to the folder `out`."""
     settings = {**_COMMON, **FAMILIES[family], **changes}
+    if settings["model_type"] == "opt":
+        settings = {key: value for key, value in settings.items() if key not in _NOT_OPT}
     config = CONFIG_MAPPING[settings.pop("model_type")](**settings)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     randomise(model, seed)

@@ -234,6 +234,18 @@ TEST_F(ValidationTest, TextsLongerThanTheContextAreWarnedOf) {
                   "evaluation windows of 1024 tokens are longer than the model's context of 256"));
 }
 
+TEST_F(ValidationTest, TextsBeyondLearnedPositionsAreRefused) {
+  ASSERT_TRUE(
+      checkpoint::WriteTinyCheckpoint(dir_.path() / "opt", {.family = checkpoint::Family::kOpt})
+          .ok());
+  v1::JobSpec spec = Spec();
+  spec.mutable_source()->set_uri((dir_.path() / "opt").string());
+  EXPECT_TRUE(Check(spec).ok()) << Check(spec).status();
+  spec.mutable_evaluation()->set_window_length(257);
+  ExpectRefused(spec, "INVALID_FIELD",
+                {"spec.evaluation.window_length", "windows of 257 tokens", "context of 256"});
+}
+
 TEST_F(ValidationTest, HealingSequencesLongerThanTheContextAreWarnedOfToo) {
   v1::JobSpec spec = Spec();
   spec.mutable_healing()->set_sequence_length(900'000);

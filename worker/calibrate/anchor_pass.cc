@@ -88,7 +88,7 @@ class Pass {
       done_ += kMomentsCost;
       start_ += kMomentsCost;
     } else {
-      LF_RETURN_IF_ERROR(Factorize(layer, weights.input_norm, original, converted));
+      LF_RETURN_IF_ERROR(Factorize(weights, original, converted));
     }
     if (!go_on) return absl::OkStatus();
     LF_RETURN_IF_ERROR(WriteStream(OriginalPath(layer + 1), "original", weights, original));
@@ -97,8 +97,9 @@ class Pass {
     return RemoveStreams(layer);
   }
 
-  absl::Status Factorize(int64_t layer, const at::Tensor& norm, const LayerInput& original,
+  absl::Status Factorize(const model::LayerWeights& weights, const LayerInput& original,
                          const LayerInput& converted) {
+    const int64_t layer = weights.layer;
     LF_ASSIGN_OR_RETURN(
         AnchorSums sums,
         model::CatchTorch([&] { return AnchorSums(shape_.width, options_.device); }, "moments"));
@@ -107,7 +108,7 @@ class Pass {
                   [&](int64_t first, int64_t count) -> absl::Status {
                     const auto normed = [&](const LayerInput& input) -> absl::StatusOr<at::Tensor> {
                       LF_ASSIGN_OR_RETURN(const at::Tensor states, input.Read(first, count));
-                      return decoder_.FinalNorm(states.flatten(0, 1), norm);
+                      return decoder_.AttentionInput(weights, states.flatten(0, 1));
                     };
                     LF_ASSIGN_OR_RETURN(const at::Tensor x_o, normed(original));
                     LF_ASSIGN_OR_RETURN(const at::Tensor x_c, normed(converted));

@@ -19,8 +19,7 @@ class LossSums : public GradientSums {
   LossSums(int64_t layer, LossMoments moments, const FisherOptions& options)
       : layer_(layer), moments_(std::move(moments)), options_(options) {}
 
-  absl::Status Add(const model::LayerGraph::Gradients& gradients,
-                   const at::Tensor& /*output_gradient*/, int64_t length) override {
+  absl::Status Add(const model::LayerGraph::Gradients& gradients, int64_t length) override {
     moments_.Add(gradients.normed, at::cat({gradients.key, gradients.value}, 1), length);
     return absl::OkStatus();
   }

@@ -101,7 +101,7 @@ class Pass {
   // In units of one layer's forward pass.
   double HeadCost() const {
     return double(config_.vocab_size) /
-           double(3 * config_.intermediate_size + 2 * config_.q_width());
+           double((config_.gated() ? 3 : 2) * config_.intermediate_size + 2 * config_.q_width());
   }
 
   // Writes a file of one state for each sequence, under a temporary name.
@@ -147,7 +147,7 @@ class Pass {
 
   // The loss's gradient by the last hidden states.
   absl::Status Head() {
-    LF_ASSIGN_OR_RETURN(const at::Tensor norm, loader_.FinalNorm());
+    LF_ASSIGN_OR_RETURN(const model::Norm norm, loader_.FinalNorm());
     LF_ASSIGN_OR_RETURN(const HiddenFile input, HiddenFile::Open(HiddenPath(layers_), shape_));
     LF_RETURN_IF_ERROR(
         WriteStates(GradientPath(layers_), HeadCost(), "output head",
@@ -155,7 +155,7 @@ class Pass {
                       LF_ASSIGN_OR_RETURN(const at::Tensor states, Read(input, first, count));
                       const at::AutoGradMode with_gradients(true);
                       const at::Tensor hidden = states.requires_grad_();
-                      const at::Tensor normed = graph_.Norm(hidden, norm);
+                      const at::Tensor normed = graph_.ApplyNorm(hidden, norm);
                       LF_ASSIGN_OR_RETURN(const at::Tensor gradient,
                                           LossGradient(normed.detach(), first, count));
                       return torch::autograd::grad({normed}, {hidden}, {gradient})[0];
@@ -231,7 +231,7 @@ class Pass {
     const model::LayerGraph::Gradients gradients =
         graph_.Differentiate(weights, states, output_gradient, {}, mlp);
     if (sums != nullptr) {
-      LF_RETURN_IF_ERROR(sums->Add(gradients, output_gradient.flatten(0, 1), sequences_.length));
+      LF_RETURN_IF_ERROR(sums->Add(gradients, sequences_.length));
     }
     return gradients.input;
   }

@@ -32,12 +32,10 @@ class GradientSums {
  public:
   virtual ~GradientSums() = default;
 
-  // Whole sequences of `length` tokens; `output_gradient` [rows, D] is the loss's by the layer's
-  // output, and so by what the MLP adds.
-  virtual absl::Status Add(const model::LayerGraph::Gradients& gradients,
-                           const at::Tensor& output_gradient, int64_t length) = 0;
+  // Whole sequences of `length` tokens.
+  virtual absl::Status Add(const model::LayerGraph::Gradients& gradients, int64_t length) = 0;
 
-  // Whether AddMlp is to be called: by what gate and up give, [rows, 2F], block after block.
+  // Whether AddMlp is to be called, as a model::MlpGradientObserver.
   virtual bool wants_mlp() const { return false; }
   virtual void AddMlp(const at::Tensor& /*gradient*/) {}
 

@@ -42,7 +42,7 @@ absl::StatusOr<at::Tensor> LayerInput::Read(int64_t first, int64_t count) const 
   }
   const auto ids = absl::MakeConstSpan(sequences_->ids)
                        .subspan(size_t(first * shape.length), size_t(count * shape.length));
-  LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader_->Embed(ids));
+  LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader_->Embed(ids, shape.length));
   return rows.view({count, shape.length, shape.width});
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "base/status_macros.h"
 
@@ -34,17 +35,17 @@ LinearFisherSum::LinearFisherSum(const checkpoint::ModelConfig& config, at::Devi
   v_ = square(config.kv_width());
   o_ = square(config.hidden_size);
   down_ = square(config.hidden_size);
-  gate_up_ = at::zeros({2 * config.intermediate_size}, totals);
+  gated_ = config.gated();
+  gate_up_ = at::zeros({(gated_ ? 2 : 1) * config.intermediate_size}, totals);
 }
 
-void LinearFisherSum::Add(const model::LayerGraph::Gradients& gradients,
-                          const at::Tensor& output_gradient) {
+void LinearFisherSum::Add(const model::LayerGraph::Gradients& gradients) {
   AddProducts(gradients.query, q_);
   AddProducts(gradients.key, k_);
   AddProducts(gradients.value, v_);
   AddProducts(gradients.projected, o_);
-  AddProducts(output_gradient, down_);
-  tokens_ += output_gradient.size(0);
+  AddProducts(gradients.mlp_output, down_);
+  tokens_ += gradients.mlp_output.size(0);
 }
 
 void LinearFisherSum::AddMlp(const at::Tensor& gradient) { AddSquares(gradient, gate_up_); }
@@ -52,17 +53,17 @@ void LinearFisherSum::AddMlp(const at::Tensor& gradient) { AddSquares(gradient, 
 absl::StatusOr<LinearFisher> LinearFisherSum::Finish() const {
   if (tokens_ == 0) return absl::FailedPreconditionError("no calibration tokens were seen");
   const auto mean = [&](const at::Tensor& sum) { return (sum / double(tokens_)).to(at::kCPU); };
-  const auto gate_up = mean(gate_up_).chunk(2);
+  const std::vector<at::Tensor> inner = mean(gate_up_).chunk(gated_ ? 2 : 1);
   LinearFisher fisher{.q = mean(q_),
                       .k = mean(k_),
                       .v = mean(v_),
                       .o = mean(o_),
                       .down = mean(down_),
-                      .gate = gate_up[0],
-                      .up = gate_up[1]};
+                      .gate = gated_ ? inner.front() : at::Tensor(),
+                      .up = inner.back()};
   for (const at::Tensor* moment :
        {&fisher.q, &fisher.k, &fisher.v, &fisher.o, &fisher.down, &fisher.gate, &fisher.up}) {
-    if (!at::isfinite(*moment).all().item<bool>()) {
+    if (moment->defined() && !at::isfinite(*moment).all().item<bool>()) {
       return absl::DataLossError("calibration statistics are not finite (NaN or infinity)");
     }
   }

@@ -18,7 +18,7 @@ struct LinearFisher {
   at::Tensor q;         // [heads * head_dim, heads * head_dim]
   at::Tensor k, v;      // [kv_heads * head_dim, kv_heads * head_dim]
   at::Tensor o, down;   // [D, D]
-  at::Tensor gate, up;  // [F]
+  at::Tensor gate, up;  // [F]; gate undefined where the MLP has none
 };
 
 // Products in fp32 for each block of rows, totals in fp64. Not safe for concurrent use. LibTorch's
@@ -28,13 +28,14 @@ class LinearFisherSum {
   LinearFisherSum(const checkpoint::ModelConfig& config, at::Device device);
 
   // As GradientSums has them.
-  void Add(const model::LayerGraph::Gradients& gradients, const at::Tensor& output_gradient);
+  void Add(const model::LayerGraph::Gradients& gradients);
   void AddMlp(const at::Tensor& gradient);
 
   // FailedPrecondition when no row was added; DataLoss when a mean is not finite.
   absl::StatusOr<LinearFisher> Finish() const;
 
  private:
+  bool gated_ = true;
   int64_t tokens_ = 0;
   at::Tensor q_, k_, v_, o_, down_, gate_up_;
 };

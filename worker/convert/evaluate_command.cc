@@ -62,6 +62,7 @@ absl::StatusOr<Json> Evaluate(const EvaluateRequest& request, EventWriter* event
          {StatusCode::kPermissionDenied, "SOURCE_NOT_READABLE"}});
   }
   LF_ASSIGN_OR_RETURN(const evaluate::TokenWindows windows, LoadWindows(request));
+  LF_RETURN_IF_ERROR(checkpoint::CheckContext(source->config(), "windows", request.window_length));
   const std::string warning =
       checkpoint::ContextWarning(source->config(), "windows", request.window_length);
   if (events != nullptr && !warning.empty()) events->Warning(warning);

@@ -18,12 +18,15 @@ void Round(at::Tensor& tensor, at::ScalarType stored) {
 }
 
 void RoundAll(model::LayerWeights& weights, at::ScalarType stored) {
-  for (at::Tensor* tensor :
-       {&weights.input_norm, &weights.post_attention_norm, &weights.q_norm, &weights.k_norm}) {
-    Round(*tensor, stored);
+  for (model::Norm* norm : {&weights.input_norm, &weights.post_attention_norm}) {
+    Round(norm->weight, stored);
+    Round(norm->bias, stored);
   }
+  Round(weights.q_norm, stored);
+  Round(weights.k_norm, stored);
   for (model::Projection* projection :
-       {&weights.q, &weights.k, &weights.v, &weights.o, &weights.gate_up, &weights.mlp_down}) {
+       {&weights.q, &weights.k, &weights.v, &weights.o, &weights.gate_up, &weights.gate,
+        &weights.up, &weights.mlp_down}) {
     Round(projection->weight, stored);
     Round(projection->bias, stored);
   }
@@ -65,7 +68,7 @@ absl::Status ConvertLayer(const Inputs& inputs, const exporter::ConvertedLayer& 
   return model::CatchTorch(
       [&] {
         if (const auto rounded = RoundedType(inputs)) RoundAll(weights, *rounded);
-        const at::TensorOptions options = weights.input_norm.options();
+        const at::TensorOptions options = weights.input_norm.weight.options();
         weights = finetune::WithTrained(
             std::move(weights), finetune::Map(ToTrainableWeights(factors),
                                               [&](const at::Tensor& x) { return x.to(options); }));

@@ -48,7 +48,7 @@ void EachFisher(Fisher& fisher, const checkpoint::ModelConfig& config, const F& 
   square("v", fisher.v, config.kv_width());
   square("o", fisher.o, config.hidden_size);
   square("down", fisher.down, config.hidden_size);
-  f("gate", fisher.gate, std::vector<int64_t>{config.intermediate_size});
+  if (config.gated()) f("gate", fisher.gate, std::vector<int64_t>{config.intermediate_size});
   f("up", fisher.up, std::vector<int64_t>{config.intermediate_size});
 }
 

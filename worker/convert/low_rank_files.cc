@@ -41,6 +41,7 @@ absl::StatusOr<LayerMaps> LoadMaps(const checkpoint::Checkpoint& checkpoint, int
   LayerMaps result;
   const auto table = checkpoint::LinearMaps(checkpoint.config());
   for (size_t i = 0; i < kLinearMaps; ++i) {
+    if (!table[i].present()) continue;
     LF_ASSIGN_OR_RETURN(result.maps[i].weight, load(absl::StrCat(table[i].module, ".weight")));
     if (!table[i].source_bias) continue;
     LF_ASSIGN_OR_RETURN(result.maps[i].bias, load(absl::StrCat(table[i].module, ".bias")));

@@ -136,17 +136,19 @@ class Compression {
                                       .kv_heads = config.num_kv_heads,
                                       .head_dim = config.head_dim,
                                       .input = problem_.moments.attention};
-    LF_ASSIGN_OR_RETURN(problem.rope, low_rank::RopeMetric::Causal(
-                                          model::InverseFrequencies(config).to(at::kDouble),
-                                          problem_.sequence_length));
+    if (config.rotary()) {
+      LF_ASSIGN_OR_RETURN(problem.rope, low_rank::RopeMetric::Causal(
+                                            model::InverseFrequencies(config).to(at::kDouble),
+                                            problem_.sequence_length));
+    }
     if (!config.qk_norm) return problem;
     const at::Tensor x = problem_.moments.attention_rows.t();
     low_rank::QueryKeyNorm norm{.query_gain = problem_.maps.q_norm,
                                 .key_gain = problem_.maps.k_norm};
     LF_ASSIGN_OR_RETURN(norm.query, low_rank::MeasureNormedHeads(problem.query, norm.query_gain,
-                                                                 config.rms_norm_eps, x));
+                                                                 config.norm_eps, x));
     LF_ASSIGN_OR_RETURN(
-        norm.key, low_rank::MeasureNormedHeads(problem.key, norm.key_gain, config.rms_norm_eps, x));
+        norm.key, low_rank::MeasureNormedHeads(problem.key, norm.key_gain, config.norm_eps, x));
     problem.norm = std::move(norm);
     return problem;
   }
@@ -250,7 +252,9 @@ calibrate::LinearMomentsNeeds NeedsOf(const LowRankSpec& spec,
 absl::StatusOr<std::array<std::vector<double>, kLinearMaps>> MapSpectra(const LayerProblem& problem,
                                                                         const LowRankSpec& spec) {
   std::array<std::vector<double>, kLinearMaps> spectra;
+  const auto table = checkpoint::LinearMaps(problem.config);
   for (size_t map = 0; map < kLinearMaps; ++map) {
+    if (!table[map].present()) continue;
     LF_ASSIGN_OR_RETURN(const LocalDecomposition decomposition, Decompose(problem, map, spec));
     spectra[map] = decomposition.energies();
     const bool silent = problem.fisher != nullptr && !MetricOf(problem.fisher, map).defined();

@@ -24,7 +24,7 @@ namespace latentforge::convert {
 enum LinearMapIndex : size_t { kQ, kK, kV, kO, kGate, kUp, kDown };
 inline constexpr size_t kLinearMaps = 7;
 
-// Of the original, in fp64.
+// Of the original, in fp64; a gate that the model lacks is undefined.
 struct LayerMaps {
   std::array<low_rank::Linear, kLinearMaps> maps;
   at::Tensor q_norm, k_norm;  // [head_dim], with QK-norm
@@ -53,7 +53,8 @@ calibrate::LinearMomentsNeeds NeedsOf(const LowRankSpec& spec,
                                       const checkpoint::ModelConfig& config);
 
 // What each latent of each map is worth, the map being compressed for itself: with the Fisher
-// information twice the loss in nats a token, by second order, else E|y - y'|^2.
+// information twice the loss in nats a token, by second order, else E|y - y'|^2. Empty for a map
+// that the model lacks.
 absl::StatusOr<std::array<std::vector<double>, kLinearMaps>> MapSpectra(const LayerProblem& problem,
                                                                         const LowRankSpec& spec);
 

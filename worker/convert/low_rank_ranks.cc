@@ -18,6 +18,7 @@ absl::StatusOr<LinearRanks> UniformRanks(const checkpoint::ModelConfig& config,
                                          const LowRankSpec& spec) {
   LinearRanks ranks;
   for (const checkpoint::LinearMap& map : checkpoint::LinearMaps(config)) {
+    if (!map.present()) continue;
     const absl::StatusOr<int64_t> rank =
         checkpoint::RankForRatio(spec.layout, map.out, map.in, spec.ratio, spec.rank_multiple);
     if (!rank.ok()) {
@@ -34,11 +35,14 @@ absl::StatusOr<std::vector<LinearRanks>> GlobalRanks(
     const std::vector<std::array<std::vector<double>, kLinearMaps>>& spectra) {
   const auto table = checkpoint::LinearMaps(config);
   std::vector<low_rank::CompressibleMatrix> matrices;
-  for (const auto& layer : spectra) {
+  std::vector<std::pair<size_t, size_t>> places;  // layer and map of each
+  for (size_t layer = 0; layer < spectra.size(); ++layer) {
     for (size_t map = 0; map < kLinearMaps; ++map) {
+      if (!table[map].present()) continue;
+      places.emplace_back(layer, map);
       matrices.push_back({.out = table[map].out,
                           .in = table[map].in,
-                          .spectrum = layer[map],
+                          .spectrum = spectra[layer][map],
                           .rule = spec.layout,
                           .multiple = spec.rank_multiple});
     }
@@ -52,7 +56,8 @@ absl::StatusOr<std::vector<LinearRanks>> GlobalRanks(
   }
   std::vector<LinearRanks> ranks(spectra.size());
   for (size_t i = 0; i < matrices.size(); ++i) {
-    ranks[i / kLinearMaps].*table[i % kLinearMaps].rank = allocation->ranks[i].value_or(0);
+    const auto& [layer, map] = places[i];
+    ranks[layer].*table[map].rank = allocation->ranks[i].value_or(0);
   }
   return ranks;
 }

@@ -276,14 +276,17 @@ std::string SettingsDigest(const JobSpec& spec) {
   return Sha256Hex(WriteJson(settings));
 }
 
-void WarnAboutContext(Attempt& attempt, Inputs& inputs) {
+// Refuses texts that the model cannot run, warns of those that it was not trained for.
+absl::Status CheckContext(Attempt& attempt, Inputs& inputs) {
   int64_t longest = std::max(attempt.spec.sequence_length, attempt.spec.window_length);
   if (attempt.spec.healing) longest = std::max(longest, attempt.spec.healing->sequence_length);
   std::string warning =
       checkpoint::ContextWarning(inputs.checkpoint.config(), "sequences", longest);
-  if (warning.empty()) return;
+  LF_RETURN_IF_ERROR(checkpoint::CheckContext(inputs.checkpoint.config(), "sequences", longest));
+  if (warning.empty()) return absl::OkStatus();
   attempt.events.Warning(warning);
   inputs.warnings.push_back(std::move(warning));
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -310,7 +313,7 @@ absl::StatusOr<Inputs> FetchInputs(Attempt& attempt) {
                 .settings_digest = SettingsDigest(spec)};
   std::string text_digests;
   LF_RETURN_IF_ERROR(LoadTexts(attempt, inputs, text_digests));
-  WarnAboutContext(attempt, inputs);
+  LF_RETURN_IF_ERROR(CheckContext(attempt, inputs));
   LF_ASSIGN_OR_RETURN(inputs.source_digest, SourceDigest(attempt, inputs.checkpoint));
   inputs.job_digest = Sha256Hex(absl::StrCat(kVersion, "\n", inputs.settings_digest, "\n",
                                              inputs.source_digest, "\n", text_digests));

@@ -34,9 +34,8 @@ class FisherSums : public calibrate::GradientSums {
   FisherSums(std::filesystem::path path, calibrate::LinearFisherSum sum)
       : path_(std::move(path)), sum_(std::move(sum)) {}
 
-  absl::Status Add(const model::LayerGraph::Gradients& gradients, const at::Tensor& output_gradient,
-                   int64_t /*length*/) override {
-    sum_.Add(gradients, output_gradient);
+  absl::Status Add(const model::LayerGraph::Gradients& gradients, int64_t /*length*/) override {
+    sum_.Add(gradients);
     return absl::OkStatus();
   }
 

@@ -35,7 +35,7 @@ class Evaluation {
              const PerplexityOptions& options, model::Decoder decoder)
       : windows_(windows),
         options_(options),
-        loader_(checkpoint, options.device, options.dtype),
+        loader_(checkpoint, options.device, options.dtype, options.stored),
         decoder_(std::move(decoder)),
         window_nll_(options.finished) {}
 
@@ -65,7 +65,7 @@ class Evaluation {
         absl::MakeConstSpan(windows_.ids)
             .subspan(static_cast<size_t>(begin * windows_.length),
                      static_cast<size_t>(count * windows_.length));
-    LF_ASSIGN_OR_RETURN(const at::Tensor rows, AsStored(loader_.Embed(ids)));
+    LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader_.Embed(ids, windows_.length));
     const at::Tensor hidden = rows.view({count, windows_.length, loader_.config().hidden_size});
     const int64_t layers = loader_.config().num_layers;
     for (int64_t layer = 0; layer < layers; ++layer) {
@@ -87,12 +87,6 @@ class Evaluation {
     return CheckFinite(layer, begin, hidden);
   }
 
-  // As it comes back after it was stored.
-  absl::StatusOr<at::Tensor> AsStored(absl::StatusOr<at::Tensor> weights) const {
-    if (!weights.ok() || !options_.stored) return weights;
-    return weights->to(*options_.stored).to(weights->scalar_type());
-  }
-
   // A sum is NaN or infinite as soon as one element is. In the states' own type, as
   // bfloat16 has the range of fp32, and a sum in another type begins with a copy.
   absl::Status CheckFinite(int64_t layer, int64_t begin, const at::Tensor& hidden) const {
@@ -111,11 +105,11 @@ class Evaluation {
 
   // Appends the mean NLL of each window of the group. Overwrites `hidden`.
   absl::Status Finish(int64_t begin, const at::Tensor& hidden, absl::Span<const int32_t> ids) {
-    LF_ASSIGN_OR_RETURN(const at::Tensor norm, AsStored(loader_.FinalNorm()));
+    LF_ASSIGN_OR_RETURN(const model::Norm norm, loader_.FinalNorm());
     const CrossEntropyOptions options{.vocabulary = loader_.config().vocab_size,
                                       .stop = options_.stop};
     const HeadRows head = [this](int64_t first, int64_t last) {
-      return AsStored(loader_.LmHeadRows(first, last));
+      return loader_.LmHeadRows(first, last);
     };
     return model::CatchTorch(
         [&]() -> absl::Status {

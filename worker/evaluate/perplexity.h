@@ -63,8 +63,8 @@ struct PerplexityOptions {
   std::vector<double> finished;
   // Called with each layer's weights after they are loaded; may replace k and v.
   std::function<absl::Status(int64_t layer, model::LayerWeights& weights)> adjust_layer;
-  // The type that the weights will be stored in, where it is another one: embedding, final norm and
-  // output head are rounded to it. Layers are adjust_layer's.
+  // The type that the weights will be stored in, where it is another one: all that is loaded is
+  // rounded to it. What adjust_layer puts in its place is adjust_layer's.
   std::optional<at::ScalarType> stored;
   // Asked between layers and between blocks of the output; true ends the run with
   // Cancelled.

@@ -58,7 +58,7 @@ absl::Status Distiller::LoadHead() {
 
 // [sequences, T, D].
 absl::StatusOr<at::Tensor> Distiller::Embed(const TokenBatch& batch) const {
-  LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader_.Embed(batch.ids));
+  LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader_.Embed(batch.ids, batch.length));
   return rows.view({-1, batch.length, config_.hidden_size});
 }
 
@@ -157,7 +157,7 @@ absl::StatusOr<Distance> Distiller::Differentiate(const TokenBatch& batch,
       [&]() -> absl::Status {
         const at::AutoGradMode with_gradients(true);
         const at::Tensor states = student.detach().requires_grad_();
-        const at::Tensor normed = graph_.Norm(states, norm_);
+        const at::Tensor normed = graph_.ApplyNorm(states, norm_);
         LF_ASSIGN_OR_RETURN(const DistillationLoss loss,
                             Distill(teacher, normed.detach().flatten(0, 1), head_, Labels(batch),
                                     {.stop = options_.stop}));

@@ -89,7 +89,7 @@ class Distiller {
   model::Decoder decoder_;
   model::LayerGraph graph_;
   at::Tensor head_;  // [vocabulary, D]
-  at::Tensor norm_;  // [D]
+  model::Norm norm_;
 };
 
 }  // namespace latentforge::finetune

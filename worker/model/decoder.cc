@@ -37,14 +37,14 @@ void NormHeads(const at::Tensor& y, const at::Tensor& weight,
   // dimension.
   for (int64_t begin = 0; begin < y.size(1); begin += config.head_dim) {
     const at::Tensor head = y.narrow(1, begin, config.head_dim);
-    RmsNorm(head, weight, config.rms_norm_eps, head);
+    RmsNorm(head, weight, config.norm_eps, head);
   }
 }
 
 absl::Status CheckMaps(const checkpoint::ModelConfig& config, const LayerWeights& weights) {
   const auto [q, k, v, o, gate, up, down] = checkpoint::LinearMaps(config);
   const auto check = [&](const checkpoint::LinearMap& map, const Projection& p) {
-    if (p.Maps(map.in, map.out)) return absl::OkStatus();
+    if (map.present() ? p.Maps(map.in, map.out) : !p.defined()) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("layer ", weights.layer, ": ", map.module,
                                                    " does not map ", map.in, " to ", map.out));
   };
@@ -106,6 +106,7 @@ absl::StatusOr<Decoder> Decoder::Create(const checkpoint::ModelConfig& config, a
   Decoder decoder;
   decoder.config_ = config;
   decoder.max_length_ = max_length;
+  if (!config.rotary()) return decoder;
   LF_ASSIGN_OR_RETURN(
       decoder.rope_,
       CatchTorch([&] { return MakeRopeTable(config, max_length, device, dtype); }, "RoPE table"));
@@ -138,14 +139,14 @@ absl::Status Decoder::Forward(const LayerWeights& weights, const at::Tensor& hid
 absl::Status Decoder::Attention(const LayerWeights& weights, const Front& front,
                                 const at::Tensor& x, int64_t length,
                                 const LayerObserver& observer) {
-  const at::Tensor normed = Take(scratch_.normed, x, config_.hidden_size);
-  RmsNorm(x, weights.input_norm, config_.rms_norm_eps, normed);
+  const at::Tensor input = config_.norm_before ? Take(scratch_.normed, x, config_.hidden_size) : x;
+  if (config_.norm_before) ApplyNorm(x, weights.input_norm, input);
   if (observer) {
-    LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kAttentionInput, normed));
+    LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kAttentionInput, input));
   }
 
   const at::Tensor projected = Take(scratch_.front, x, front.weight.size(0));
-  ProjectInto(normed, {.weight = front.weight}, projected);
+  ProjectInto(input, {.weight = front.weight}, projected);
   const at::Tensor q = SecondFactor(projected, 0, weights.q);
   const at::Tensor k = SecondFactor(projected, front.k_begin, weights.k);
   const at::Tensor v = SecondFactor(projected, front.v_begin, weights.v);
@@ -153,8 +154,10 @@ absl::Status Decoder::Attention(const LayerWeights& weights, const Front& front,
     NormHeads(q, weights.q_norm, config_);
     NormHeads(k, weights.k_norm, config_);
   }
-  ApplyRope(q, length, rope_);
-  ApplyRope(k, length, rope_);
+  if (config_.rotary()) {
+    ApplyRope(q, length, rope_);
+    ApplyRope(k, length, rope_);
+  }
 
   const at::Tensor attended = Take(scratch_.attended, x, config_.q_width());
   const std::optional<int64_t> window = config_.sliding_window[static_cast<size_t>(weights.layer)];
@@ -167,45 +170,71 @@ absl::Status Decoder::Attention(const LayerWeights& weights, const Front& front,
   }
   if (observer) LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kAttended, attended));
   AddProjected(x, attended, weights.o);
+  if (!config_.norm_before) ApplyNorm(x, weights.input_norm, x);
   return absl::OkStatus();
+}
+
+at::Tensor Decoder::Activated(const LayerWeights& weights, const at::Tensor& input) {
+  const int64_t inner = config_.intermediate_size;
+  const at::Tensor activated = Take(scratch_.activated, input, inner);
+  if (!config_.gated()) {
+    ProjectInto(input, weights.up, activated);
+    activated.relu_();
+    return activated;
+  }
+  const at::Tensor gate_up = Take(scratch_.gate_up, input, 2 * inner);
+  if (weights.gate_up.defined()) {
+    ProjectInto(input, weights.gate_up, gate_up);
+  } else {
+    ProjectInto(input, weights.gate, gate_up.narrow(1, 0, inner));
+    ProjectInto(input, weights.up, gate_up.narrow(1, inner, inner));
+  }
+  SiluMultiply(gate_up, activated);
+  return activated;
 }
 
 absl::Status Decoder::Mlp(const LayerWeights& weights, const at::Tensor& x,
                           const LayerObserver& observer) {
-  const int64_t inner = config_.intermediate_size;
-  const at::Tensor normed = Take(scratch_.normed, x, config_.hidden_size);
-  RmsNorm(x, weights.post_attention_norm, config_.rms_norm_eps, normed);
-  if (observer) LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kMlpInput, normed));
-  const at::Tensor gate_up = Take(scratch_.gate_up, x, 2 * inner);
-  if (weights.gate_up.defined()) {
-    ProjectInto(normed, weights.gate_up, gate_up);
+  const at::Tensor input = config_.norm_before ? Take(scratch_.normed, x, config_.hidden_size) : x;
+  if (config_.norm_before) ApplyNorm(x, weights.post_attention_norm, input);
+  if (observer) LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kMlpInput, input));
+  const at::Tensor activated = Activated(weights, input);
+  if (observer) {
+    LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kActivated, activated));
+    const at::Tensor output = Take(scratch_.mlp_output, x, config_.hidden_size);
+    ProjectInto(activated, weights.mlp_down, output);
+    LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kMlpOutput, output));
+    x.add_(output);
   } else {
-    ProjectInto(normed, weights.gate, gate_up.narrow(1, 0, inner));
-    ProjectInto(normed, weights.up, gate_up.narrow(1, inner, inner));
-  }
-  const at::Tensor activated = Take(scratch_.activated, x, inner);
-  SiluMultiply(gate_up, activated);
-  if (!observer) {
     AddProjected(x, activated, weights.mlp_down);
-    return absl::OkStatus();
   }
-  LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kActivated, activated));
-  const at::Tensor output = Take(scratch_.mlp_output, x, config_.hidden_size);
-  ProjectInto(activated, weights.mlp_down, output);
-  LF_RETURN_IF_ERROR(observer(weights.layer, LayerPoint::kMlpOutput, output));
-  x.add_(output);
+  if (!config_.norm_before) ApplyNorm(x, weights.post_attention_norm, x);
   return absl::OkStatus();
 }
 
-absl::StatusOr<at::Tensor> Decoder::FinalNorm(const at::Tensor& x, const at::Tensor& weight) const {
+void Decoder::ApplyNorm(const at::Tensor& x, const Norm& norm, const at::Tensor& out) const {
+  if (norm.bias.defined()) {
+    LayerNorm(x, norm.weight, norm.bias, config_.norm_eps, out);
+  } else {
+    RmsNorm(x, norm.weight, config_.norm_eps, out);
+  }
+}
+
+absl::StatusOr<at::Tensor> Decoder::FinalNorm(const at::Tensor& x, const Norm& norm) const {
   return CatchTorch(
       [&] {
+        if (!norm.defined()) return x.clone(at::MemoryFormat::Contiguous);
         const at::Tensor rows = x.reshape({-1, x.size(-1)});
         const at::Tensor out = at::empty_like(rows);
-        RmsNorm(rows, weight, config_.rms_norm_eps, out);
+        ApplyNorm(rows, norm, out);
         return out.view(x.sizes());
       },
-      "final norm");
+      "norm");
+}
+
+absl::StatusOr<at::Tensor> Decoder::AttentionInput(const LayerWeights& weights,
+                                                   const at::Tensor& x) const {
+  return FinalNorm(x, config_.norm_before ? weights.input_norm : Norm());
 }
 
 }  // namespace latentforge::model

@@ -16,11 +16,11 @@ namespace latentforge::model {
 
 // Where a layer's states can be seen. D is the hidden size, F the intermediate size.
 enum class LayerPoint {
-  kAttentionInput,  // [rows, D], after the input norm: what the Q, K and V projections take
+  kAttentionInput,  // [rows, D]: what the Q, K and V projections take, normed where norm_before is
   kAttended,        // [rows, heads * head_dim]: what the output projection takes
-  kMlpInput,        // [rows, D], after the second norm: what gate and up take
+  kMlpInput,        // [rows, D], normed: what gate and up take
   kActivated,       // [rows, F]: what the MLP's last product takes
-  kMlpOutput,       // [rows, D]: what the MLP adds to the states
+  kMlpOutput,       // [rows, D]: what the MLP adds to the states, before any norm
 };
 
 // Receives rows of one point. It is called once or more for a layer and point; the calls together
@@ -45,9 +45,13 @@ class Decoder {
   absl::Status Forward(const LayerWeights& weights, const at::Tensor& hidden,
                        const LayerObserver& observer = nullptr);
 
-  // RMSNorm of x [..., D] by the model's epsilon, in a new tensor: fp32 inside, and
+  // x [..., D] normed by the model's epsilon, in a new tensor: fp32 inside, and RMSNorm
   // rounded to x's type before the multiplication by the weight, as Hugging Face.
-  absl::StatusOr<at::Tensor> FinalNorm(const at::Tensor& x, const at::Tensor& weight) const;
+  absl::StatusOr<at::Tensor> FinalNorm(const at::Tensor& x, const Norm& norm) const;
+
+  // What the projections of queries, keys and values take of the states x [..., D]: x itself
+  // where norms stand behind attention.
+  absl::StatusOr<at::Tensor> AttentionInput(const LayerWeights& weights, const at::Tensor& x) const;
 
  private:
   // The Q, K and V projections, or their down factors, as one matrix; Q begins at 0.
@@ -64,10 +68,14 @@ class Decoder {
   Decoder() = default;
   static Front MakeFront(const LayerWeights& weights);
   at::Tensor Take(at::Tensor& buffer, const at::Tensor& like, int64_t width) const;
-  // x += attention(norm(x)) for rows x [sequences * length, D].
+  // out = norm(x) for rows of states; `out` may be x.
+  void ApplyNorm(const at::Tensor& x, const Norm& norm, const at::Tensor& out) const;
+  // x += attention(norm(x)) for rows x [sequences * length, D], or x = norm(x + attention(x)).
   absl::Status Attention(const LayerWeights& weights, const Front& front, const at::Tensor& x,
                          int64_t length, const LayerObserver& observer);
-  // x += mlp(norm(x)).
+  // x += mlp(norm(x)), or x = norm(x + mlp(x)).
+  // What the MLP's last product takes, for its input [rows, D].
+  at::Tensor Activated(const LayerWeights& weights, const at::Tensor& input);
   absl::Status Mlp(const LayerWeights& weights, const at::Tensor& x, const LayerObserver& observer);
 
   checkpoint::ModelConfig config_;

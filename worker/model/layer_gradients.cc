@@ -22,7 +22,7 @@ at::Tensor AsRows(const at::Tensor& x) {
 }
 
 // LibTorch calls these two for each operation; what is saved is freed with the graph.
-struct Norm : torch::autograd::Function<Norm> {
+struct RmsNormNode : torch::autograd::Function<RmsNormNode> {
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
                           double epsilon) {
     const at::Tensor rows = AsRows(x);
@@ -130,12 +130,18 @@ at::Tensor WindowMask(int64_t length, int64_t window, at::Device device) {
 
 }  // namespace
 
-at::Tensor NormGraph(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+at::Tensor RmsNormGraph(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   TORCH_CHECK(!weight.requires_grad(), "the weight of a norm is a constant here");
-  if (HasRowKernels(x)) return Norm::apply(x, weight, epsilon);
+  if (HasRowKernels(x)) return RmsNormNode::apply(x, weight, epsilon);
   const at::Tensor wide = x.to(at::promote_types(x.scalar_type(), at::kFloat));
   const at::Tensor scale = (wide.square().mean(-1, /*keepdim=*/true) + epsilon).rsqrt();
   return (wide * scale).to(x.scalar_type()) * weight;
+}
+
+at::Tensor NormGraph(const at::Tensor& x, const Norm& norm, double epsilon) {
+  if (!norm.defined()) return x;
+  if (!norm.bias.defined()) return RmsNormGraph(x, norm.weight, epsilon);
+  return at::layer_norm(x, norm.weight.sizes(), norm.weight, norm.bias, epsilon);
 }
 
 at::Tensor SiluMultiplyGraph(const at::Tensor& gate_up) {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "worker/model/rope.h"
+#include "worker/model/weights.h"
 
 namespace latentforge::model {
 
@@ -16,7 +17,10 @@ namespace latentforge::model {
 // LibTorch's exceptions pass through.
 
 // RmsNorm of x [..., width].
-at::Tensor NormGraph(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+at::Tensor RmsNormGraph(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+
+// Any norm of x [..., width]; x itself where `norm` is undefined.
+at::Tensor NormGraph(const at::Tensor& x, const Norm& norm, double epsilon);
 
 // silu(g) * u for gate_up = [g, u], [rows, 2F] -> [rows, F].
 at::Tensor SiluMultiplyGraph(const at::Tensor& gate_up);

@@ -41,6 +41,7 @@ absl::StatusOr<LayerGraph> LayerGraph::Create(const checkpoint::ModelConfig& con
   LayerGraph graph;
   graph.config_ = config;
   graph.max_length_ = max_length;
+  if (!config.rotary()) return graph;
   LF_ASSIGN_OR_RETURN(
       graph.rope_,
       CatchTorch([&] { return MakeRopeTable(config, max_length, device, dtype); }, "RoPE table"));
@@ -49,15 +50,17 @@ absl::StatusOr<LayerGraph> LayerGraph::Create(const checkpoint::ModelConfig& con
   return graph;
 }
 
-at::Tensor LayerGraph::Norm(const at::Tensor& x, const at::Tensor& weight) const {
-  return NormGraph(x, weight, config_.rms_norm_eps);
+at::Tensor LayerGraph::ApplyNorm(const at::Tensor& x, const Norm& norm) const {
+  return NormGraph(x, norm, config_.norm_eps);
 }
 
 // The heads of y [B * T, heads * head_dim], normed and rotated.
 at::Tensor LayerGraph::Turn(const at::Tensor& y, const at::Tensor& norm, int64_t length) const {
   const at::Tensor normed =
-      config_.qk_norm ? Norm(y.view({-1, config_.head_dim}), norm).view(y.sizes()) : y;
-  return RopeGraph(normed, length, rope_, back_);
+      config_.qk_norm
+          ? RmsNormGraph(y.view({-1, config_.head_dim}), norm, config_.norm_eps).view(y.sizes())
+          : y;
+  return config_.rotary() ? RopeGraph(normed, length, rope_, back_) : normed;
 }
 
 at::Tensor LayerGraph::Attend(const LayerWeights& weights, const Result& projected,
@@ -85,7 +88,7 @@ LayerGraph::Result LayerGraph::Attention(const LayerWeights& weights,
       "hidden states do not fit the model");
   const at::Tensor rows = hidden.reshape({-1, config_.hidden_size});
   Result result;
-  result.normed = Norm(rows, weights.input_norm);
+  result.normed = config_.norm_before ? ApplyNorm(rows, weights.input_norm) : rows;
   result.query = Project(result.normed, weights.q);
   result.key = Project(result.normed, weights.k);
   result.value = Project(result.normed, weights.v);
@@ -94,20 +97,40 @@ LayerGraph::Result LayerGraph::Attention(const LayerWeights& weights,
   return result;
 }
 
-at::Tensor LayerGraph::GateAndUp(const LayerWeights& weights, const at::Tensor& rows) const {
-  const at::Tensor normed = Norm(rows, weights.post_attention_norm);
-  if (weights.gate_up.defined()) return Project(normed, weights.gate_up);
-  return at::cat({Project(normed, weights.gate), Project(normed, weights.up)}, 1);
+LayerGraph::Inner LayerGraph::MlpInner(const LayerWeights& weights,
+                                       const at::Tensor& states) const {
+  Inner inner;
+  inner.residual = config_.norm_before ? states : ApplyNorm(states, weights.input_norm);
+  const at::Tensor input =
+      config_.norm_before ? ApplyNorm(states, weights.post_attention_norm) : inner.residual;
+  if (!config_.gated()) {
+    inner.gate_up = Project(input, weights.up);
+    inner.activated = at::relu(inner.gate_up);
+    return inner;
+  }
+  inner.gate_up = weights.gate_up.defined()
+                      ? Project(input, weights.gate_up)
+                      : at::cat({Project(input, weights.gate), Project(input, weights.up)}, 1);
+  inner.activated = SiluMultiplyGraph(inner.gate_up);
+  return inner;
 }
 
 LayerGraph::Result LayerGraph::Forward(const LayerWeights& weights,
                                        const at::Tensor& hidden) const {
   Result result = Attention(weights, hidden);
-  result.output = hidden.reshape({-1, config_.hidden_size}) + result.output;
-  result.output = (result.output +
-                   Project(SiluMultiplyGraph(GateAndUp(weights, result.output)), weights.mlp_down))
+  const Inner inner = MlpInner(weights, hidden.reshape({-1, config_.hidden_size}) + result.output);
+  const at::Tensor sum = inner.residual + Project(inner.activated, weights.mlp_down);
+  result.output = (config_.norm_before ? sum : ApplyNorm(sum, weights.post_attention_norm))
                       .view(hidden.sizes());
   return result;
+}
+
+at::Tensor LayerGraph::BehindNorm(const LayerWeights& weights, const Inner& inner,
+                                  const at::Tensor& output_gradient) const {
+  const at::Tensor sum =
+      (inner.residual + Project(inner.activated, weights.mlp_down)).detach().requires_grad_();
+  return torch::autograd::grad({ApplyNorm(sum, weights.post_attention_norm)}, {sum},
+                               {output_gradient})[0];
 }
 
 at::Tensor LayerGraph::AttentionOutput(const LayerWeights& weights,
@@ -126,22 +149,25 @@ LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
   const Result half = Attention(weights, input);
   const at::Tensor rows_in = input.reshape({-1, config_.hidden_size});
   const at::Tensor attended = rows_in.detach() + half.output.detach();
-  // By what attention gave: through the residual, and through the MLP.
-  const at::Tensor gradient =
-      output_gradient.reshape({-1, config_.hidden_size}).clone(at::MemoryFormat::Contiguous);
+  // First by the layer's output, then by what attention gave: through the residual, and through
+  // the MLP.
+  const at::Tensor outer = output_gradient.reshape({-1, config_.hidden_size});
+  const at::Tensor gradient = outer.clone(at::MemoryFormat::Contiguous);
+  const at::Tensor mlp_output = config_.norm_before ? outer : at::empty_like(gradient);
   for (int64_t begin = 0; begin < attended.size(0); begin += kMlpRows) {
     const int64_t count = std::min(kMlpRows, attended.size(0) - begin);
     const at::Tensor rows = attended.narrow(0, begin, count).requires_grad_();
     const at::Tensor part = gradient.narrow(0, begin, count);
-    const at::Tensor gate_up = GateAndUp(weights, rows);
-    const at::Tensor activated = SiluMultiplyGraph(gate_up);
+    const Inner inner = MlpInner(weights, rows);
     std::vector<at::Tensor> by = {rows};
-    if (mlp) by.push_back(gate_up);
+    if (mlp) by.push_back(inner.gate_up);
+    const at::Tensor added = mlp_output.narrow(0, begin, count);
+    if (!config_.norm_before) added.copy_(BehindNorm(weights, inner, part));
     // The last product is linear: its gradient does without its output.
-    const auto found =
-        torch::autograd::grad({activated}, by, {ProjectBack(part, weights.mlp_down)});
+    const auto found = torch::autograd::grad({inner.residual, inner.activated}, by,
+                                             {added, ProjectBack(added, weights.mlp_down)});
     if (mlp) mlp(found[1]);
-    part.add_(found[0]);
+    part.copy_(found[0]);
   }
   at::Tensor projected = gradient;
   double attention_loss = 0;
@@ -158,6 +184,7 @@ LayerGraph::Gradients LayerGraph::Differentiate(const LayerWeights& weights,
           .key = found[2],
           .value = found[3],
           .projected = projected,
+          .mlp_output = mlp_output,
           .input = found[0],
           .attention_loss = attention_loss};
 }

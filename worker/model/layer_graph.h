@@ -20,7 +20,8 @@ struct AttentionTarget {
   double weight = 0;
 };
 
-// Receives the gradient by what gate and up give, [rows, 2F], block after block of the rows.
+// Receives the gradient by what gate and up give, [rows, 2F], block after block of the rows;
+// without a gate by what up gives, [rows, F].
 using MlpGradientObserver = std::function<void(const at::Tensor& gradient)>;
 
 // The same functions as Decoder, slower, and with gradients where at::GradMode is
@@ -28,7 +29,8 @@ using MlpGradientObserver = std::function<void(const at::Tensor& gradient)>;
 class LayerGraph {
  public:
   struct Result {
-    at::Tensor normed;    // [B * T, D], the input of the Q, K and V projections
+    at::Tensor normed;    // [B * T, D], the input of the Q, K and V projections, which is
+                          // `hidden` itself where norms stand behind attention
     at::Tensor query;     // [B * T, heads * d], with bias, before QK-norm and RoPE
     at::Tensor key;       // [B * T, m], the same
     at::Tensor value;     // [B * T, m], with bias
@@ -39,6 +41,7 @@ class LayerGraph {
     at::Tensor normed, attended;   // not gradients: those of Result
     at::Tensor query, key, value;  // by those of Result
     at::Tensor projected;          // [B * T, D], by what the output projection gave
+    at::Tensor mlp_output;         // [B * T, D], by what the MLP adds to the states
     at::Tensor input;              // [B, T, D]
     double attention_loss = 0;     // of the target, before its weight; 0 without
   };
@@ -62,8 +65,8 @@ class LayerGraph {
   // through.
   at::Tensor AttentionOutput(const LayerWeights& weights, const at::Tensor& hidden) const;
 
-  // RMSNorm of x [..., D]; LibTorch's exceptions pass through.
-  at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight) const;
+  // x [..., D] normed; x itself where `norm` is undefined. LibTorch's exceptions pass through.
+  at::Tensor ApplyNorm(const at::Tensor& x, const Norm& norm) const;
 
  private:
   LayerGraph() = default;
@@ -71,8 +74,16 @@ class LayerGraph {
   at::Tensor Attend(const LayerWeights& weights, const Result& projected, int64_t length) const;
   // As Forward, but `output` is [B * T, D], what the output projection gives.
   Result Attention(const LayerWeights& weights, const at::Tensor& hidden) const;
-  // What gate and up give, [rows, 2F], for rows [rows, D] of what the MLP takes.
-  at::Tensor GateAndUp(const LayerWeights& weights, const at::Tensor& rows) const;
+  // The MLP up to its last product, for states [rows, D] to which attention was added.
+  struct Inner {
+    at::Tensor residual;   // [rows, D], what the MLP's output is added to
+    at::Tensor gate_up;    // what gate and up give, [rows, 2F], or up alone, [rows, F]
+    at::Tensor activated;  // [rows, F]
+  };
+  Inner MlpInner(const LayerWeights& weights, const at::Tensor& states) const;
+  // The gradient by what the MLP adds to the states, from the one by the norm of their sum.
+  at::Tensor BehindNorm(const LayerWeights& weights, const Inner& inner,
+                        const at::Tensor& output_gradient) const;
 
   checkpoint::ModelConfig config_;
   int64_t max_length_ = 0;

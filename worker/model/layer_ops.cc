@@ -21,6 +21,11 @@ void RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon, cons
   out.copy_((wide * scale).to(x.scalar_type()).mul_(weight));
 }
 
+void LayerNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+               double epsilon, const at::Tensor& out) {
+  out.copy_(at::layer_norm(x, weight.sizes(), weight, bias, epsilon));
+}
+
 void SiluMultiply(const at::Tensor& gate_up, const at::Tensor& out) {
   if (HasRowKernels(gate_up)) {
     WithElementType(gate_up, [&]<typename T>(T) {

@@ -11,6 +11,11 @@ namespace latentforge::model {
 // contiguous last dimension; `out` may be x.
 void RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon, const at::Tensor& out);
 
+// out = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias over the last dimension, in fp32 at
+// least. x is [..., width]; `out` may be x.
+void LayerNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+               double epsilon, const at::Tensor& out);
+
 // out = silu(g) * u for gate_up = [g, u], [rows, 2F] -> [rows, F].
 void SiluMultiply(const at::Tensor& gate_up, const at::Tensor& out);
 

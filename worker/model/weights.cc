@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "checkpoint/channel_order.h"
+#include "checkpoint/context_warning.h"
 #include "checkpoint/dtype.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/model/torch_guard.h"
@@ -113,7 +114,36 @@ absl::StatusOr<at::Tensor> WeightLoader::Tensor(absl::string_view name,
 }
 
 absl::StatusOr<at::Tensor> WeightLoader::Load(absl::string_view name) const {
-  return LoadAs(*checkpoint_, name, at::TensorOptions(dtype_).device(device_));
+  LF_ASSIGN_OR_RETURN(const at::Tensor tensor,
+                      LoadAs(*checkpoint_, name, at::TensorOptions(dtype_).device(device_)));
+  return CatchTorch([&] { return AsStored(tensor); }, absl::StrCat("rounding ", name));
+}
+
+absl::StatusOr<at::Tensor> WeightLoader::LoadRows(absl::string_view name, int64_t begin,
+                                                  int64_t end) const {
+  LF_ASSIGN_OR_RETURN(const TensorView view, checkpoint_->Tensor(name));
+  return CatchTorch(
+      [&] {
+        const int64_t width = view.shape()[1];
+        const at::Tensor rows =
+            at::empty({end - begin, width}, at::TensorOptions(dtype_).device(device_));
+        CopyTensor(*checkpoint_, view, begin * width * checkpoint::BytesOf(view.dtype()), rows);
+        return AsStored(rows);
+      },
+      absl::StrCat("loading rows of ", name));
+}
+
+at::Tensor WeightLoader::AsStored(const at::Tensor& tensor) const {
+  return stored_ ? tensor.to(*stored_).to(tensor.scalar_type()) : tensor;
+}
+
+absl::StatusOr<Norm> WeightLoader::LoadNorm(const std::string& module) const {
+  Norm norm;
+  LF_ASSIGN_OR_RETURN(norm.weight, Load(absl::StrCat(module, ".weight")));
+  if (config().norm == checkpoint::NormKind::kLayer) {
+    LF_ASSIGN_OR_RETURN(norm.bias, Load(absl::StrCat(module, ".bias")));
+  }
+  return norm;
 }
 
 absl::StatusOr<Projection> WeightLoader::LoadMap(int64_t layer,
@@ -189,16 +219,17 @@ absl::Status WeightLoader::LoadKeyValue(int64_t layer, const checkpoint::LinearM
   return absl::OkStatus();
 }
 
-absl::Status WeightLoader::LoadGateAndUp(int64_t layer, const checkpoint::LinearMap& gate,
-                                         const checkpoint::LinearMap& up,
-                                         LayerWeights& weights) const {
+absl::Status WeightLoader::LoadInner(int64_t layer, const checkpoint::LinearMap& gate,
+                                     const checkpoint::LinearMap& up, LayerWeights& weights) const {
   const bool dense = checkpoint::RankOf(config(), layer, gate) == 0 &&
                      checkpoint::RankOf(config(), layer, up) == 0;
-  if (dense) {
+  if (dense && gate.present()) {
     LF_ASSIGN_OR_RETURN(weights.gate_up, LoadGateUp(layer));
     return absl::OkStatus();
   }
-  LF_ASSIGN_OR_RETURN(weights.gate, LoadMap(layer, gate));
+  if (gate.present()) {
+    LF_ASSIGN_OR_RETURN(weights.gate, LoadMap(layer, gate));
+  }
   LF_ASSIGN_OR_RETURN(weights.up, LoadMap(layer, up));
   return absl::OkStatus();
 }
@@ -221,7 +252,7 @@ absl::StatusOr<Projection> WeightLoader::LoadGateUp(int64_t layer) const {
                             CopyTensor(*checkpoint_, up_view, 0, both.narrow(0, width, width));
                             checkpoint_->DropPages(gate_view);
                             checkpoint_->DropPages(up_view);
-                            return both;
+                            return AsStored(both);
                           },
                           absl::StrCat("loading ", gate, " and ", up)));
   if (config().mlp_bias) {
@@ -247,8 +278,8 @@ absl::StatusOr<LayerWeights> WeightLoader::Layer(int64_t layer) const {
   const auto [q, k, v, o, gate, up, down] = checkpoint::LinearMaps(config());
   LayerWeights weights;
   weights.layer = layer;
-  LF_ASSIGN_OR_RETURN(weights.input_norm, Load(name("input_layernorm.weight")));
-  LF_ASSIGN_OR_RETURN(weights.post_attention_norm, Load(name("post_attention_layernorm.weight")));
+  LF_ASSIGN_OR_RETURN(weights.input_norm, LoadNorm(name("input_layernorm")));
+  LF_ASSIGN_OR_RETURN(weights.post_attention_norm, LoadNorm(name("post_attention_layernorm")));
   if (config().qk_norm) {
     LF_ASSIGN_OR_RETURN(weights.q_norm, Load(name("self_attn.q_norm.weight")));
     LF_ASSIGN_OR_RETURN(weights.k_norm, Load(name("self_attn.k_norm.weight")));
@@ -256,12 +287,36 @@ absl::StatusOr<LayerWeights> WeightLoader::Layer(int64_t layer) const {
   LF_ASSIGN_OR_RETURN(weights.q, LoadMap(layer, q));
   LF_RETURN_IF_ERROR(LoadKeyValue(layer, k, v, weights));
   LF_ASSIGN_OR_RETURN(weights.o, LoadMap(layer, o));
-  LF_RETURN_IF_ERROR(LoadGateAndUp(layer, gate, up, weights));
+  LF_RETURN_IF_ERROR(LoadInner(layer, gate, up, weights));
   LF_ASSIGN_OR_RETURN(weights.mlp_down, LoadMap(layer, down));
   return weights;
 }
 
-absl::StatusOr<at::Tensor> WeightLoader::Embed(absl::Span<const int32_t> ids) const {
+absl::StatusOr<at::Tensor> WeightLoader::Embed(absl::Span<const int32_t> ids,
+                                               int64_t length) const {
+  if (length < 1 || static_cast<int64_t>(ids.size()) % length != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(ids.size(), " tokens are no whole sequences of ", length));
+  }
+  LF_RETURN_IF_ERROR(checkpoint::CheckContext(config(), "sequences", length));
+  LF_ASSIGN_OR_RETURN(at::Tensor rows, EmbedTokens(ids));
+  if (config().projects_embeddings()) {
+    LF_ASSIGN_OR_RETURN(const at::Tensor projection, Load(checkpoint::kProjectIn));
+    LF_ASSIGN_OR_RETURN(rows, CatchTorch([&] { return rows.mm(projection.t()); }, "embeddings"));
+  }
+  if (config().rotary()) return rows;
+  constexpr int64_t kFirst = checkpoint::kPositionOffset;
+  LF_ASSIGN_OR_RETURN(const at::Tensor positions,
+                      LoadRows(checkpoint::kEmbedPositions, kFirst, kFirst + length));
+  return CatchTorch(
+      [&] {
+        rows.view({-1, length, config().hidden_size}).add_(positions);
+        return rows;
+      },
+      "embeddings of positions");
+}
+
+absl::StatusOr<at::Tensor> WeightLoader::EmbedTokens(absl::Span<const int32_t> ids) const {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= config().vocab_size) {
       return absl::InvalidArgumentError(
@@ -273,11 +328,11 @@ absl::StatusOr<at::Tensor> WeightLoader::Embed(absl::Span<const int32_t> ids) co
   std::vector<size_t> order(ids.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ids[a] < ids[b]; });
-  const int64_t hidden = config().hidden_size;
-  const int64_t row_bytes = hidden * checkpoint::BytesOf(view.dtype());
+  const int64_t width = config().embedding_size;
+  const int64_t row_bytes = width * checkpoint::BytesOf(view.dtype());
   return CatchTorch(
       [&] {
-        const at::Tensor rows = at::empty({static_cast<int64_t>(ids.size()), hidden},
+        const at::Tensor rows = at::empty({static_cast<int64_t>(ids.size()), width},
                                           at::TensorOptions(ScalarTypeOf(view.dtype())));
         auto* const target = static_cast<std::byte*>(rows.mutable_data_ptr());
         int64_t dropped = 0;  // bytes before this are no longer resident
@@ -291,28 +346,24 @@ absl::StatusOr<at::Tensor> WeightLoader::Embed(absl::Span<const int32_t> ids) co
           }
         }
         checkpoint_->DropPages(view);
-        return rows.to(device_, dtype_);
+        return AsStored(rows.to(device_, dtype_));
       },
       "looking up embeddings");
 }
 
-absl::StatusOr<at::Tensor> WeightLoader::FinalNorm() const { return Load(checkpoint::kFinalNorm); }
+absl::StatusOr<Norm> WeightLoader::FinalNorm() const {
+  return config().norm_before ? LoadNorm(checkpoint::kFinalNorm) : Norm();
+}
 
 absl::StatusOr<at::Tensor> WeightLoader::LmHeadRows(int64_t begin, int64_t end) const {
   if (begin < 0 || begin > end || end > config().vocab_size) {
     return absl::OutOfRangeError(
         absl::StrCat("rows ", begin, " to ", end, " of an output head with ", config().vocab_size));
   }
-  LF_ASSIGN_OR_RETURN(const TensorView view, checkpoint_->Tensor(HeadName(config())));
-  return CatchTorch(
-      [&] {
-        const int64_t hidden = config().hidden_size;
-        at::Tensor rows =
-            at::empty({end - begin, hidden}, at::TensorOptions(dtype_).device(device_));
-        CopyTensor(*checkpoint_, view, begin * hidden * checkpoint::BytesOf(view.dtype()), rows);
-        return rows;
-      },
-      "loading rows of the output head");
+  LF_ASSIGN_OR_RETURN(const at::Tensor rows, LoadRows(HeadName(config()), begin, end));
+  if (!config().projects_embeddings()) return rows;
+  LF_ASSIGN_OR_RETURN(const at::Tensor projection, Load(checkpoint::kProjectOut));
+  return CatchTorch([&] { return rows.mm(projection); }, "rows of the output head");
 }
 
 }  // namespace latentforge::model

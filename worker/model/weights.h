@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -15,16 +16,25 @@
 
 namespace latentforge::model {
 
+// A norm of the hidden states: LayerNorm where it has a bias, else RMSNorm. Without weight: none,
+// what it is given stays as it is.
+struct Norm {
+  at::Tensor weight;  // [D]
+  at::Tensor bias;    // [D]
+
+  bool defined() const { return weight.defined(); }
+};
+
 // One decoder layer. Tensors are contiguous, on one device, of one type. With a
 // joint latent k.down and v.down are the same tensor.
 struct LayerWeights {
   int64_t layer = 0;
-  at::Tensor input_norm;           // [D]
-  at::Tensor post_attention_norm;  // [D]
-  at::Tensor q_norm, k_norm;       // [head_dim]; undefined without QK-norm
+  // Of what attention and MLP are fed; in models with norm_before off, of the states after each.
+  Norm input_norm, post_attention_norm;
+  at::Tensor q_norm, k_norm;  // [head_dim]; undefined without QK-norm
   Projection q, k, v, o;
   // Either both of them as one dense map [2F, D], the gate's rows and then the rows of up; or,
-  // where one of them is of low rank, each by itself.
+  // where one of them is of low rank, each by itself. Without a gate up alone.
   Projection gate_up;
   Projection gate, up;
   Projection mlp_down;
@@ -40,8 +50,10 @@ void SplitGateUp(LayerWeights& weights);
 // that is no permutation, ResourceExhausted when memory runs out.
 class WeightLoader {
  public:
-  WeightLoader(const checkpoint::Checkpoint& checkpoint, at::Device device, at::ScalarType dtype)
-      : checkpoint_(&checkpoint), device_(device), dtype_(dtype) {}
+  // With `stored` every tensor is as it comes back after it was stored in that type.
+  WeightLoader(const checkpoint::Checkpoint& checkpoint, at::Device device, at::ScalarType dtype,
+               std::optional<at::ScalarType> stored = std::nullopt)
+      : checkpoint_(&checkpoint), device_(device), dtype_(dtype), stored_(stored) {}
 
   const checkpoint::ModelConfig& config() const { return checkpoint_->config(); }
   at::Device device() const { return device_; }
@@ -50,21 +62,32 @@ class WeightLoader {
   // OutOfRange when there is no such layer.
   absl::StatusOr<LayerWeights> Layer(int64_t layer) const;
 
-  // Rows of the embedding for `ids`: [ids.size(), D]. InvalidArgument names an id
-  // outside the vocabulary and its position. Touches only the rows it needs.
-  absl::StatusOr<at::Tensor> Embed(absl::Span<const int32_t> ids) const;
+  // What the first layer takes, [ids.size(), D], for sequences of `length` tokens at positions
+  // 0, 1, …, one after the other: rows of the embedding, projected to D where its width is another,
+  // plus learned positions where the model has them. InvalidArgument names an id outside the
+  // vocabulary and its position, or a length that does not divide the ids or goes beyond learned
+  // positions. Touches only the rows it needs.
+  absl::StatusOr<at::Tensor> Embed(absl::Span<const int32_t> ids, int64_t length) const;
 
-  absl::StatusOr<at::Tensor> FinalNorm() const;
+  // Undefined where the model has none.
+  absl::StatusOr<Norm> FinalNorm() const;
 
-  // Rows [begin, end) of the output head, which is the embedding when tied.
-  // OutOfRange unless 0 <= begin <= end <= vocabulary.
+  // Rows [begin, end) of the output head, which is the embedding when tied: [end - begin, D]. Where
+  // the embedding's width is another they are multiplied by the projection to it, so that they are
+  // what normed states meet in any model. OutOfRange unless 0 <= begin <= end <= vocabulary.
   absl::StatusOr<at::Tensor> LmHeadRows(int64_t begin, int64_t end) const;
 
-  // Any tensor by its name in the checkpoint, on the CPU as `dtype`.
+  // Any tensor of the catalogue, on the CPU as `dtype`.
   absl::StatusOr<at::Tensor> Tensor(absl::string_view name, at::ScalarType dtype) const;
 
  private:
   absl::StatusOr<at::Tensor> Load(absl::string_view name) const;
+  // Rows [begin, end) of a matrix.
+  absl::StatusOr<at::Tensor> LoadRows(absl::string_view name, int64_t begin, int64_t end) const;
+  // Rounds the loaded tensor to the stored type.
+  at::Tensor AsStored(const at::Tensor& tensor) const;
+  absl::StatusOr<Norm> LoadNorm(const std::string& module) const;
+  absl::StatusOr<at::Tensor> EmbedTokens(absl::Span<const int32_t> ids) const;
   // A map of the table, dense or with the factors of the method low_rank.
   absl::StatusOr<Projection> LoadMap(int64_t layer, const checkpoint::LinearMap& map) const;
   // down.weight with the columns of its identity.
@@ -74,13 +97,14 @@ class WeightLoader {
                                         absl::string_view up) const;
   absl::Status LoadKeyValue(int64_t layer, const checkpoint::LinearMap& k,
                             const checkpoint::LinearMap& v, LayerWeights& weights) const;
-  absl::Status LoadGateAndUp(int64_t layer, const checkpoint::LinearMap& gate,
-                             const checkpoint::LinearMap& up, LayerWeights& weights) const;
+  absl::Status LoadInner(int64_t layer, const checkpoint::LinearMap& gate,
+                         const checkpoint::LinearMap& up, LayerWeights& weights) const;
   absl::StatusOr<Projection> LoadGateUp(int64_t layer) const;
 
   const checkpoint::Checkpoint* checkpoint_;
   at::Device device_;
   at::ScalarType dtype_;
+  std::optional<at::ScalarType> stored_;
 };
 
 }  // namespace latentforge::model

@@ -11,7 +11,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 LATENT_FORMAT = 1
 LOW_RANK_FORMAT = 2
-BASE_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+BASE_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "opt")
+# OPT's own names in its configuration, for what every family has.
+_OPT_NAMES = {"intermediate_size": "ffn_dim", "hidden_act": "activation_function"}
+LAYER_NORM_EPSILON = 1e-5  # OPT has no key for it
 
 # Keys that belong to this class, or to loading, and not to the base model.
 _OWN_KEYS = {
@@ -34,7 +37,7 @@ class LatentforgeConfig(PretrainedConfig):
     """The source model's configuration plus `latentforge`, a dictionary with
 
     - `format_version`: 1 (latents of keys and values) or 2 (low-rank linear maps),
-    - `base_model_type`: "llama", "mistral", "qwen2" or "qwen3",
+    - `base_model_type`: "llama", "mistral", "qwen2", "qwen3" or "opt",
 
     and for format version 1
 
@@ -48,7 +51,7 @@ class LatentforgeConfig(PretrainedConfig):
     - `block_identity`: whether r columns of each map's first factor are the identity,
     - `bias`: whether every low-rank map has a bias, also where the base model has none,
     - `ranks`: one entry a layer, `{"q": r, "k": r, "v": r, "o": r, "gate": r, "up": r,
-      "down": r}`; 0 means that the map is dense.
+      "down": r}`; 0 means that the map is dense, or the gate of an MLP without one.
 
     Keys that the source leaves out take the defaults of the base model's own class.
     """
@@ -87,8 +90,44 @@ class LatentforgeConfig(PretrainedConfig):
         return self.to_dict()
 
     @property
+    def _is_opt(self):
+        return self.latentforge["base_model_type"] == "opt"
+
+    @property
+    def layer_norms(self):
+        """LayerNorms of the hidden states in place of RMSNorms."""
+        return self._is_opt
+
+    @property
+    def learned_positions(self):
+        """Embeddings of positions in place of rotated queries and keys."""
+        return self._is_opt
+
+    @property
+    def gated(self):
+        """Whether the MLP has a gate."""
+        return not self._is_opt
+
+    def setting(self, name):
+        """A setting of the base model by its name in Llama's configuration."""
+        return getattr(self, _OPT_NAMES.get(name, name) if self._is_opt else name)
+
+    @property
+    def norms_before(self):
+        """Whether norms stand before attention and MLP, and one behind the last layer."""
+        return not self._is_opt or self.do_layer_norm_before
+
+    @property
+    def embedding_size(self):
+        return self.word_embed_proj_dim if self._is_opt else self.hidden_size
+
+    @property
+    def key_value_heads(self):
+        return self.num_attention_heads if self._is_opt else self.num_key_value_heads
+
+    @property
     def key_value_width(self):
-        return self.num_key_value_heads * self.head_dim
+        return self.key_value_heads * self.head_dim
 
     @property
     def is_low_rank(self):
@@ -105,20 +144,27 @@ class LatentforgeConfig(PretrainedConfig):
         return dict(ranks) if self.is_low_rank else tuple(ranks)
 
     def linear_maps(self):
-        """(inputs, outputs, bias in the base model) of each linear map of a layer."""
+        """(inputs, outputs, bias in the base model) of each linear map of a layer; no inputs
+        and no outputs for a gate that the base model lacks."""
         base, hidden = self.latentforge["base_model_type"], self.hidden_size
         queries, width = self.num_attention_heads * self.head_dim, self.key_value_width
         own = base in ("llama", "qwen3") and bool(getattr(self, "attention_bias", False))
         mlp = base == "llama" and bool(getattr(self, "mlp_bias", False))
-        return {
+        if self._is_opt:
+            own = mlp = self.enable_bias
+        inner = self.setting("intermediate_size")
+        maps = {
             "q": (hidden, queries, own or base == "qwen2"),
             "k": (hidden, width, own or base == "qwen2"),
             "v": (hidden, width, own or base == "qwen2"),
             "o": (queries, hidden, own),
-            "gate": (hidden, self.intermediate_size, mlp),
-            "up": (hidden, self.intermediate_size, mlp),
-            "down": (self.intermediate_size, hidden, mlp),
+            "gate": (hidden, inner, mlp),
+            "up": (hidden, inner, mlp),
+            "down": (inner, hidden, mlp),
         }
+        if self._is_opt:
+            maps["gate"] = (0, 0, False)
+        return maps
 
     def window_of(self, layer):
         """The sliding window of one layer, or None."""
@@ -196,6 +242,18 @@ def _check(config):
         _check_latents(config, settings, ranks)
     else:
         _check_low_rank(config, settings, ranks)
+    if config._is_opt:
+        _check_opt(config)
+
+
+def _check_opt(config):
+    for key, expected in (
+        ("activation_function", "relu"),
+        ("layer_norm_elementwise_affine", True),
+        ("_remove_final_layer_norm", False),
+    ):
+        if getattr(config, key) != expected:
+            raise ValueError(f"{key} is {getattr(config, key)!r}, expected {expected!r}")
 
 
 def _check_latents(config, settings, ranks):
@@ -226,7 +284,9 @@ def _check_low_rank(config, settings, ranks):
             )
         for name, rank in entry.items():
             inputs, outputs, _ = maps[name]
-            if settings["block_identity"]:
+            if inputs == 0:
+                largest = 0
+            elif settings["block_identity"]:
                 largest = min(inputs, outputs) - 1
             else:
                 largest = (inputs * outputs - 1) // (inputs + outputs)

@@ -1,11 +1,13 @@
-"""A Llama-family decoder with low-rank linear maps, or with latents of keys and values alone.
+"""A Llama-family or OPT decoder with low-rank linear maps, or with latents of keys and values alone.
 
 Part of latentforge; every converted checkpoint carries a copy.
 
 For each token and layer the cache holds c = A x: r_k values for keys and r_v for
 values, or r values of one joint latent. Keys and values are expanded from the cache
 at every step, K = RoPE(norm(B_k c + b_k)) and V = B_v c + b_v: the rotation depends
-on the position, so B_k cannot be folded into the query.
+on the position, so B_k cannot be folded into the query. OPT has neither RoPE nor norm there.
+
+Modules have Llama's names for every family: OPT's fc1 is mlp.up_proj, its fc2 mlp.down_proj.
 """
 
 import torch
@@ -16,7 +18,11 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from .configuration_latentforge import LatentforgeConfig, rotary_frequencies
+from .configuration_latentforge import (
+    LAYER_NORM_EPSILON,
+    LatentforgeConfig,
+    rotary_frequencies,
+)
 
 _TRANSFORMERS_MAJOR = int(transformers.__version__.split(".")[0])
 
@@ -37,6 +43,25 @@ class LatentforgeRMSNorm(nn.Module):
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
+
+
+def make_norm(config):
+    """A norm of the hidden states."""
+    if config.layer_norms:
+        return nn.LayerNorm(config.hidden_size, LAYER_NORM_EPSILON)
+    return LatentforgeRMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class LatentforgeLearnedPositions(nn.Embedding):
+    """OPT's: position p has row p + 2, and padding, at position -1, row 1."""
+
+    OFFSET = 2
+
+    def __init__(self, positions, size):
+        super().__init__(positions + self.OFFSET, size)
+
+    def forward(self, positions):
+        return super().forward(positions + self.OFFSET)
 
 
 class LatentforgeLowRankLinear(nn.Module):
@@ -96,7 +121,8 @@ class Step:
     """What all layers of one forward pass share: positions, angles and masks.
 
     `past` tokens lie in the cache; the T new ones have `position_ids` [B, T]. Slot s
-    of the cache is the token s - past places before the first new one.
+    of the cache is the token s - past places before the first new one. `frequencies` are
+    those of rotated positions, None for learned ones.
     """
 
     def __init__(self, frequencies, position_ids, attention_mask, past, states):
@@ -178,7 +204,7 @@ class LatentforgeAttention(nn.Module):
         self.layer_type = "full_attention" if self.window is None else "sliding_attention"
         self.head_dim = config.head_dim
         self.width = config.key_value_width
-        self.groups = config.num_attention_heads // config.num_key_value_heads
+        self.groups = config.num_attention_heads // config.key_value_heads
         self.q_proj = make_linear(config, layer, "q")
         self.make_key_value(config, layer)
         self.o_proj = make_linear(config, layer, "o")
@@ -216,8 +242,9 @@ class LatentforgeAttention(nn.Module):
             keys, values = cache.update(keys, values, self.layer)
         length = keys.shape[-2]
         keys, values = self.expand(keys, values)
-        queries = rotate(queries, *step.query_angles())
-        keys = rotate(keys, *step.key_angles(length))
+        if step.frequencies is not None:
+            queries = rotate(queries, *step.query_angles())
+            keys = rotate(keys, *step.key_angles(length))
         mask = step.attention_mask(length, self.window, self.layer_type)
         keys = keys.repeat_interleave(self.groups, dim=1)
         values = values.repeat_interleave(self.groups, dim=1)
@@ -298,14 +325,18 @@ class LatentforgeLatentAttention(LatentforgeAttention):
 
 
 class LatentforgeMLP(nn.Module):
+    """down(activation(gate x) * up x), or down(activation(up x)) where there is no gate."""
+
     def __init__(self, config, layer):
         super().__init__()
-        self.gate_proj = make_linear(config, layer, "gate")
+        self.gate_proj = make_linear(config, layer, "gate") if config.gated else None
         self.up_proj = make_linear(config, layer, "up")
         self.down_proj = make_linear(config, layer, "down")
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = ACT2FN[config.setting("hidden_act")]
 
     def forward(self, x):
+        if self.gate_proj is None:
+            return self.down_proj(self.activation(self.up_proj(x)))
         return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -315,10 +346,15 @@ class LatentforgeDecoderLayer(nn.Module):
         attention = LatentforgeAttention if config.is_low_rank else LatentforgeLatentAttention
         self.self_attn = attention(config, layer)
         self.mlp = LatentforgeMLP(config, layer)
-        self.input_layernorm = LatentforgeRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = LatentforgeRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = make_norm(config)
+        self.post_attention_layernorm = make_norm(config)
+        self.norms_before = config.norms_before
 
     def forward(self, x, step, cache):
+        if not self.norms_before:
+            attended, weights = self.self_attn(x, step, cache)
+            x = self.input_layernorm(x + attended)
+            return self.post_attention_layernorm(x + self.mlp(x)), weights
         attended, weights = self.self_attn(self.input_layernorm(x), step, cache)
         x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x)), weights
@@ -335,22 +371,39 @@ class LatentforgePreTrainedModel(PreTrainedModel):
 class LatentforgeModel(LatentforgePreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
+        width = config.embedding_size
         self.embed_tokens = nn.Embedding(
-            config.vocab_size, config.hidden_size, getattr(config, "pad_token_id", None)
+            config.vocab_size, width, getattr(config, "pad_token_id", None)
         )
+        self.embed_positions = self.project_in = self.project_out = None
+        if config.learned_positions:
+            self.embed_positions = LatentforgeLearnedPositions(
+                config.max_position_embeddings, config.hidden_size
+            )
+        if width != config.hidden_size:
+            self.project_in = nn.Linear(width, config.hidden_size, bias=False)
+            self.project_out = nn.Linear(config.hidden_size, width, bias=False)
         self.layers = nn.ModuleList(
             LatentforgeDecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
         )
-        self.norm = LatentforgeRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = make_norm(config) if config.norms_before else None
         # Not a buffer: loading would leave it on the meta device.
         self._frequencies = {}
         self.post_init()
 
     def frequencies(self, device):
+        if self.embed_positions is not None:
+            return None
         if device not in self._frequencies:
             with torch.device("cpu"):
                 self._frequencies[device] = rotary_frequencies(self.config).to(device)
         return self._frequencies[device]
+
+    def positions(self, x, past, mask):
+        """Of the new tokens where the caller names none. OPT counts those that are no padding."""
+        if self.embed_positions is None or getattr(mask, "ndim", 0) != 2:
+            return torch.arange(past, past + x.shape[1], device=x.device)[None]
+        return (mask.cumsum(1) * mask - 1).long()[:, past:]
 
     def forward(
         self,
@@ -372,7 +425,11 @@ class LatentforgeModel(LatentforgePreTrainedModel):
             past_key_values = DynamicCache(config=self.config)
         past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         if position_ids is None:
-            position_ids = torch.arange(past, past + x.shape[1], device=x.device)[None]
+            position_ids = self.positions(x, past, attention_mask)
+        if self.project_in is not None:
+            x = self.project_in(x)
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(position_ids)
         step = Step(self.frequencies(x.device), position_ids, attention_mask, past, x)
         states, attentions = [x], []
         for layer in self.layers:
@@ -381,7 +438,10 @@ class LatentforgeModel(LatentforgePreTrainedModel):
                 states.append(x)
             if output_attentions:
                 attentions.append(weights)
-        x = self.norm(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.project_out is not None:
+            x = self.project_out(x)
         states[-1] = x
         return BaseModelOutputWithPast(
             last_hidden_state=x,
@@ -402,7 +462,7 @@ class LatentforgeForCausalLM(LatentforgePreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = LatentforgeModel(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.embedding_size, config.vocab_size, bias=False)
         self.post_init()
 
     def forward(

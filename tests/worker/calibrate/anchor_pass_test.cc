@@ -77,7 +77,7 @@ class AnchorPassTest : public testing::Test {
     const model::WeightLoader loader(*checkpoint_, at::kCPU, at::kFloat);
     auto decoder = model::Decoder::Create(checkpoint_->config(), at::kCPU, at::kFloat, kLength);
     const at::Tensor hidden =
-        loader.Embed(sequences_.ids).value().view({kCount, kLength, kWidth}).clone();
+        loader.Embed(sequences_.ids, kLength).value().view({kCount, kLength, kWidth}).clone();
     std::vector<at::Tensor> inputs;
     for (int64_t layer = 0; layer < kLayers; ++layer) {
       std::vector<at::Tensor> rows;

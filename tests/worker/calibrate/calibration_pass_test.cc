@@ -43,7 +43,7 @@ class CalibrationPassTest : public testing::Test {
     const model::WeightLoader loader(*checkpoint_, at::kCPU, at::kFloat);
     auto decoder = model::Decoder::Create(checkpoint_->config(), at::kCPU, at::kFloat, 8);
     EXPECT_TRUE(decoder.ok()) << decoder.status();
-    const at::Tensor hidden = loader.Embed(sequences_.ids).value().view({5, 8, 32});
+    const at::Tensor hidden = loader.Embed(sequences_.ids, 8).value().view({5, 8, 32});
     std::vector<at::Tensor> covariances;
     for (int64_t layer = 0; layer < 3; ++layer) {
       std::vector<at::Tensor> rows;

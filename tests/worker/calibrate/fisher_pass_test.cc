@@ -50,9 +50,9 @@ class FisherPassTest : public testing::Test {
     const model::WeightLoader loader(*checkpoint_, at::kCPU, at::kFloat);
     const auto graph =
         model::LayerGraph::Create(checkpoint_->config(), at::kCPU, at::kFloat, kLength).value();
-    const at::Tensor norm = loader.FinalNorm().value();
+    const model::Norm norm = loader.FinalNorm().value();
     const at::Tensor head = loader.LmHeadRows(0, checkpoint_->config().vocab_size).value();
-    at::Tensor hidden = loader.Embed(sequences_.ids).value().view({kCount, kLength, -1});
+    at::Tensor hidden = loader.Embed(sequences_.ids, kLength).value().view({kCount, kLength, -1});
     const at::AutoGradMode with_gradients(true);
     hidden.requires_grad_();
     std::vector<at::Tensor> outputs;
@@ -62,7 +62,7 @@ class FisherPassTest : public testing::Test {
       outputs.push_back(result.value);
       hidden = result.output;
     }
-    const at::Tensor logits = graph.Norm(hidden, norm).matmul(head.t());
+    const at::Tensor logits = graph.ApplyNorm(hidden, norm).matmul(head.t());
     const at::Tensor ids =
         at::tensor(std::vector<int64_t>(sequences_.ids.begin(), sequences_.ids.end()))
             .view({kCount, kLength});
@@ -119,8 +119,8 @@ TEST_F(FisherPassTest, OutputsOfTheFirstLayerAreThoseOfTheEmbedding) {
   const model::WeightLoader loader(*checkpoint_, at::kCPU, at::kDouble);
   const auto graph =
       model::LayerGraph::Create(checkpoint_->config(), at::kCPU, at::kDouble, kLength).value();
-  const at::Tensor x =
-      graph.Norm(loader.Embed(sequences_.ids).value(), loader.Layer(0).value().input_norm);
+  const at::Tensor x = graph.ApplyNorm(loader.Embed(sequences_.ids, kLength).value(),
+                                       loader.Layer(0).value().input_norm);
   const auto weight = [&](const char* name) {
     return loader.Tensor(checkpoint::LayerTensor(0, name), at::kDouble).value();
   };

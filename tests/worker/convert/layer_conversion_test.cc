@@ -53,7 +53,7 @@ TEST_F(LayerConversionTest, TakesFactorsAsStoredAndRoundsTheRestWithTheArtifact)
     expect(weights.o.weight, before.o.weight);
     expect(weights.gate_up.weight, before.gate_up.weight);
     expect(weights.k.bias, before.k.bias);
-    expect(weights.input_norm, before.input_norm);
+    expect(weights.input_norm.weight, before.input_norm.weight);
   }
 }
 

@@ -67,7 +67,7 @@ class PerplexityTest : public testing::Test {
         *model::Decoder::Create(source_->config(), at::kCPU, at::kFloat, windows_.length);
     std::vector<double> result;
     for (int64_t i = 0; i < windows_.count; ++i) {
-      const at::Tensor x = *loader.Embed(windows_.Window(i));
+      const at::Tensor x = *loader.Embed(windows_.Window(i), windows_.length);
       for (int64_t layer = 0; layer < 3; ++layer) {
         EXPECT_TRUE(decoder.Forward(*loader.Layer(layer), x.unsqueeze(0)).ok());
       }

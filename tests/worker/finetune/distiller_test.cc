@@ -24,7 +24,7 @@ TokenBatch Text() {
 at::Tensor LogSoftmax(const model::LayerGraph& graph, const model::WeightLoader& loader,
                       const std::vector<TrainableWeights>& factors, bool student) {
   const checkpoint::ModelConfig& config = loader.config();
-  at::Tensor hidden = loader.Embed(Text().ids).value().view({kSequences, kLength, -1});
+  at::Tensor hidden = loader.Embed(Text().ids, kLength).value().view({kSequences, kLength, -1});
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     model::LayerWeights weights = loader.Layer(layer).value();
     const TrainableWeights& latents = factors[static_cast<size_t>(layer)];
@@ -40,7 +40,7 @@ at::Tensor LogSoftmax(const model::LayerGraph& graph, const model::WeightLoader&
     if (student && latents.o.defined()) weights.o.weight = latents.o;
     hidden = graph.Forward(weights, hidden).output;
   }
-  const at::Tensor normed = graph.Norm(hidden, loader.FinalNorm().value());
+  const at::Tensor normed = graph.ApplyNorm(hidden, loader.FinalNorm().value());
   return normed.matmul(loader.LmHeadRows(0, config.vocab_size).value().t()).log_softmax(-1);
 }
 
@@ -107,11 +107,11 @@ TEST_P(DistillerTest, MeasuresWhatItDifferentiates) {
   EXPECT_GT(measured.divergence, 1e-3);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, DistillerTest,
-                         testing::Combine(testing::Values(checkpoint::Family::kLlama,
-                                                          checkpoint::Family::kQwen2,
-                                                          checkpoint::Family::kQwen3),
-                                          testing::Bool(), testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(
+    Families, DistillerTest,
+    testing::Combine(testing::Values(checkpoint::Family::kLlama, checkpoint::Family::kQwen2,
+                                     checkpoint::Family::kQwen3, checkpoint::Family::kOpt),
+                     testing::Bool(), testing::Bool()));
 
 TEST(DistillerTest, TheLossOfAttentionIsTheMeanOverLayers) {
   const auto model = TinyModel(checkpoint::Family::kQwen3, "distiller");
@@ -132,7 +132,7 @@ TEST(DistillerTest, TheLossOfAttentionIsTheMeanOverLayers) {
   const model::WeightLoader loader(*model, at::kCPU, at::kFloat);
   const auto graph =
       model::LayerGraph::Create(model->config(), at::kCPU, at::kFloat, kLength).value();
-  at::Tensor teacher = loader.Embed(Text().ids).value().view({kSequences, kLength, -1});
+  at::Tensor teacher = loader.Embed(Text().ids, kLength).value().view({kSequences, kLength, -1});
   at::Tensor student = teacher;
   double expected = 0;
   for (int64_t layer = 0; layer < model->config().num_layers; ++layer) {

@@ -174,8 +174,8 @@ TEST_F(DecoderTest, AnyMixtureOfLowRankMapsIsTheProductOfTheirFactors) {
         if (t->defined()) *t = t->to(at::kBFloat16);
       }
     }
-    for (at::Tensor* const t : {&low_rank.input_norm, &low_rank.post_attention_norm}) {
-      *t = t->to(at::kBFloat16);
+    for (Norm* const norm : {&low_rank.input_norm, &low_rank.post_attention_norm}) {
+      norm->weight = norm->weight.to(at::kBFloat16);
     }
     const at::Tensor rounded = Input(2, 30).to(at::kBFloat16);
     ASSERT_TRUE(rough.Forward(low_rank, rounded).ok());

@@ -24,7 +24,7 @@ namespace {
 absl::StatusOr<at::Tensor> HiddenStates(const WeightLoader& loader,
                                         const std::vector<int32_t>& ids) {
   const auto length = static_cast<int64_t>(ids.size());
-  LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader.Embed(ids));
+  LF_ASSIGN_OR_RETURN(const at::Tensor rows, loader.Embed(ids, length));
   const at::Tensor hidden = rows.unsqueeze(0);
   LF_ASSIGN_OR_RETURN(Decoder decoder,
                       Decoder::Create(loader.config(), loader.device(), loader.dtype(), length));
@@ -32,7 +32,7 @@ absl::StatusOr<at::Tensor> HiddenStates(const WeightLoader& loader,
     LF_ASSIGN_OR_RETURN(const LayerWeights weights, loader.Layer(layer));
     LF_RETURN_IF_ERROR(decoder.Forward(weights, hidden));
   }
-  LF_ASSIGN_OR_RETURN(const at::Tensor norm, loader.FinalNorm());
+  LF_ASSIGN_OR_RETURN(const Norm norm, loader.FinalNorm());
   return decoder.FinalNorm(rows, norm);
 }
 

@@ -46,11 +46,13 @@ at::Tensor Attend(const at::Tensor& x, std::optional<int64_t> window) {
 std::vector<Operation> Operations() {
   return {
       {"norm", 77,
-       [](const at::Tensor& x) { return NormGraph(x, Random({77}, 2).to(x.scalar_type()), 1e-5); }},
+       [](const at::Tensor& x) {
+         return RmsNormGraph(x, Random({77}, 2).to(x.scalar_type()), 1e-5);
+       }},
       {"heads", 7 * 11,
        [](const at::Tensor& x) {
          const at::Tensor heads = x.reshape({kRows, 7, 11});
-         return NormGraph(heads, Random({11}, 3).to(x.scalar_type()), 1e-5).flatten(1);
+         return RmsNormGraph(heads, Random({11}, 3).to(x.scalar_type()), 1e-5).flatten(1);
        }},
       {"activation", 154, [](const at::Tensor& x) { return SiluMultiplyGraph(x); }},
       {"rope", 66,
@@ -146,7 +148,7 @@ TEST_P(LayerGradientsTest, InputsAreNotChanged) {
 
 TEST(LayerGradientsWeightTest, WeightsOfNormsAreConstants) {
   const at::Tensor x = Random({2, 8}, 7).to(at::kFloat);
-  EXPECT_ANY_THROW(NormGraph(x, at::ones({8}).requires_grad_(), 1e-5));
+  EXPECT_ANY_THROW(RmsNormGraph(x, at::ones({8}).requires_grad_(), 1e-5));
 }
 
 }  // namespace

@@ -64,7 +64,19 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"low_rank",
              LowRank(Family::kQwen3,
                      {.q = 9, .k = 5, .v = 7, .o = 11, .gate = 13, .up = 12, .down = 10})},
-        Case{"mixed", LowRank(Family::kQwen2, {.k = 5, .o = 11, .up = 12})}),
+        Case{"mixed", LowRank(Family::kQwen2, {.k = 5, .o = 11, .up = 12})},
+        Case{"opt", {.family = Family::kOpt, .scale = 0.5}},
+        Case{"opt_post_norm",
+             {.family = Family::kOpt,
+              .scale = 0.5,
+              .config_overrides = {{"do_layer_norm_before", false}}}},
+        Case{"opt_joint",
+             {.family = Family::kOpt,
+              .scale = 0.5,
+              .ranks = {{.joint = 9}, {.joint = 9}},
+              .joint = true}},
+        Case{"opt_low_rank",
+             LowRank(Family::kOpt, {.q = 9, .k = 5, .v = 7, .o = 11, .up = 12, .down = 10})}),
     [](const auto& info) { return info.param.name; });
 
 TEST_P(LayerGraphTest, EqualsTheDecoder) {

@@ -53,7 +53,7 @@ TEST_P(StorageTest, LayerHoldsTheFilesValues) {
   EXPECT_TRUE(layer->o.weight.equal(raw("self_attn.o_proj")));
   EXPECT_TRUE(layer->gate_up.weight.equal(at::cat({raw("mlp.gate_proj"), raw("mlp.up_proj")})));
   EXPECT_TRUE(layer->mlp_down.weight.equal(raw("mlp.down_proj")));
-  EXPECT_TRUE(layer->input_norm.equal(raw("input_layernorm")));
+  EXPECT_TRUE(layer->input_norm.weight.equal(raw("input_layernorm")));
   EXPECT_FALSE(layer->k.bias.defined());
   EXPECT_FALSE(layer->q_norm.defined());
 }
@@ -67,7 +67,7 @@ TEST(WeightLoader, EmbedGathersRowsInOrder) {
   ASSERT_TRUE(source.ok()) << source.status();
   const WeightLoader loader(*source, at::kCPU, at::kBFloat16);
   const std::vector<int32_t> ids = {63, 0, 5, 5};
-  const auto rows = loader.Embed(ids);
+  const auto rows = loader.Embed(ids, std::ssize(ids));
   ASSERT_TRUE(rows.ok()) << rows.status();
   const at::Tensor table = Raw(*source, "model.embed_tokens.weight").to(at::kBFloat16);
   EXPECT_TRUE(rows->equal(table.index_select(0, at::tensor({63, 0, 5, 5}))));
@@ -78,7 +78,7 @@ TEST(WeightLoader, EmbedNamesABadToken) {
   ASSERT_TRUE(source.ok()) << source.status();
   const WeightLoader loader(*source, at::kCPU, at::kFloat);
   for (const int32_t bad : {-1, 64}) {
-    const absl::Status status = loader.Embed({1, bad}).status();
+    const absl::Status status = loader.Embed({1, bad}, 2).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), HasSubstr(std::to_string(bad)));
   }
