@@ -83,7 +83,7 @@ absl::StatusOr<LocalDecomposition> Decompose(const LayerProblem& problem, size_t
                                      attention   ? moments.attention
                                      : map == kO ? moments.attended
                                                  : moments.mlp,
-                                     options);
+                                     options, metric);
 }
 
 double Relative(double loss, double of) { return of > 0 ? std::sqrt(std::max(loss, 0.0) / of) : 0; }
