@@ -22,6 +22,7 @@
 #include "client/commands/help.h"
 #include "client/commands/info.h"
 #include "client/commands/job.h"
+#include "client/commands/study.h"
 #include "client/error.h"
 #include "client/exit_code.h"
 #include "client/interrupt.h"
@@ -123,6 +124,7 @@ int RunApp(int argc, const char* const* argv, const CommandContext& context) {
   SetLeavingText(LeavingText(json, context));
   Selection selection;
   AddConvertCommand(&app, context, &selection);
+  AddStudyCommand(&app, context, &selection);
   AddEvaluateCommand(&app, context, &selection);
   AddJobCommands(&app, context, &selection);
   AddAuthCommands(&app, context, &selection);

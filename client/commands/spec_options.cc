@@ -109,6 +109,50 @@ void AddLowRankOptions(CLI::App* app, LowRankFlags* flags) {
       ->group(group);
 }
 
+void AddQualityGate(CLI::App* app, SpecFlags* flags) {
+  app->add_option("--quality-gate", flags->quality_gate,
+                  "Fail when the perplexity is more than this many times the original's "
+                  "(default: none)")
+      ->check(AtLeastOne("1.02"))
+      ->group("Evaluation")
+      ->type_name("RATIO");
+}
+
+void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
+  const std::string group = "Healing";
+  app->add_flag("--heal", flags->heal,
+                absl::StrCat("Distil the original into the result for a while: ",
+                             kDefaultHealingTokens, " tokens (default: no)"))
+      ->group(group);
+  app->add_option("--heal-tokens", flags->heal_tokens,
+                  "Heal with this many tokens, rounded up to whole sequences (default: none)")
+      ->check(Integer(1, kMaxHealingTokens))
+      ->group(group);
+  app->add_option("--heal-learning-rate", flags->heal_learning_rate,
+                  "Heal, with this largest relative step of a weight (default: by how far the "
+                  "factorised model is from the original)")
+      ->check(Share("0.002"))
+      ->group(group);
+  app->add_option("--heal-weights", flags->heal_weights,
+                  absl::StrCat("Heal, and train these: ", OneOf(v1::HealedWeights_descriptor()),
+                               " (default: attention)"))
+      ->group(group)
+      ->type_name("WEIGHTS");
+  app->add_option("--heal-optimizer", flags->heal_optimizer,
+                  absl::StrCat("Heal, with steps of: ", OneOf(v1::HealingOptimizer_descriptor()),
+                               " (default: muon)"))
+      ->group(group)
+      ->type_name("OPTIMIZER");
+  app->add_option(
+         "--heal-text", flags->heal_text,
+         "Heal with this text, FILE or FILE:WEIGHT; repeatable (default: the calibration's)")
+      ->group(group)
+      ->type_name("FILE[:WEIGHT]")
+      ->allow_extra_args(false);
+}
+
+}  // namespace
+
 void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
   const std::string group = "Calibration";
   app->add_option(
@@ -157,45 +201,6 @@ void AddEvaluationOptions(CLI::App* app, SpecFlags* flags) {
                   absl::StrCat("Tokens in each (default: ", kDefaultWindowLength, ")"))
       ->check(Integer(2, kMaxSequenceLength))
       ->group(group);
-  app->add_option("--quality-gate", flags->quality_gate,
-                  "Fail when the perplexity is more than this many times the original's "
-                  "(default: none)")
-      ->check(AtLeastOne("1.02"))
-      ->group(group)
-      ->type_name("RATIO");
-}
-
-void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
-  const std::string group = "Healing";
-  app->add_flag("--heal", flags->heal,
-                absl::StrCat("Distil the original into the result for a while: ",
-                             kDefaultHealingTokens, " tokens (default: no)"))
-      ->group(group);
-  app->add_option("--heal-tokens", flags->heal_tokens,
-                  "Heal with this many tokens, rounded up to whole sequences (default: none)")
-      ->check(Integer(1, kMaxHealingTokens))
-      ->group(group);
-  app->add_option("--heal-learning-rate", flags->heal_learning_rate,
-                  "Heal, with this largest relative step of a weight (default: by how far the "
-                  "factorised model is from the original)")
-      ->check(Share("0.002"))
-      ->group(group);
-  app->add_option("--heal-weights", flags->heal_weights,
-                  absl::StrCat("Heal, and train these: ", OneOf(v1::HealedWeights_descriptor()),
-                               " (default: attention)"))
-      ->group(group)
-      ->type_name("WEIGHTS");
-  app->add_option("--heal-optimizer", flags->heal_optimizer,
-                  absl::StrCat("Heal, with steps of: ", OneOf(v1::HealingOptimizer_descriptor()),
-                               " (default: muon)"))
-      ->group(group)
-      ->type_name("OPTIMIZER");
-  app->add_option(
-         "--heal-text", flags->heal_text,
-         "Heal with this text, FILE or FILE:WEIGHT; repeatable (default: the calibration's)")
-      ->group(group)
-      ->type_name("FILE[:WEIGHT]")
-      ->allow_extra_args(false);
 }
 
 void AddComputationOptions(CLI::App* app, SpecFlags* flags) {
@@ -218,8 +223,6 @@ void AddComputationOptions(CLI::App* app, SpecFlags* flags) {
       ->type_name("TIME");
 }
 
-}  // namespace
-
 void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
   app->add_option("MODEL", flags->model, "Folder of the checkpoint to convert (required)");
   app->add_option("--kv-budget", flags->kv_budget,
@@ -236,6 +239,7 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
       ->type_name("DIR");
   AddCalibrationOptions(app, flags);
   AddEvaluationOptions(app, flags);
+  AddQualityGate(app, flags);
   AddFactorizationOptions(app, flags);
   AddLowRankOptions(app, &flags->low_rank);
   AddHealingOptions(app, flags);

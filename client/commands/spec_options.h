@@ -9,6 +9,12 @@ namespace latentforge::client {
 // Adds every flag of SpecFlags but those of scheduling; `flags` outlives the app.
 void AddSpecOptions(CLI::App* app, SpecFlags* flags);
 
+// Parts of them: texts and samples of calibration; text and windows of evaluation; what computes
+// and in which formats.
+void AddCalibrationOptions(CLI::App* app, SpecFlags* flags);
+void AddEvaluationOptions(CLI::App* app, SpecFlags* flags);
+void AddComputationOptions(CLI::App* app, SpecFlags* flags);
+
 // Adds those about its place among others on a server.
 void AddSchedulingOptions(CLI::App* app, SpecFlags* flags);
 

@@ -22,8 +22,8 @@
 //   {"signal": N}        sends N to itself
 //   {"hang": true}       never ends
 //   {"exit": N}
-// "$DIR", "$PID" and "$ATTEMPT" in text and paths are replaced. After the last step
-// it exits with 0.
+// "$DIR", "$OUT", "$PID" and "$ATTEMPT" in text and paths are replaced, in events "$OUT". After the
+// last step it exits with 0.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/file.h>
@@ -72,8 +72,8 @@ void Nap() {
 
 class Script {
  public:
-  Script(std::filesystem::path work_dir, int attempt)
-      : work_dir_(std::move(work_dir)), attempt_(attempt) {}
+  Script(std::filesystem::path work_dir, std::string out, int attempt)
+      : work_dir_(std::move(work_dir)), out_(std::move(out)), attempt_(attempt) {}
 
   void Run(const Json& steps) {
     for (const Json& step : steps) RunStep(step);
@@ -82,6 +82,7 @@ class Script {
  private:
   std::string Expand(const std::string& text) const {
     return absl::StrReplaceAll(text, {{"$DIR", work_dir_.string()},
+                                      {"$OUT", out_},
                                       {"$PID", std::to_string(getpid())},
                                       {"$ATTEMPT", std::to_string(attempt_)}});
   }
@@ -94,7 +95,7 @@ class Script {
     if (!event.contains("sequence")) event["sequence"] = ++sequence_;
     if (!event.contains("time"))
       event["time"] = absl::FormatTime(absl::RFC3339_full, absl::Now(), absl::UTCTimeZone());
-    std::cout << WriteJson(event) << std::endl;
+    std::cout << absl::StrReplaceAll(WriteJson(event), {{"$OUT", out_}}) << std::endl;
   }
 
   void Append(const Json& step) const {
@@ -168,6 +169,7 @@ class Script {
   }
 
   const std::filesystem::path work_dir_;
+  const std::string out_;
   const int attempt_;
   int sequence_ = 0;
 };
@@ -177,13 +179,15 @@ absl::StatusOr<Json> ReadJson(const std::filesystem::path& path) {
   return ParseJson(text);
 }
 
-absl::StatusOr<Json> FindScript(const Json& spec) {
+// The path of spec.output.uri; empty where there is none.
+std::string OutputOf(const Json& spec) {
   const Json output = spec.value("output", Json::object());
-  if (const std::string uri = output.value("uri", std::string()); !uri.empty()) {
-    LF_ASSIGN_OR_RETURN(const std::filesystem::path out, PathFromUri(uri));
-    const std::filesystem::path script = out.string() + ".script.json";
-    if (std::filesystem::exists(script)) return ReadJson(script);
-  }
+  return PathFromUri(output.value("uri", std::string())).value_or("").string();
+}
+
+absl::StatusOr<Json> FindScript(const Json& spec) {
+  const std::filesystem::path script = OutputOf(spec) + ".script.json";
+  if (std::filesystem::exists(script)) return ReadJson(script);
   const char* path = std::getenv("LATENTFORGE_FAKE_SCRIPT");
   if (path == nullptr) return absl::NotFoundError("no script for fake_convert");
   return ReadJson(path);
@@ -235,7 +239,7 @@ int Main(int argc, char** argv) {
   const int attempt = CountAttempt(work_dir);
   const Json& attempts = (*script)["attempts"];
   const size_t index = std::min<size_t>(static_cast<size_t>(attempt), attempts.size()) - 1;
-  Script(work_dir, attempt).Run(attempts[index]);
+  Script(work_dir, OutputOf(*spec), attempt).Run(attempts[index]);
   return 0;
 }
 

@@ -55,7 +55,8 @@ int64_t KeptBytes(const Attempt& attempt, const Inputs& inputs) {
       stat(Existing(attempt.statistics).c_str(), &kept) != 0 || scratch.st_dev != kept.st_dev) {
     return 0;
   }
-  return StatisticsStore(attempt.statistics).BytesToKeep(StatisticsIdOf(attempt.spec, inputs));
+  return StatisticsStore(KeptFolder(attempt.statistics))
+      .BytesToKeep(StatisticsIdOf(attempt.spec, inputs));
 }
 
 // Of one layer at most: masters, two moments and the best weights in fp32, twice while a new

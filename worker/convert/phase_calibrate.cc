@@ -93,7 +93,7 @@ void KeepStatistics(Attempt& attempt, const StatisticsStore& store, const Statis
 }  // namespace
 
 int64_t FinishedLayers(const Attempt& attempt, int64_t layers) {
-  const bool backward = attempt.spec.factorization.loss_aware;
+  const bool backward = attempt.spec.factorization.loss_aware && !attempt.spec.low_rank;
   for (int64_t done = 0; done < layers; ++done) {
     if (!IsFinished(attempt, backward ? layers - 1 - done : done)) return done;
   }
@@ -109,7 +109,7 @@ absl::StatusOr<int64_t> CollectStatistics(Attempt& attempt, const Inputs& inputs
     return finished == layers ? 0 : CollectMoments(attempt, inputs, finished);
   }
 
-  const StatisticsStore store(attempt.statistics);
+  const StatisticsStore store{KeptFolder(attempt.statistics)};
   const StatisticsId id = StatisticsIdOf(attempt.spec, inputs);
   if (finished == layers) {
     // The attempt that finished them may have died before it kept them.

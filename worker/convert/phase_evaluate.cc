@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "worker/convert/attempt.h"
+#include "worker/convert/base_windows.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/layer_conversion.h"
 #include "worker/convert/phase_files.h"
@@ -42,13 +43,16 @@ class Run {
       : attempt_(attempt),
         inputs_(inputs),
         request_(request),
-        path_(WindowsPath(attempt.work, request.name)) {}
+        path_(WindowsPath(attempt.work, request.name)),
+        kept_(KeptFolder(attempt.statistics)),
+        key_(BaseWindowsKey(attempt, inputs)) {}
 
   absl::StatusOr<evaluate::PerplexityResult> Measure() {
     evaluate::PerplexityOptions options;
     options.device = attempt_.device;
     options.dtype = attempt_.dtype;
     options.finished = LoadFinished(path_, inputs_.windows.count);
+    UseKept(options.finished);
     options.stop = [this] { return attempt_.stopped() || !saved_.ok(); };
     reported_ = int64_t(options.finished.size());
     finished_tokens_ = double(reported_ * inputs_.windows.length);
@@ -71,6 +75,7 @@ class Run {
            {absl::StatusCode::kInvalidArgument, "MALFORMED_TOKENIZER"}});
     }
     LF_RETURN_IF_ERROR(SaveFinished(path_, result->window_nll));
+    Keep(result->window_nll);
     if (request_.announce) {
       attempt_.events.Perplexity(request_.kind, result->perplexity, inputs_.windows.count,
                                  inputs_.windows.count);
@@ -100,6 +105,25 @@ class Run {
     reported_ = done;
   }
 
+  // The original gives what it gave to an earlier job.
+  void UseKept(std::vector<double>& finished) {
+    if (request_.kind != PerplexityKind::kBase) return;
+    if (int64_t(finished.size()) == inputs_.windows.count) return;
+    std::vector<double> kept = kept_.Restore(key_, inputs_.windows.count);
+    if (kept.empty()) return;
+    attempt_.events.Info("an earlier job has measured the original on these windows");
+    finished = std::move(kept);
+  }
+
+  // The job does not depend on what is kept for others.
+  void Keep(absl::Span<const double> window_nll) {
+    if (request_.kind != PerplexityKind::kBase || kept_.Has(key_)) return;
+    if (const absl::Status kept = kept_.Keep(key_, window_nll); !kept.ok()) {
+      attempt_.events.Warning(
+          absl::StrCat("the original's figures are not kept for later jobs: ", kept.message()));
+    }
+  }
+
   absl::Status Convert(int64_t layer, model::LayerWeights& weights) const {
     LF_ASSIGN_OR_RETURN(const exporter::ConvertedLayer factors,
                         request_.healed ? LoadFactors(attempt_, layer)
@@ -111,6 +135,8 @@ class Run {
   const Inputs& inputs_;
   MeasureRequest request_;
   std::filesystem::path path_;
+  BaseWindows kept_;
+  std::string key_;
   absl::Status saved_;
   int64_t reported_ = 0;
   double finished_tokens_ = 0;

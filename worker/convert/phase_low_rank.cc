@@ -29,7 +29,7 @@ namespace {
 using calibrate::LinearMoments;
 using checkpoint::LinearRanks;
 
-absl::Status WithNumericalReason(const absl::Status& status) {
+absl::Status WithCompressionReason(const absl::Status& status) {
   return WithReasonByCode(status, {{absl::StatusCode::kInternal, "NUMERICAL_FAILURE"},
                                    {absl::StatusCode::kInvalidArgument, "NUMERICAL_FAILURE"},
                                    {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"}});
@@ -127,7 +127,7 @@ class Compressor {
         },
         "LibTorch");
     if (result.ok()) return result;
-    return Annotate(WithNumericalReason(result.status()),
+    return Annotate(WithCompressionReason(result.status()),
                     absl::StrCat("compression of layer ", layer));
   }
 

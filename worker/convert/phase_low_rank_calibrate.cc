@@ -4,16 +4,22 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/sha256.h"
 #include "base/status_macros.h"
+#include "base/version.h"
 #include "worker/calibrate/gradient_pass.h"
 #include "worker/convert/attempt.h"
+#include "worker/convert/kept_folder.h"
+#include "worker/convert/layer_file_store.h"
 #include "worker/convert/linear_moments_file.h"
 #include "worker/convert/linear_pass.h"
+#include "worker/convert/low_rank_layer.h"
 #include "worker/convert/phase_files.h"
 #include "worker/model/torch_guard.h"
 
@@ -53,14 +59,75 @@ class FisherSums : public calibrate::GradientSums {
   calibrate::LinearFisherSum sum_;
 };
 
-template <typename Path>
-int64_t CountFrom(const Attempt& attempt, int64_t layers, bool last_first, const Path& path) {
+// Of all that statistics of the calibration tokens depend on, whatever is made of them.
+std::string KeyOf(const Attempt& attempt, const Inputs& inputs, absl::string_view what) {
+  const auto* ids = reinterpret_cast<const char*>(inputs.sequences.ids.data());
+  return Sha256Hex(absl::StrCat(kVersion, "\n", what, "\n", inputs.source_digest, "\n",
+                                static_cast<int>(attempt.spec.dtype), "\n", inputs.sequences.length,
+                                "\n",
+                                Sha256Hex({ids, inputs.sequences.ids.size() * sizeof(int32_t)})));
+}
+
+LayerFilesId MomentsId(const Attempt& attempt, const Inputs& inputs) {
+  const checkpoint::ModelConfig& config = inputs.checkpoint.config();
+  // Names every member: one that is forgotten here would be missing from what is kept.
+  const auto& [down_covariance, attention_rows] = NeedsOf(*attempt.spec.low_rank, config);
+  return {
+      .key = KeyOf(attempt, inputs, "linear moments"),
+      .layers = config.num_layers,
+      .extent = {{"down_covariance", down_covariance ? 1 : 0}, {"attention_rows", attention_rows}}};
+}
+
+LayerFilesId FisherId(const Attempt& attempt, const Inputs& inputs) {
+  const bool sampled = attempt.spec.labels == calibrate::FisherLabels::kSampled;
+  const std::string labels = sampled ? absl::StrCat("sampled ", attempt.spec.seed) : "text";
+  return {.key = KeyOf(attempt, inputs, absl::StrCat("linear fisher ", labels)),
+          .layers = inputs.checkpoint.config().num_layers};
+}
+
+// Files of one kind, one a layer, in the order in which a pass makes them.
+struct LayerFiles {
+  const char* what;  // for people
+  LayerFilesId id;
+  std::filesystem::path (*path)(const WorkDir& work, int64_t layer);
+  bool last_first;
+};
+
+int64_t FinishedOf(const Attempt& attempt, const LayerFiles& files) {
   std::error_code error;
-  for (int64_t done = 0; done < layers; ++done) {
-    const int64_t layer = last_first ? layers - 1 - done : done;
-    if (!std::filesystem::exists(path(attempt.work, layer), error)) return done;
+  for (int64_t done = 0; done < files.id.layers; ++done) {
+    const int64_t layer = files.last_first ? files.id.layers - 1 - done : done;
+    if (!std::filesystem::exists(files.path(attempt.work, layer), error)) return done;
   }
-  return layers;
+  return files.id.layers;
+}
+
+// Takes what an earlier job left, or collects from layer `finished` (in the pass's order) on and
+// keeps it for later ones. Returns tokens as `collect` does.
+absl::StatusOr<int64_t> CollectOrRestore(
+    Attempt& attempt, const LayerFiles& files,
+    const std::function<absl::StatusOr<int64_t>(int64_t finished)>& collect) {
+  const LayerFileStore store{KeptFolder(attempt.statistics)};
+  const auto path = [&](int64_t layer) { return files.path(attempt.work, layer); };
+  const int64_t finished = FinishedOf(attempt, files);
+  int64_t tokens = 0;
+  if (finished < files.id.layers) {
+    LF_ASSIGN_OR_RETURN(const bool restored, store.Restore(files.id, path));
+    if (restored) {
+      attempt.events.Info(absl::StrCat(
+          "an earlier job has calibrated this model on these tokens: ", files.what, " are used"));
+      return 0;
+    }
+    LF_ASSIGN_OR_RETURN(tokens, collect(finished));
+  }
+  // The attempt that finished them may have died before it kept them; the job does not depend on
+  // it.
+  if (store.Has(files.id)) return tokens;
+  if (const absl::Status kept = store.Keep(files.id, path); !kept.ok()) {
+    attempt.events.Warning(
+        absl::StrCat(files.what, " are not kept for later jobs: ", kept.message()));
+  }
+  return tokens;
 }
 
 // Sequences that are spread over the texts: every eighth.
@@ -74,10 +141,8 @@ TokenSequences SequencesOfGradient(const TokenSequences& all) {
   return some;
 }
 
-absl::StatusOr<int64_t> CollectMoments(Attempt& attempt, const Inputs& inputs, double share) {
-  const int64_t layers = inputs.checkpoint.config().num_layers;
-  const int64_t finished = CountFrom(attempt, layers, false, LinearMomentsPath);
-  if (finished == layers) return 0;
+absl::StatusOr<int64_t> CollectMoments(Attempt& attempt, const Inputs& inputs, double share,
+                                       int64_t finished) {
   LayerProgress progress(attempt, inputs, {.part = {0, share}});
   const calibrate::LayerPassOptions options =
       LinearPassOptions(attempt, inputs, finished, progress,
@@ -89,10 +154,9 @@ absl::StatusOr<int64_t> CollectMoments(Attempt& attempt, const Inputs& inputs, d
   return progress.WorkDone();
 }
 
-absl::StatusOr<int64_t> CollectFisher(Attempt& attempt, const Inputs& inputs, double begin) {
+absl::StatusOr<int64_t> CollectFisher(Attempt& attempt, const Inputs& inputs, double begin,
+                                      int64_t finished) {
   const checkpoint::ModelConfig& config = inputs.checkpoint.config();
-  const int64_t finished = CountFrom(attempt, config.num_layers, true, LinearFisherPath);
-  if (finished == config.num_layers) return 0;
   const TokenSequences sequences = SequencesOfGradient(inputs.sequences);
   const double tokens = double(sequences.count * sequences.length);
   double work_done = 0;
@@ -125,10 +189,16 @@ absl::StatusOr<int64_t> CollectLinearMoments(Attempt& attempt, const Inputs& inp
   const double share = !spec.loss_aware ? 1 : moments ? 1 / (1 + kGradientCost) : 0;
   int64_t tokens = 0;
   if (moments) {
-    LF_ASSIGN_OR_RETURN(tokens, CollectMoments(attempt, inputs, share));
+    const LayerFiles files{"its moments", MomentsId(attempt, inputs), LinearMomentsPath, false};
+    LF_ASSIGN_OR_RETURN(tokens, CollectOrRestore(attempt, files, [&](int64_t finished) {
+                          return CollectMoments(attempt, inputs, share, finished);
+                        }));
   }
   if (!spec.loss_aware) return tokens;
-  LF_ASSIGN_OR_RETURN(const int64_t back, CollectFisher(attempt, inputs, share));
+  const LayerFiles files{"its gradients", FisherId(attempt, inputs), LinearFisherPath, true};
+  LF_ASSIGN_OR_RETURN(const int64_t back, CollectOrRestore(attempt, files, [&](int64_t finished) {
+                        return CollectFisher(attempt, inputs, share, finished);
+                      }));
   return tokens + back;
 }
 

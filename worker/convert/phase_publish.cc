@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/file.h"
+#include "base/gnuplot.h"
 #include "base/status_macros.h"
 #include "base/version.h"
 #include "checkpoint/kv_budget.h"
@@ -21,7 +22,6 @@
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/process_memory.h"
-#include "worker/export/gnuplot.h"
 
 namespace latentforge::convert {
 namespace {
@@ -275,7 +275,7 @@ absl::Status WithPublishReason(absl::Status status) {
 // Draws while it can; says once why not.
 exporter::PlotRenderer MakeRenderer(Attempt& attempt) {
   return [&attempt, told = false](absl::string_view script) mutable {
-    auto svg = exporter::RunGnuplot({.scratch = attempt.work.path()}, script, attempt.clock);
+    auto svg = RunGnuplot({.scratch = attempt.work.path()}, script, attempt.clock);
     if (!svg.ok() && !told) {
       attempt.events.Info(
           absl::StrCat("the report has figures but lacks plots: ", svg.status().message(),

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/convert/attempt.h"
+#include "worker/convert/kept_folder.h"
 #include "worker/convert/statistics_file.h"
 
 namespace latentforge::convert {
@@ -21,17 +22,14 @@ std::string StatisticsKey(const JobSpec& spec, const Inputs& inputs);
 // The key, and the model's layers and twice its kv_width.
 StatisticsId StatisticsIdOf(const JobSpec& spec, const Inputs& inputs);
 
-// A folder of KEY.safetensors files (StatisticsFile). Other files in it are left
-// alone. Safe for concurrent use, also by processes: files appear and go as a whole.
+// The files KEY.safetensors (StatisticsFile) of a KeptFolder. Safe for concurrent use, also by
+// processes.
 class StatisticsStore {
  public:
-  // An empty folder keeps nothing. Files beyond `limit_bytes` in all are removed,
-  // those first that were not used for longest.
-  explicit StatisticsStore(std::filesystem::path folder, int64_t limit_bytes = int64_t{4} << 30)
-      : folder_(std::move(folder)), limit_bytes_(limit_bytes) {}
+  explicit StatisticsStore(KeptFolder folder) : folder_(std::move(folder)) {}
 
   // True when there is a file for `key`, whole or not.
-  bool Has(const std::string& key) const;
+  bool Has(const std::string& key) const { return folder_.Has(key, Kept::kStatistics); }
 
   // The bytes that Keep would write now.
   int64_t BytesToKeep(const StatisticsId& id) const;
@@ -47,14 +45,7 @@ class StatisticsStore {
   absl::Status Keep(const StatisticsId& id, const WorkDir& work) const;
 
  private:
-  std::filesystem::path PathOf(const std::string& key) const {
-    return folder_ / (key + ".safetensors");
-  }
-  void RemoveAbandoned() const;
-  void RemoveOldest(const std::filesystem::path& keep) const;
-
-  std::filesystem::path folder_;
-  int64_t limit_bytes_;
+  KeptFolder folder_;
 };
 
 }  // namespace latentforge::convert

@@ -8,21 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
+#include "base/gnuplot.h"
 
 namespace latentforge::exporter {
 namespace {
-
-// What all plots share. The legend lies above, where it hides nothing.
-constexpr absl::string_view kHead =
-    "set terminal svg size 720,450 dynamic background '#ffffff' font 'sans-serif,13'\n"
-    "set border 3 linecolor '#888888'\n"
-    "set tics nomirror out textcolor '#444444'\n"
-    "set grid ytics linecolor '#dddddd' linetype 1\n"
-    "set key outside top center horizontal reverse Left samplen 2\n";
-
-std::string Script(absl::string_view title) {
-  return absl::StrCat(kHead, "set title '", title, "'\n");
-}
 
 // Rows of numbers under a name that `plot` can use.
 class Data {
@@ -54,7 +43,7 @@ Plot CacheByLayer(const Report& report) {
     ++x;
   }
   constexpr char kTitle[] = "Cached values of a token in each layer";
-  std::string script = absl::StrCat(Script(kTitle),
+  std::string script = absl::StrCat(PlotHead(kTitle),
                                     "set style fill solid\n"
                                     "set boxwidth 0.8\n"
                                     "set xlabel 'layer, from 0'\n"
@@ -105,7 +94,7 @@ Plot LossByCache(const Report& report, const ReportPrediction& prediction) {
     if (point.loss > 0) measured.Row(share(point.values_per_token), point.loss);
   }
   constexpr char kTitle[] = "Loss by the size of the cache, without healing";
-  std::string script = absl::StrCat(Script(kTitle),
+  std::string script = absl::StrCat(PlotHead(kTitle),
                                     "set logscale y\n"
                                     "set format y '10^{%L}'\n"
                                     "set xrange [0:100]\n"
@@ -142,7 +131,7 @@ Plot Healing(const ReportHealing& healing) {
   }
   constexpr char kTitle[] = "Divergence from the original in the course of healing";
   return {"healing.svg", kTitle,
-          absl::StrCat(Script(kTitle), "set xrange [0:", healing.history.back().step, "]\n",
+          absl::StrCat(PlotHead(kTitle), "set xrange [0:", healing.history.back().step, "]\n",
                        "set xlabel 'step'\n"
                        "set ylabel 'divergence from the original, nats a token'\n"
                        "set y2label 'learning rate'\n"

@@ -79,7 +79,7 @@ class StatisticsStoreTest : public testing::Test {
 };
 
 TEST_F(StatisticsStoreTest, RestoresWhatWasKept) {
-  const StatisticsStore store(folder_);
+  const StatisticsStore store{KeptFolder(folder_)};
   EXPECT_FALSE(store.Has(Key('a')));
   EXPECT_FALSE(store.Restore(Id('a'), into_).value());
   EXPECT_GT(store.BytesToKeep(Id('a')), 0);
@@ -103,7 +103,7 @@ TEST_F(StatisticsStoreTest, RestoresWhatWasKept) {
 }
 
 TEST_F(StatisticsStoreTest, OneWrongBitAnywhereIsFound) {
-  const StatisticsStore store(folder_);
+  const StatisticsStore store{KeptFolder(folder_)};
   ASSERT_TRUE(store.Keep(Id('a'), from_).ok());
   const fs::path path = folder_ / Name('a');
   const std::string good = ReadFile(path).value();
@@ -124,7 +124,7 @@ TEST_F(StatisticsStoreTest, OneWrongBitAnywhereIsFound) {
 }
 
 TEST_F(StatisticsStoreTest, AFileOfSomethingElseIsNotUsed) {
-  const StatisticsStore store(folder_);
+  const StatisticsStore store{KeptFolder(folder_)};
   const StatisticsId ids[] = {Id('b'), Id('a', 1), Id('a', 2, kWidth - 2)};
   for (const StatisticsId& id : ids) {
     Fill(id.layers, id.width);
@@ -137,7 +137,7 @@ TEST_F(StatisticsStoreTest, AFileOfSomethingElseIsNotUsed) {
 }
 
 TEST_F(StatisticsStoreTest, WhatCannotBeReadOrRemovedCountsAsNone) {
-  const StatisticsStore store(folder_);
+  const StatisticsStore store{KeptFolder(folder_)};
   ASSERT_TRUE(CreateDirectories(folder_ / Name('a')).ok());
   ASSERT_TRUE(WriteFileAtomic(folder_ / Name('a') / "mine.txt", "x").ok());
   EXPECT_FALSE(store.Restore(Id('a'), into_).value());
@@ -153,7 +153,7 @@ TEST_F(StatisticsStoreTest, WhatCannotBeReadOrRemovedCountsAsNone) {
 
 TEST_F(StatisticsStoreTest, BeyondTheLimitTheLongestUnusedGo) {
   const int64_t one = StatisticsFileBytes(Id('a'));
-  const StatisticsStore store(folder_, 2 * one);
+  const StatisticsStore store{KeptFolder(folder_, 2 * one)};
   const auto age = [&](char digit, int hours) {
     fs::last_write_time(folder_ / Name(digit),
                         fs::file_time_type::clock::now() - std::chrono::hours(hours));
@@ -190,7 +190,7 @@ TEST_F(StatisticsStoreTest, FilesOfOthersStay) {
     ASSERT_TRUE(WriteFileAtomic(folder_ / (Name('b') + process), "x").ok());
   }
   fs::last_write_time(folder_ / (Name('b') + ".17.tmp"), old);
-  ASSERT_TRUE(StatisticsStore(folder_).Keep(Id('a'), from_).ok());
+  ASSERT_TRUE(StatisticsStore(KeptFolder(folder_)).Keep(Id('a'), from_).ok());
   EXPECT_THAT(Kept(), UnorderedElementsAre(others[0], others[1], others[2], others[3], others[4],
                                            Name('e'), Name('b') + ".18.tmp", Name('a')));
 }
@@ -199,7 +199,7 @@ TEST_F(StatisticsStoreTest, DamagedStatisticsAreNotKept) {
   factorize::LossStatistics damaged = RandomStatistics(1, kWidth);
   damaged.fisher[0][0] = -1;
   ASSERT_TRUE(SaveLossStatistics(LossStatisticsPath(from_, 1), damaged).ok());
-  EXPECT_FALSE(StatisticsStore(folder_).Keep(Id('a'), from_).ok());
+  EXPECT_FALSE(StatisticsStore(KeptFolder(folder_)).Keep(Id('a'), from_).ok());
   EXPECT_THAT(Kept(), IsEmpty());
   EXPECT_FALSE(fs::exists(LossStatisticsPath(from_, 1)));
 }

@@ -1,4 +1,4 @@
-#include "worker/export/gnuplot.h"
+#include "base/gnuplot.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

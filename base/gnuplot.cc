@@ -1,4 +1,4 @@
-#include "worker/export/gnuplot.h"
+#include "base/gnuplot.h"
 
 #include <unistd.h>
 
@@ -12,7 +12,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 
-namespace latentforge::exporter {
+namespace latentforge {
 namespace {
 
 absl::StatusOr<std::filesystem::path> Find(const std::filesystem::path& program) {
@@ -31,6 +31,18 @@ std::string LastLine(absl::string_view text) {
 }
 
 }  // namespace
+
+// The legend lies above, where it hides nothing.
+std::string PlotHead(absl::string_view title) {
+  return absl::StrCat(
+      "set terminal svg size 720,450 dynamic background '#ffffff' font 'sans-serif,13'\n"
+      "set border 3 linecolor '#888888'\n"
+      "set tics nomirror out textcolor '#444444'\n"
+      "set grid ytics linecolor '#dddddd' linetype 1\n"
+      "set key outside top center horizontal reverse Left samplen 2\n"
+      "set title '",
+      title, "'\n");
+}
 
 absl::StatusOr<std::string> RunGnuplot(const GnuplotOptions& options, absl::string_view script,
                                        const Clock& clock) {
@@ -59,4 +71,4 @@ absl::StatusOr<std::string> RunGnuplot(const GnuplotOptions& options, absl::stri
   return output.out;
 }
 
-}  // namespace latentforge::exporter
+}  // namespace latentforge

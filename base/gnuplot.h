@@ -9,7 +9,10 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 
-namespace latentforge::exporter {
+namespace latentforge {
+
+// How every plot of ours begins: an SVG of one size and look with this title. gnuplot 5.
+std::string PlotHead(absl::string_view title);
 
 struct GnuplotOptions {
   std::filesystem::path program = "gnuplot";  // a name without "/" is looked up in PATH
@@ -23,4 +26,4 @@ struct GnuplotOptions {
 absl::StatusOr<std::string> RunGnuplot(const GnuplotOptions& options, absl::string_view script,
                                        const Clock& clock);
 
-}  // namespace latentforge::exporter
+}  // namespace latentforge
