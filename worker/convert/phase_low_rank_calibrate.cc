@@ -91,6 +91,8 @@ struct LayerFiles {
   LayerFilesId id;
   std::filesystem::path (*path)(const WorkDir& work, int64_t layer);
   bool last_first;
+  // Whether an earlier job's do: what lies beside them is kept for nobody.
+  bool restorable = true;
 };
 
 int64_t FinishedOf(const Attempt& attempt, const LayerFiles& files) {
@@ -112,7 +114,10 @@ absl::StatusOr<int64_t> CollectOrRestore(
   const int64_t finished = FinishedOf(attempt, files);
   int64_t tokens = 0;
   if (finished < files.id.layers) {
-    LF_ASSIGN_OR_RETURN(const bool restored, store.Restore(files.id, path));
+    bool restored = false;
+    if (files.restorable) {
+      LF_ASSIGN_OR_RETURN(restored, store.Restore(files.id, path));
+    }
     if (restored) {
       attempt.events.Info(absl::StrCat(
           "an earlier job has calibrated this model on these tokens: ", files.what, " are used"));
@@ -189,7 +194,9 @@ absl::StatusOr<int64_t> CollectLinearMoments(Attempt& attempt, const Inputs& inp
   const double share = !spec.loss_aware ? 1 : moments ? 1 / (1 + kGradientCost) : 0;
   int64_t tokens = 0;
   if (moments) {
-    const LayerFiles files{"its moments", MomentsId(attempt, inputs), LinearMomentsPath, false};
+    // The rows of MLPs come with the moments.
+    const LayerFiles files{"its moments", MomentsId(attempt, inputs), LinearMomentsPath, false,
+                           spec.mlp == MlpCompression::kLocal};
     LF_ASSIGN_OR_RETURN(tokens, CollectOrRestore(attempt, files, [&](int64_t finished) {
                           return CollectMoments(attempt, inputs, share, finished);
                         }));
