@@ -228,10 +228,11 @@ bool IsFisher(const v1::FactorizationSpec& spec) {
 
 absl::Status CheckMethod(const v1::JobSpec& spec) {
   if (spec.method() != v1::METHOD_FULL_MLA) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kUnimplemented, "METHOD_NOT_SUPPORTED",
-                   absl::StrCat("method is ", ShortEnumName(spec.method()),
-                                ", which is not available in this version, expected kv-latent or low-rank"),
-                   {{"method", v1::Method_Name(spec.method())}});
+  return MakeError(
+      absl::StatusCode::kUnimplemented, "METHOD_NOT_SUPPORTED",
+      absl::StrCat("method is ", ShortEnumName(spec.method()),
+                   ", which is not available in this version, expected kv-latent or low-rank"),
+      {{"method", v1::Method_Name(spec.method())}});
 }
 
 void CheckFields(const v1::JobSpec& spec, Findings& findings) {
