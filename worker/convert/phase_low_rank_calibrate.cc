@@ -28,9 +28,10 @@ namespace {
 
 using calibrate::TokenSequences;
 
-// One of as many sequences goes back too: means of squares settle soon, and the way back costs
-// four times the way forward.
+// One of as many sequences goes back too: second moments of gradients settle soon, and the way back
+// costs four times the way forward. But too few tokens leave most directions unseen.
 constexpr int64_t kSequencesOfGradient = 8;
+constexpr int64_t kLeastTokensOfGradient = 4096;
 
 // Of the phase, in units of a forward pass over all sequences.
 constexpr double kGradientCost = 4.0 / kSequencesOfGradient;
@@ -135,10 +136,12 @@ absl::StatusOr<int64_t> CollectOrRestore(
   return tokens;
 }
 
-// Sequences that are spread over the texts: every eighth.
+// Sequences that are spread over the texts.
 TokenSequences SequencesOfGradient(const TokenSequences& all) {
+  const int64_t least = (kLeastTokensOfGradient + all.length - 1) / all.length;
+  const int64_t step = std::clamp<int64_t>(all.count / least, 1, kSequencesOfGradient);
   TokenSequences some{.count = 0, .length = all.length};
-  for (int64_t i = 0; i < all.count; i += kSequencesOfGradient) {
+  for (int64_t i = 0; i < all.count; i += step) {
     const auto ids = all.Sequence(i);
     some.ids.insert(some.ids.end(), ids.begin(), ids.end());
     ++some.count;
