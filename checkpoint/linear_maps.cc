@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "checkpoint/rank_rule.h"
+
 namespace latentforge::checkpoint {
 
 std::array<LinearMap, 7> LinearMaps(const ModelConfig& config) {
@@ -27,7 +29,8 @@ int64_t RankOf(const ModelConfig& config, int64_t layer, const LinearMap& map) {
 }
 
 int64_t FactorWeights(const LinearMap& map, int64_t rank, bool block_identity) {
-  return rank * (map.out + map.in - (block_identity ? rank : 0));
+  return Parameters(block_identity ? RankRule::kBlockIdentity : RankRule::kNaive, map.out, map.in,
+                    rank);
 }
 
 int64_t LargestRank(const LinearMap& map, bool block_identity) {

@@ -30,9 +30,7 @@ std::array<LinearMap, 7> LinearMaps(const ModelConfig& config);
 // model.
 int64_t RankOf(const ModelConfig& config, int64_t layer, const LinearMap& map);
 
-// Numbers that the two factors of a map hold, which are also the multiplications of a row:
-// rank (in + out - rank) when `rank` columns of the factor beneath make up the identity (LatentLLM,
-// junction matrix), else rank (in + out). Without the bias.
+// Parameters() (rank_rule.h) of a map, without its bias.
 int64_t FactorWeights(const LinearMap& map, int64_t rank, bool block_identity);
 
 // The largest rank whose factors hold fewer numbers than the dense map; 0 when there is none.

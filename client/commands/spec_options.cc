@@ -38,10 +38,6 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
              " (default: joint, which needs fisher and no allocation of care; else "
              "separate)"))
       ->group(group);
-  app->add_option("--rank-multiple", flags->rank_multiple,
-                  "Ranks are multiples of this, or the full width (default: 1)")
-      ->check(Integer(1, kMaxRankMultiple))
-      ->group(group);
   app->add_option("--sink-weight", flags->sink_weight,
                   absl::StrCat("Share of the first position in the covariance of fisher; refused "
                                "without it (default: ",
@@ -56,16 +52,7 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
                   "Ranks to use: a report.json, or {\"layers\": [{\"rank_k\": 64, \"rank_v\": 64}, "
                   "...]} (joint: rank_kv); implies --allocation profile (default: none)")
       ->group(group);
-  app->add_option("--damping", flags->damping,
-                  absl::StrCat("Multiples of the mean diagonal added to the diagonal of the "
-                               "covariance, or of the Fisher matrix (default: ",
-                               kDefaultDamping, ")"))
-      ->check(Number(0, kMaxDamping))
-      ->group(group);
-  app->add_option("--alpha", flags->alpha,
-                  absl::StrCat("Exponent of diagonal-l1 (default: ", kDefaultAlpha, ")"))
-      ->check(Number(0, kMaxAlpha))
-      ->group(group);
+  AddFactorOptions(app, flags);
 }
 
 void AddLowRankOptions(CLI::App* app, LowRankFlags* flags) {
@@ -152,6 +139,24 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
 }
 
 }  // namespace
+
+void AddFactorOptions(CLI::App* app, SpecFlags* flags) {
+  const std::string group = "Factorisation";
+  app->add_option("--rank-multiple", flags->rank_multiple,
+                  "Ranks are multiples of this, or the full width (default: 1)")
+      ->check(Integer(1, kMaxRankMultiple))
+      ->group(group);
+  app->add_option("--damping", flags->damping,
+                  absl::StrCat("Multiples of the mean diagonal added to the diagonal of the "
+                               "covariance, or of the Fisher matrix (default: ",
+                               kDefaultDamping, ")"))
+      ->check(Number(0, kMaxDamping))
+      ->group(group);
+  app->add_option("--alpha", flags->alpha,
+                  absl::StrCat("Exponent of diagonal-l1 (default: ", kDefaultAlpha, ")"))
+      ->check(Number(0, kMaxAlpha))
+      ->group(group);
+}
 
 void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
   const std::string group = "Calibration";

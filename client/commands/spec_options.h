@@ -9,8 +9,9 @@ namespace latentforge::client {
 // Adds every flag of SpecFlags but those of scheduling; `flags` outlives the app.
 void AddSpecOptions(CLI::App* app, SpecFlags* flags);
 
-// Parts of them: texts and samples of calibration; text and windows of evaluation; what computes
-// and in which formats.
+// Parts of them: multiples of ranks, damping and alpha; texts and samples of calibration; text and
+// windows of evaluation; what computes and in which formats.
+void AddFactorOptions(CLI::App* app, SpecFlags* flags);
 void AddCalibrationOptions(CLI::App* app, SpecFlags* flags);
 void AddEvaluationOptions(CLI::App* app, SpecFlags* flags);
 void AddComputationOptions(CLI::App* app, SpecFlags* flags);

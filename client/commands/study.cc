@@ -6,9 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/conversion_defaults.h"
-#include "base/conversion_limits.h"
-#include "client/commands/flag_checks.h"
 #include "client/commands/spec_options.h"
 #include "client/field_text.h"
 #include "client/study_run.h"
@@ -81,24 +78,6 @@ void AddGridOptions(CLI::App* app, StudyFlags* flags) {
                        Values(v1::ActivationSource_descriptor()),
                        "; those of compressed layers are each cell's own calibration (default: "
                        "original)"))
-      ->group(group);
-}
-
-void AddFactorOptions(CLI::App* app, SpecFlags* flags) {
-  const std::string group = "Factorisation";
-  app->add_option("--damping", flags->damping,
-                  absl::StrCat("Multiples of the mean diagonal added to the diagonal of the "
-                               "covariance (default: ",
-                               kDefaultDamping, ")"))
-      ->check(Number(0, kMaxDamping))
-      ->group(group);
-  app->add_option("--alpha", flags->alpha,
-                  absl::StrCat("Exponent of diagonal-l1 (default: ", kDefaultAlpha, ")"))
-      ->check(Number(0, kMaxAlpha))
-      ->group(group);
-  app->add_option("--rank-multiple", flags->rank_multiple,
-                  "Ranks are multiples of this (default: 1)")
-      ->check(Integer(1, kMaxRankMultiple))
       ->group(group);
 }
 

@@ -21,7 +21,7 @@
 #include "client/child_output.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/checkpoint/fixture.h"
+#include "tests/client/programs_fixture.h"
 
 namespace latentforge::client {
 namespace {
@@ -31,97 +31,24 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-struct Ending {
-  std::string how;
-  std::string output;
-  std::string progress;
-};
-
-class ConvertTest : public testing::Test {
+class ConvertTest : public ProgramsFixture {
  protected:
   void SetUp() override {
-    folder_ =
-        checkpoint::NewTestDirectory(testing::UnitTest::GetInstance()->current_test_info()->name());
-    ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
-    std::ofstream(folder_ / "text.txt") << std::string(1 << 16, 'a') << "\n";
+    ProgramsFixture::SetUp();
     fs::create_directories(folder_ / "out");
-    // The programs look for each other beside themselves.
-    fs::create_directories(folder_ / "bin");
-    const fs::path built = fs::path(LATENTFORGE_BINARY_DIR) / "bin";
-    for (const char* name : {"latentforge", "latentforge-server", "latentforge-worker"}) {
-      Copy(built / name, folder_ / "bin" / name);
-    }
-    Copy(built / "fake_convert", folder_ / "bin" / "latentforge-convert");
   }
 
-  void TearDown() override {
-    std::error_code ignored;  // a leftover in the temporary folder does no harm
-    fs::remove_all(folder_, ignored);
-  }
-
-  static void Copy(const fs::path& from, const fs::path& to) {
-    std::error_code error;
-    fs::create_hard_link(from, to, error);
-    if (error) fs::copy_file(from, to);
-  }
-
-  // "@" in the script is the test's folder.
-  void Script(const std::string& attempts) {
-    std::ofstream(folder_ / "out.script.json") << absl::StrReplaceAll(
-        absl::StrCat("{\"attempts\": [", attempts, "]}"), {{"@", folder_.string()}});
-  }
+  void Script(const std::string& attempts) { WriteScript(folder_ / "out.script.json", attempts); }
 
   std::unique_ptr<ChildProcess> Start(const std::string& output,
                                       const std::vector<std::string>& more = {}) {
-    std::vector<std::string> command = {folder_ / "bin" / "latentforge",
-                                        "convert",
-                                        folder_ / "model",
-                                        "--kv-budget",
-                                        "0.5",
-                                        "--calibration",
-                                        folder_ / "text.txt",
-                                        "--out",
-                                        folder_ / "out",
-                                        "--work-dir",
-                                        folder_ / "work",
-                                        "-o",
-                                        output};
-    command.insert(command.end(), more.begin(), more.end());
-    auto child = ChildProcess::Start({.argv = command});
-    EXPECT_TRUE(child.ok()) << child.status();
-    return std::move(*child);
+    return Launch(
+        {"convert", folder_ / "model", "--kv-budget", "0.5", "--calibration", folder_ / "text.txt",
+         "--out", folder_ / "out", "--work-dir", folder_ / "work", "-o", output},
+        more);
   }
 
-  // Reads until the end; `each` sees every line of progress.
-  static Ending Finish(
-      ChildProcess& child,
-      const std::function<void(const std::string&)>& each = [](const auto&) {}) {
-    Ending ending;
-    const absl::StatusOr<std::string> read = ReadChildOutput(
-        child,
-        [&](const std::string& line) {
-          absl::StrAppend(&ending.progress, line, "\n");
-          each(line);
-        },
-        [] {});
-    EXPECT_TRUE(read.ok()) << read.status();
-    ending.output = read.value_or("");
-    ending.how = child.exit_status().ToString();
-    return ending;
-  }
-
-  static bool Await(const std::function<bool()>& done) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (!done()) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      usleep(5000);
-    }
-    return true;
-  }
-
-  std::vector<std::string> LeftInWork() const {
-    return ListDirectory(folder_ / "work").value_or(std::vector<std::string>{"unreadable"});
-  }
+  std::vector<std::string> LeftInWork() const { return Listed(folder_ / "work"); }
 
   // The pid that the compute process wrote to @/pid; 0 until the whole line is there.
   pid_t ComputePid() const {
@@ -144,7 +71,6 @@ class ConvertTest : public testing::Test {
                                 "reportUri": "file://@/out/report.json", "perplexityBase": 10,
                                 "perplexityConverted": 11, "kvBytesPerTokenBase": "128",
                                 "kvBytesPerTokenConverted": "64"}}}])";
-  fs::path folder_;
 };
 
 TEST_F(ConvertTest, EndsWithTheTableAndLeavesNothingBehind) {

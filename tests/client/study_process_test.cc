@@ -23,7 +23,7 @@
 #include "client/study_grid.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/checkpoint/fixture.h"
+#include "tests/client/programs_fixture.h"
 
 namespace latentforge::client {
 namespace {
@@ -34,49 +34,20 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-struct Ending {
-  std::string how;
-  std::string output;
-  std::string progress;
-};
-
 // Two rows at two ratios: four cells.
-class StudyTest : public testing::Test {
+class StudyTest : public ProgramsFixture {
  protected:
   void SetUp() override {
-    folder_ =
-        checkpoint::NewTestDirectory(testing::UnitTest::GetInstance()->current_test_info()->name());
-    ASSERT_TRUE(checkpoint::WriteTinyCheckpoint(folder_ / "model").ok());
-    std::ofstream(folder_ / "text.txt") << std::string(1 << 16, 'a') << "\n";
-    fs::create_directories(folder_ / "bin");
-    const fs::path built = fs::path(LATENTFORGE_BINARY_DIR) / "bin";
-    for (const char* name : {"latentforge", "latentforge-server", "latentforge-worker"}) {
-      Copy(built / name, folder_ / "bin" / name);
-    }
-    Copy(built / "fake_convert", folder_ / "bin" / "latentforge-convert");
+    ProgramsFixture::SetUp();
     setenv("LATENTFORGE_FAKE_SCRIPT", (folder_ / "script.json").c_str(), 1);
     Script(success_);
   }
 
-  void TearDown() override {
-    std::error_code ignored;  // a leftover in the temporary folder does no harm
-    fs::remove_all(folder_, ignored);
-  }
-
-  static void Copy(const fs::path& from, const fs::path& to) {
-    std::error_code error;
-    fs::create_hard_link(from, to, error);
-    if (error) fs::copy_file(from, to);
-  }
-
-  // "@" is the test's folder. Of all cells, or of one.
+  // Of all cells, or of one.
   void Script(const std::string& attempts, const std::string& cell = "") {
-    const fs::path path = cell.empty()
-                              ? folder_ / "script.json"
-                              : folder_ / "study" / "cells" / absl::StrCat(cell, ".script.json");
-    fs::create_directories(path.parent_path());
-    std::ofstream(path) << absl::StrReplaceAll(absl::StrCat("{\"attempts\": [", attempts, "]}"),
-                                               {{"@", folder_.string()}});
+    WriteScript(cell.empty() ? folder_ / "script.json"
+                             : folder_ / "study" / "cells" / absl::StrCat(cell, ".script.json"),
+                attempts);
   }
 
   // The key of a cell of the grid.
@@ -97,49 +68,11 @@ class StudyTest : public testing::Test {
   }
 
   std::unique_ptr<ChildProcess> Start(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> command = {folder_ / "bin" / "latentforge",
-                                        "study",
-                                        folder_ / "model",
-                                        "--calibration",
-                                        folder_ / "text.txt",
-                                        "--evaluate",
-                                        folder_ / "text.txt",
-                                        "--ratios",
-                                        "0.2,0.4",
-                                        "--preconditioners",
-                                        "identity,root-covariance",
-                                        "--out",
-                                        folder_ / "study",
-                                        "--work-dir",
-                                        folder_ / "work"};
-    command.insert(command.end(), more.begin(), more.end());
-    auto child = ChildProcess::Start({.argv = command});
-    EXPECT_TRUE(child.ok()) << child.status();
-    return std::move(*child);
-  }
-
-  static Ending Finish(ChildProcess& child) {
-    Ending ending;
-    const absl::StatusOr<std::string> read = ReadChildOutput(
-        child, [&](const std::string& line) { absl::StrAppend(&ending.progress, line, "\n"); },
-        [] {});
-    EXPECT_TRUE(read.ok()) << read.status();
-    ending.output = read.value_or("");
-    ending.how = child.exit_status().ToString();
-    return ending;
-  }
-
-  static bool Await(const std::function<bool()>& done) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (!done()) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      usleep(5000);
-    }
-    return true;
-  }
-
-  std::vector<std::string> Listed(const fs::path& folder) const {
-    return ListDirectory(folder).value_or(std::vector<std::string>{"unreadable"});
+    return Launch(
+        {"study", folder_ / "model", "--calibration", folder_ / "text.txt", "--evaluate",
+         folder_ / "text.txt", "--ratios", "0.2,0.4", "--preconditioners",
+         "identity,root-covariance", "--out", folder_ / "study", "--work-dir", folder_ / "work"},
+        more);
   }
 
   // The lines of cells.jsonl.
@@ -169,7 +102,6 @@ class StudyTest : public testing::Test {
   const std::string failure_ =
       R"([{"event": {"error": {"reason": "SOURCE_CORRUPT", "message": "layer 0 holds NaN",
                                "errorClass": "ERROR_CLASS_USER"}}}, {"exit": 1}])";
-  fs::path folder_;
 };
 
 TEST_F(StudyTest, RunsEachCellOnceAndEndsWithTheTable) {

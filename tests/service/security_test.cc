@@ -67,23 +67,30 @@ std::optional<std::string> RequestUnder(const v1::Lease& lease,
   return request->SerializeAsString();
 }
 
-TEST_F(SecurityTest, EveryCallUnderALeaseIsItsHoldersAlone) {
-  StartOnLoopback();
+// What the worker gets of the job that alice submits.
+v1::Lease LeaseOfAlicesJob(RpcClient& client, const std::filesystem::path& dir) {
   Context creating;
   creating.AddMetadata("authorization", "Bearer alice-token");
   v1::CreateJobResponse created;
-  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
+  EXPECT_TRUE(client.jobs->CreateJob(&creating, TinyJob(dir, 0), &created).ok());
   Context acquiring;
   acquiring.AddMetadata("authorization", "Bearer worker-token");
   v1::AcquireLeaseResponse acquired;
-  ASSERT_TRUE(
-      client_->workers->AcquireLease(&acquiring, RpcClient::AcquireRequest(20), &acquired).ok());
+  EXPECT_TRUE(
+      client.workers->AcquireLease(&acquiring, RpcClient::AcquireRequest(20), &acquired).ok());
+  EXPECT_EQ(acquired.lease().job(), created.job().name());
+  return acquired.lease();
+}
+
+TEST_F(SecurityTest, EveryCallUnderALeaseIsItsHoldersAlone) {
+  StartOnLoopback();
+  const v1::Lease lease = LeaseOfAlicesJob(*client_, dir_.path());
   const auto* const service =
       v1::AcquireLeaseRequest::descriptor()->file()->FindServiceByName("WorkerService");
   int held = 0;
   for (int i = 0; i < service->method_count(); ++i) {
     const auto* const method = service->method(i);
-    const auto request = RequestUnder(acquired.lease(), *method->input_type());
+    const auto request = RequestUnder(lease, *method->input_type());
     if (!request.has_value()) continue;
     ++held;
     const std::string name = absl::StrCat("/", service->full_name(), "/", method->name());
@@ -143,16 +150,7 @@ TEST_F(SecurityTest, AnotherTenantsJobIsAnsweredLikeNone) {
 
 TEST_F(SecurityTest, UsersSeeWorkersButNotWhatTheyRun) {
   StartOnLoopback();
-  Context creating;
-  creating.AddMetadata("authorization", "Bearer alice-token");
-  v1::CreateJobResponse created;
-  ASSERT_TRUE(client_->jobs->CreateJob(&creating, TinyJob(dir_.path(), 0), &created).ok());
-  Context acquiring;
-  acquiring.AddMetadata("authorization", "Bearer worker-token");
-  v1::AcquireLeaseResponse acquired;
-  ASSERT_TRUE(
-      client_->workers->AcquireLease(&acquiring, RpcClient::AcquireRequest(20), &acquired).ok());
-  EXPECT_EQ(acquired.lease().job(), created.job().name());
+  const v1::Lease lease = LeaseOfAlicesJob(*client_, dir_.path());
   for (const std::string token : {"bob-token", "admin-token"}) {
     Context listing;
     listing.AddMetadata("authorization", "Bearer " + token);

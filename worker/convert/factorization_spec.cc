@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "worker/convert/preconditioner_names.h"
 #include "worker/convert/proto_json.h"
 
 namespace latentforge::convert {
@@ -12,18 +13,6 @@ namespace {
 using factorize::LayerRanks;
 using factorize::Preconditioner;
 using factorize::RankAllocation;
-
-// nullopt stands for the Fisher information, which weighs more than the input.
-constexpr std::array<std::pair<const char*, std::optional<Preconditioner>>, 8> kPreconditioners = {{
-    {"PRECONDITIONER_UNSPECIFIED", std::nullopt},
-    {"PRECONDITIONER_IDENTITY", Preconditioner::kIdentity},
-    {"PRECONDITIONER_DIAGONAL_L1", Preconditioner::kDiagonalL1},
-    {"PRECONDITIONER_DIAGONAL_L2", Preconditioner::kDiagonalL2},
-    {"PRECONDITIONER_DIAGONAL_HESSIAN", Preconditioner::kDiagonalHessian},
-    {"PRECONDITIONER_COVARIANCE", Preconditioner::kCovariance},
-    {"PRECONDITIONER_ROOT_COVARIANCE", Preconditioner::kRootCovariance},
-    {"PRECONDITIONER_FISHER", std::nullopt},
-}};
 
 enum class Allocation { kUnspecified, kUniform, kCare, kCareCode, kProfile, kGlobal };
 constexpr std::array<std::pair<const char*, Allocation>, 6> kAllocations = {{
@@ -169,7 +158,7 @@ absl::StatusOr<FactorizationSpec> ParseFactorizationSpec(const JsonObject& job) 
                     "sinkWeight", "rankMultiple", "anchored"}));
   FactorizationSpec spec;
   LF_ASSIGN_OR_RETURN(const std::optional<Preconditioner> preconditioner,
-                      ProtoEnum(object, "preconditioner", kPreconditioners));
+                      ProtoEnum(object, "preconditioner", kPreconditionerNames));
   spec.loss_aware = !preconditioner.has_value();
   if (preconditioner) spec.preconditioner.kind = *preconditioner;
   LF_RETURN_IF_ERROR(ParseNumbers(object, spec));
@@ -194,7 +183,7 @@ Json LayerRanksToJson(int64_t layer, const LayerRanks& ranks) {
 Json FactorizationSpecToJson(const FactorizationSpec& spec) {
   std::optional<Preconditioner> preconditioner;
   if (!spec.loss_aware) preconditioner = spec.preconditioner.kind;
-  Json json = {{"preconditioner", ProtoEnumName(kPreconditioners, preconditioner)},
+  Json json = {{"preconditioner", ProtoEnumName(kPreconditionerNames, preconditioner)},
                {"damping", spec.preconditioner.damping},
                {"alpha", spec.preconditioner.alpha},
                {"allocation", ProtoEnumName(kAllocations, NameableAllocation(spec.allocation))},

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "worker/convert/preconditioner_names.h"
 #include "worker/convert/proto_json.h"
 
 namespace latentforge::convert {
@@ -12,19 +13,6 @@ namespace {
 
 using checkpoint::RankRule;
 using factorize::Preconditioner;
-
-// nullopt stands for the Fisher information, which weighs outputs too.
-constexpr std::array<std::pair<const char*, std::optional<Preconditioner>>, 8>
-    kInputPreconditioners = {{
-        {"PRECONDITIONER_UNSPECIFIED", std::nullopt},
-        {"PRECONDITIONER_IDENTITY", Preconditioner::kIdentity},
-        {"PRECONDITIONER_DIAGONAL_L1", Preconditioner::kDiagonalL1},
-        {"PRECONDITIONER_DIAGONAL_L2", Preconditioner::kDiagonalL2},
-        {"PRECONDITIONER_DIAGONAL_HESSIAN", Preconditioner::kDiagonalHessian},
-        {"PRECONDITIONER_COVARIANCE", Preconditioner::kCovariance},
-        {"PRECONDITIONER_ROOT_COVARIANCE", Preconditioner::kRootCovariance},
-        {"PRECONDITIONER_FISHER", std::nullopt},
-    }};
 
 // Global ranks or not; absent: as the preconditioner has it.
 constexpr std::array<std::pair<const char*, std::optional<bool>>, 3> kGlobal = {{
@@ -72,7 +60,7 @@ absl::Status ParseFactorization(const JsonObject& job, LowRankSpec& spec) {
                                                             {"preconditioner", "damping", "alpha",
                                                              "allocation", "rankMultiple"}));
   LF_ASSIGN_OR_RETURN(const std::optional<Preconditioner> preconditioner,
-                      ProtoEnum(object, "preconditioner", kInputPreconditioners));
+                      ProtoEnum(object, "preconditioner", kPreconditionerNames));
   spec.loss_aware = !preconditioner.has_value();
   spec.preconditioner.kind = preconditioner.value_or(Preconditioner::kRootCovariance);
   LF_ASSIGN_OR_RETURN(spec.preconditioner.damping, ProtoDouble(object, "damping", kDefaultDamping));
@@ -126,7 +114,7 @@ void AddLowRankSpec(const LowRankSpec& spec, Json& job) {
   job["budget"] = {{"parameterRatio", spec.ratio}};
   job["factorization"] = {
       {"preconditioner",
-       ProtoEnumName(kInputPreconditioners,
+       ProtoEnumName(kPreconditionerNames,
                      spec.loss_aware ? std::nullopt
                                      : std::optional<Preconditioner>(spec.preconditioner.kind))},
       {"damping", spec.preconditioner.damping},

@@ -39,18 +39,6 @@ at::Tensor DiagonalGram(const at::Tensor& weight, const at::Tensor& squares) {
   return at::matmul(weight * squares, weight.t());
 }
 
-absl::StatusOr<at::Tensor> HessianSquares(const at::Tensor& covariance, double lambda) {
-  at::Tensor damped = 0.5 * (covariance + covariance.t());
-  damped.diagonal().add_(lambda);
-  const auto [factor, info] = at::linalg_cholesky_ex(damped);
-  if (info.item<int64_t>() != 0) {
-    return absl::InternalError(absl::StrCat(
-        "C + lambda I with lambda ", lambda,
-        " is not positive definite, so diagonal-hessian has no inverse: raise damping"));
-  }
-  return at::cholesky_inverse(factor).diagonal().reciprocal();
-}
-
 }  // namespace
 
 absl::string_view PreconditionerName(Preconditioner preconditioner) {
@@ -70,6 +58,18 @@ std::optional<Preconditioner> PreconditionerFromName(absl::string_view name) {
 StatisticsNeeds NeedsOf(Preconditioner preconditioner) {
   return {.cross = preconditioner == Preconditioner::kCovariance,
           .covariance = preconditioner == Preconditioner::kDiagonalHessian};
+}
+
+absl::StatusOr<at::Tensor> InverseDiagonal(const at::Tensor& covariance, double lambda) {
+  at::Tensor damped = 0.5 * (covariance + covariance.t());
+  damped.diagonal().add_(lambda);
+  const auto [factor, info] = at::linalg_cholesky_ex(damped);
+  if (info.item<int64_t>() != 0) {
+    return absl::InternalError(absl::StrCat(
+        "C + lambda I with lambda ", lambda,
+        " is not positive definite, so diagonal-hessian has no inverse: raise damping"));
+  }
+  return at::cholesky_inverse(factor).diagonal();
 }
 
 absl::StatusOr<at::Tensor> MetricGram(const at::Tensor& weight, const InputStatistics& input,
@@ -99,8 +99,8 @@ absl::StatusOr<at::Tensor> MetricGram(const at::Tensor& weight, const InputStati
       break;
     case Preconditioner::kDiagonalHessian: {
       LF_RETURN_IF_ERROR(CheckTensor(input.covariance, {d, d}, "covariance"));
-      LF_ASSIGN_OR_RETURN(const at::Tensor squares, HessianSquares(input.covariance, lambda));
-      gram = DiagonalGram(weight, squares);
+      LF_ASSIGN_OR_RETURN(const at::Tensor inverse, InverseDiagonal(input.covariance, lambda));
+      gram = DiagonalGram(weight, inverse.reciprocal());
       break;
     }
     case Preconditioner::kCovariance: {

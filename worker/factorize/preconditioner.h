@@ -38,6 +38,10 @@ struct PreconditionerOptions {
   double alpha = 0.5;
 };
 
+// diag[(C + lambda I)^-1], [D] fp64. Internal when the sum is not positive definite. LibTorch's own
+// exceptions pass through.
+absl::StatusOr<at::Tensor> InverseDiagonal(const at::Tensor& covariance, double lambda);
+
 // W P P^T W^T, [m, m] fp64, on the device of `weight` ([m, D] fp64). No root and
 // no inverse of C is formed, except for the Hessian's diagonal. InvalidArgument
 // when the options are out of range, the statistics are absent or their shapes

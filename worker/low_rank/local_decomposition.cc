@@ -63,19 +63,6 @@ at::Tensor Centred(const at::Tensor& moment, const at::Tensor& mean_a, const at:
   return moment - at::outer(mean_a, mean_b);
 }
 
-// diag[(C + lambda I)^-1].
-absl::StatusOr<at::Tensor> InverseDiagonal(const at::Tensor& covariance, double lambda) {
-  at::Tensor damped = 0.5 * (covariance + covariance.t());
-  damped.diagonal().add_(lambda);
-  const auto [factor, info] = at::linalg_cholesky_ex(damped);
-  if (info.item<int64_t>() != 0) {
-    return absl::InternalError(absl::StrCat(
-        "C + lambda I with lambda ", lambda,
-        " is not positive definite, so diagonal-hessian has no inverse: raise damping"));
-  }
-  return at::cholesky_inverse(factor).diagonal();
-}
-
 // The left singular vectors of M and the squares of its singular values, without M M^T, which
 // would lose all directions below 1e-8 of the first.
 Eigenbasis LeftSingularBasis(const at::Tensor& m) {
@@ -100,7 +87,8 @@ absl::StatusOr<Eigenbasis> WeightedBasis(const at::Tensor& weight,
   at::Tensor gram;  // T P P^T T^T
   if (options.preconditioner == Preconditioner::kDiagonalHessian && options.literal_hessian) {
     LF_RETURN_IF_ERROR(CheckTensor(input.covariance, {in, in}, "covariance"));
-    LF_ASSIGN_OR_RETURN(const at::Tensor squares, InverseDiagonal(input.covariance, lambda));
+    LF_ASSIGN_OR_RETURN(const at::Tensor squares,
+                        factorize::InverseDiagonal(input.covariance, lambda));
     gram = at::matmul(weight * squares, weight.t());
   } else {
     LF_ASSIGN_OR_RETURN(gram, factorize::MetricGram(weight, input, output,
