@@ -7,6 +7,7 @@ lf_dump_logits.
 import functools
 import json
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -117,10 +118,11 @@ class LogitsTest(parity.ArtifactCase):
 
 def full_rank(model, linear):
     """The model code's low-rank module with factors of `linear` of full rank."""
-    code = __import__(type(model).__module__, fromlist=["LatentforgeLowRankLinear"])
+    package = type(model).__module__.rpartition(".")[0]
+    parts = sys.modules[f"{package}.parts_latentforge"]
     outputs, inputs = linear.weight.shape
     left, right = torch.linalg.qr(linear.weight.double())
-    module = code.LatentforgeLowRankLinear(
+    module = parts.LatentforgeLowRankLinear(
         inputs, outputs, min(inputs, outputs), linear.bias is not None, block_identity=False
     )
     module.up.weight.data, module.down.weight.data = left.float(), right.float()
