@@ -59,8 +59,10 @@ class Pass {
         LF_RETURN_IF_ERROR(Sweep(weights, input, sums.get(), none));
         LF_RETURN_IF_ERROR(sums->Save());
       }
-      LF_RETURN_IF_ERROR(options_.change(layer, weights));
-      if (layer + 1 < layers_) LF_RETURN_IF_ERROR(Advance(weights, input, nullptr));
+      if (layer + 1 < layers_) {
+        LF_RETURN_IF_ERROR(options_.change(layer, weights));
+        LF_RETURN_IF_ERROR(Advance(weights, input, nullptr));
+      }
     } else {
       LF_RETURN_IF_ERROR(Advance(weights, input, sums.get()));
       if (sums) LF_RETURN_IF_ERROR(sums->Save());

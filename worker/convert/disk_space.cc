@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "checkpoint/dtype.h"
 #include "worker/convert/error_reason.h"
+#include "worker/convert/linear_pass.h"
 #include "worker/convert/low_rank_layer.h"
 #include "worker/convert/phase_files.h"
 #include "worker/convert/statistics_store.h"
@@ -81,18 +82,31 @@ int64_t AnchorStates(const Attempt& attempt, int64_t layers) {
   return 0;
 }
 
-// Moments of one layer in fp64, and its maps; the inputs of two layers.
-int64_t LowRankBytes(const Attempt& attempt, const checkpoint::ModelConfig& config,
-                     int64_t hidden) {
+// Moments and the Fisher information of each layer in fp64, and its maps; rows that enter MLPs; the
+// states of two layers, and on the way back those of every layer of some sequences.
+int64_t LowRankBytes(const Attempt& attempt, const Inputs& inputs) {
+  const LowRankSpec& spec = *attempt.spec.low_rank;
+  const checkpoint::ModelConfig& config = inputs.checkpoint.config();
   const int64_t d = config.hidden_size;
   const int64_t q = config.q_width();
+  const int64_t m = config.kv_width();
   const int64_t f = config.intermediate_size;
-  const bool stored = !attempt.spec.low_rank->compressed_activations;
-  const bool wide = NeedsOf(*attempt.spec.low_rank, config).down_covariance;
-  const int64_t moments = stored ? 8 * (3 * d * d + q * q + (wide ? f * f : 0)) : 0;
-  const int64_t maps = 4 * (2 * d * (q + config.kv_width()) + 3 * d * f);
-  const bool rows = stored && attempt.spec.low_rank->mlp != MlpCompression::kLocal;
-  return config.num_layers * (moments + maps + (rows ? hidden : 0)) + 2 * hidden;
+  const calibrate::LinearMomentsNeeds needs = NeedsOf(spec, config);
+  const bool stored = !spec.compressed_activations || spec.global_ranks;
+  const int64_t moments =
+      8 * (3 * d * d + q * q + (needs.down_covariance ? f * f : 0) + needs.attention_rows * d);
+  const int64_t fisher = 8 * (q * q + 2 * m * m + 2 * d * d + 2 * f);
+  const int64_t maps = 4 * (2 * d * (q + m) + 3 * d * f);
+  const bool kept_rows = spec.mlp != MlpCompression::kLocal && !spec.compressed_activations;
+  const int64_t rows = kept_rows ? MlpRowsShape(attempt, inputs).Bytes() : 0;
+  const auto states = [&](const calibrate::TokenSequences& sequences) {
+    return sequences.count * sequences.length * d * int64_t(c10::elementSize(attempt.dtype));
+  };
+  const int64_t back =
+      spec.loss_aware ? (config.num_layers + 2) * states(SequencesOfGradient(inputs.sequences)) : 0;
+  return config.num_layers *
+             ((stored ? moments : 0) + (spec.loss_aware ? fisher : 0) + maps + rows) +
+         std::max(2 * states(inputs.sequences), back);
 }
 
 absl::Status Check(const std::filesystem::path& folder, int64_t needed, const char* reason) {
@@ -129,7 +143,7 @@ int64_t ScratchBytesNeeded(const Attempt& attempt, const Inputs& inputs) {
   const int64_t in_all =
       std::max(passing, KeptBytes(attempt, inputs) + anchoring) +
       layers * (statistics + factors + HealingBytes(attempt, d, m, config.q_width()));
-  const int64_t needed = attempt.spec.low_rank ? LowRankBytes(attempt, config, hidden) : in_all;
+  const int64_t needed = attempt.spec.low_rank ? LowRankBytes(attempt, inputs) : in_all;
   const int64_t held = HeldBytes(attempt.work.calibrate()) + HeldBytes(attempt.work.factorize()) +
                        HeldBytes(attempt.work.finetune());
   return std::max<int64_t>(needed - held, 0) + kSlackBytes;

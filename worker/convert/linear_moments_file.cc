@@ -57,8 +57,8 @@ bool HasShape(const at::Tensor& tensor, const std::vector<int64_t>& shape) {
          tensor.sizes() == at::IntArrayRef(shape) && at::isfinite(tensor).all().item<bool>();
 }
 
-absl::StatusOr<LinearMoments> FromTensors(TensorMap tensors,
-                                          const checkpoint::ModelConfig& config) {
+absl::StatusOr<LinearMoments> FromTensors(TensorMap tensors, const checkpoint::ModelConfig& config,
+                                          const calibrate::LinearMomentsNeeds& needs) {
   LinearMoments moments;
   std::string wrong;
   EachTensor(moments, config,
@@ -71,6 +71,12 @@ absl::StatusOr<LinearMoments> FromTensors(TensorMap tensors,
   const at::Tensor count = tensors["tokens"];
   if (!HasShape(count, {1}) || !(count.item<double>() >= 1)) wrong = "tokens";
   moments.attention_rows = tensors["attention.rows"];
+  const at::Tensor& rows = moments.attention_rows;
+  if (rows.defined() && (rows.dim() != 2 || !HasShape(rows, {rows.size(0), config.hidden_size}))) {
+    wrong = "attention.rows";
+  }
+  if (needs.attention_rows > 0 && !rows.defined()) wrong = "attention.rows";
+  if (needs.down_covariance && !moments.down_covariance.defined()) wrong = "down.covariance";
   if (!wrong.empty()) return absl::DataLossError(absl::StrCat(wrong, " is absent or damaged"));
   const auto tokens = int64_t(count.item<double>());
   moments.attention.tokens = moments.attended.tokens = moments.mlp.tokens = tokens;
@@ -90,12 +96,12 @@ absl::Status SaveLinearMoments(const std::filesystem::path& path, const LinearMo
 }
 
 absl::StatusOr<LinearMoments> LoadLinearMoments(const std::filesystem::path& path,
-                                                const checkpoint::ModelConfig& config) {
+                                                const checkpoint::ModelConfig& config,
+                                                const calibrate::LinearMomentsNeeds& needs) {
   LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));
-  absl::StatusOr<LinearMoments> moments = FromTensors(std::move(tensors), config);
+  absl::StatusOr<LinearMoments> moments = FromTensors(std::move(tensors), config, needs);
   if (moments.ok()) return moments;
-  LF_RETURN_IF_ERROR(RemoveTree(path));
-  return Annotate(moments.status(), path.string());
+  return RemoveDamaged(path, absl::StrCat(path.string(), ": ", moments.status().message()));
 }
 
 absl::Status SaveLinearFisher(const std::filesystem::path& path, const LinearFisher& fisher) {
@@ -118,8 +124,7 @@ absl::StatusOr<LinearFisher> LoadLinearFisher(const std::filesystem::path& path,
                right = right && HasShape(target, shape);
              });
   if (right) return fisher;
-  LF_RETURN_IF_ERROR(RemoveTree(path));
-  return absl::DataLossError(absl::StrCat(path.string(), " is damaged"));
+  return RemoveDamaged(path, absl::StrCat(path.string(), " is damaged"));
 }
 
 }  // namespace latentforge::convert

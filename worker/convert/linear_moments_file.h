@@ -15,10 +15,11 @@ namespace latentforge::convert {
 absl::Status SaveLinearMoments(const std::filesystem::path& path,
                                const calibrate::LinearMoments& moments);
 
-// Errors as LoadTensors; a file whose tensors do not fit `config` or are not finite counts as
-// damaged: it is removed and gives DataLoss.
-absl::StatusOr<calibrate::LinearMoments> LoadLinearMoments(const std::filesystem::path& path,
-                                                           const checkpoint::ModelConfig& config);
+// Errors as LoadTensors; a file whose tensors do not fit `config`, are not finite or are fewer than
+// `needs` counts as damaged: RemoveDamaged.
+absl::StatusOr<calibrate::LinearMoments> LoadLinearMoments(
+    const std::filesystem::path& path, const checkpoint::ModelConfig& config,
+    const calibrate::LinearMomentsNeeds& needs);
 
 // The same of LinearFisher.
 absl::Status SaveLinearFisher(const std::filesystem::path& path,

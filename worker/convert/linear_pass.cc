@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/calibrate/row_file.h"
@@ -51,12 +52,14 @@ class LinearSums : public calibrate::LayerSums {
 
 absl::StatusOr<std::unique_ptr<calibrate::LayerSums>> BeginSums(const Attempt& attempt,
                                                                 const Inputs& inputs, int64_t layer,
+                                                                bool with_mlp_rows,
                                                                 const KeepMoments& keep) {
   const checkpoint::ModelConfig& config = inputs.checkpoint.config();
   at::Tensor bias;
   if (checkpoint::LinearMaps(config)[kDown].source_bias) {
     const model::WeightLoader loader(inputs.checkpoint, attempt.device, attempt.dtype);
-    const std::string name = checkpoint::LayerTensor(layer, "mlp.down_proj.bias");
+    const absl::string_view module = checkpoint::LinearMaps(config)[kDown].module;
+    const std::string name = checkpoint::LayerTensor(layer, absl::StrCat(module, ".bias"));
     LF_ASSIGN_OR_RETURN(bias, loader.Tensor(name, at::kFloat));
   }
   LF_ASSIGN_OR_RETURN(calibrate::LinearMomentsCollector collector,
@@ -68,12 +71,17 @@ absl::StatusOr<std::unique_ptr<calibrate::LayerSums>> BeginSums(const Attempt& a
                           },
                           "statistics"));
   std::optional<calibrate::RowFileWriter> mlp_rows;
-  if (attempt.spec.low_rank->mlp != MlpCompression::kLocal) {
+  if (with_mlp_rows) {
     LF_ASSIGN_OR_RETURN(mlp_rows, calibrate::RowFileWriter::Create(MlpRowsPath(attempt.work, layer),
                                                                    MlpRowsShape(attempt, inputs)));
   }
   return std::make_unique<LinearSums>(layer, std::move(collector), std::move(mlp_rows), keep);
 }
+
+// One of as many sequences goes back too: second moments of gradients settle soon, and the way back
+// costs four times the way forward. But too few tokens leave most directions unseen.
+constexpr int64_t kSequencesOfGradient = 8;
+constexpr int64_t kLeastTokensOfGradient = 4096;
 
 // An inner channel is fitted to this many tokens: more cost inner_width^2 multiplications each.
 constexpr int64_t kMlpTokensOfChannel = 8;
@@ -90,16 +98,28 @@ calibrate::HiddenShape MlpRowsShape(const Attempt& attempt, const Inputs& inputs
           .dtype = attempt.dtype};
 }
 
+calibrate::TokenSequences SequencesOfGradient(const calibrate::TokenSequences& all) {
+  const int64_t least = (kLeastTokensOfGradient + all.length - 1) / all.length;
+  const int64_t step = std::clamp<int64_t>(all.count / least, 1, kSequencesOfGradient);
+  calibrate::TokenSequences some{.count = 0, .length = all.length};
+  for (int64_t i = 0; i < all.count; i += step) {
+    const auto ids = all.Sequence(i);
+    some.ids.insert(some.ids.end(), ids.begin(), ids.end());
+    ++some.count;
+  }
+  return some;
+}
+
 calibrate::LayerPassOptions LinearPassOptions(const Attempt& attempt, const Inputs& inputs,
-                                              int64_t finished, LayerProgress& progress,
+                                              const LinearPassStart& start, LayerProgress& progress,
                                               const KeepMoments& keep) {
   return {
       .device = attempt.device,
       .dtype = attempt.dtype,
       .scratch = attempt.work.calibrate(),
-      .first_layer = finished,
-      .begin = [&attempt, &inputs,
-                keep](int64_t layer) { return BeginSums(attempt, inputs, layer, keep); },
+      .first_layer = start.finished,
+      .begin = [&attempt, &inputs, keep, rows = start.mlp_rows](
+                   int64_t layer) { return BeginSums(attempt, inputs, layer, rows, keep); },
       .stop = [&attempt] { return attempt.stopped(); },
       .progress = [&progress](int64_t layer, int64_t tokens) { progress.Update(layer, tokens); }};
 }

@@ -16,13 +16,20 @@ namespace latentforge::convert {
 using KeepMoments =
     std::function<absl::Status(int64_t layer, const calibrate::LinearMoments& moments)>;
 
-// Gives `keep` the moments of each layer from `finished` on; where an MLP's maps are compressed
-// together, its inputs lie in MlpRowsPath then. Borrows attempt, inputs and progress.
+struct LinearPassStart {
+  int64_t finished = 0;   // layers before it have their moments
+  bool mlp_rows = false;  // the inputs of each MLP go to MlpRowsPath too
+};
+
+// Gives `keep` the moments of each layer that has none. Borrows attempt, inputs and progress.
 calibrate::LayerPassOptions LinearPassOptions(const Attempt& attempt, const Inputs& inputs,
-                                              int64_t finished, LayerProgress& progress,
+                                              const LinearPassStart& start, LayerProgress& progress,
                                               const KeepMoments& keep);
 
 // Of MlpRowsPath: whole sequences of the inputs of one layer's MLP, in the type of the computation.
 calibrate::HiddenShape MlpRowsShape(const Attempt& attempt, const Inputs& inputs);
+
+// Those that go back too, for the Fisher information: spread over the texts.
+calibrate::TokenSequences SequencesOfGradient(const calibrate::TokenSequences& all);
 
 }  // namespace latentforge::convert

@@ -93,9 +93,7 @@ absl::StatusOr<std::array<double, kLinearMaps>> LoadLowRankErrors(
   LF_ASSIGN_OR_RETURN(TensorMap tensors, LoadTensors(path));
   const at::Tensor stored = tensors["errors"];
   if (!stored.defined() || stored.numel() != int64_t(kLinearMaps)) {
-    LF_RETURN_IF_ERROR(RemoveTree(path));
-    return WithReason(absl::DataLossError(absl::StrCat(path.string(), " lacks its errors")),
-                      "CHECKPOINT_CORRUPT");
+    return RemoveDamaged(path, absl::StrCat(path.string(), " lacks its errors"));
   }
   std::array<double, kLinearMaps> errors = {};
   for (size_t i = 0; i < kLinearMaps; ++i) errors[i] = stored[int64_t(i)].item<double>();

@@ -103,7 +103,8 @@ class Compression {
     if (spec_.joint_value_output && Rank(kV) > 0 && Rank(kO) > 0) {
       LF_RETURN_IF_ERROR(Annotate(Value(), "v_proj"));
     }
-    if (spec_.mlp != MlpCompression::kLocal && Rank(kGate) > 0 && Rank(kUp) > 0 &&
+    const bool gated = problem_.config.gated();
+    if (spec_.mlp != MlpCompression::kLocal && (!gated || Rank(kGate) > 0) && Rank(kUp) > 0 &&
         Rank(kDown) > 0) {
       LF_RETURN_IF_ERROR(Annotate(MlpMaps(), "mlp"));
     }
@@ -194,10 +195,12 @@ class Compression {
     if (problem_.mlp_tokens == nullptr) {
       return absl::InvalidArgumentError("the inputs of the MLP are absent");
     }
-    const low_rank::Mlp mlp{.activation = low_rank::Activation::kSwiGlu,
-                            .up = problem_.maps.maps[kUp],
-                            .gate = problem_.maps.maps[kGate],
-                            .down = problem_.maps.maps[kDown]};
+    const bool gated = problem_.config.gated();
+    const low_rank::Mlp mlp{
+        .activation = gated ? low_rank::Activation::kSwiGlu : low_rank::Activation::kRelu,
+        .up = problem_.maps.maps[kUp],
+        .gate = problem_.maps.maps[kGate],
+        .down = problem_.maps.maps[kDown]};
     const low_rank::MlpRanks ranks{.up = Rank(kUp), .gate = Rank(kGate), .down = Rank(kDown)};
     const low_rank::MlpFitOptions fit{.damping = spec_.preconditioner.damping,
                                       .add_biases = spec_.bias_update};
@@ -207,7 +210,7 @@ class Compression {
             : low_rank::CompressMlpForOutputs(mlp, ranks, *problem_.mlp_tokens, fit);
     LF_RETURN_IF_ERROR(compressed.status());
     const double error = compressed->error.relative();
-    LF_RETURN_IF_ERROR(Keep(kGate, compressed->mlp.gate, error));
+    if (gated) LF_RETURN_IF_ERROR(Keep(kGate, compressed->mlp.gate, error));
     LF_RETURN_IF_ERROR(Keep(kUp, compressed->mlp.up, error));
     return Keep(kDown, compressed->mlp.down, error);
   }

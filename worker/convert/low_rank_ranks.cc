@@ -30,6 +30,26 @@ absl::StatusOr<LinearRanks> UniformRanks(const checkpoint::ModelConfig& config,
   return ranks;
 }
 
+absl::Status CheckLowRanks(const checkpoint::ModelConfig& config, const LowRankSpec& spec) {
+  if (!spec.global_ranks) return UniformRanks(config, spec).status();
+  int64_t least = 0;
+  int64_t whole = 0;
+  for (const checkpoint::LinearMap& map : checkpoint::LinearMaps(config)) {
+    if (!map.present()) continue;
+    const int64_t smallest =
+        checkpoint::Parameters(spec.layout, map.out, map.in, spec.rank_multiple);
+    const bool fits = spec.rank_multiple <= std::min(map.out, map.in);
+    least += fits ? std::min(smallest, map.weights()) : map.weights();
+    whole += map.weights();
+  }
+  const double largest = 1 - double(least) / double(whole);
+  if (spec.ratio <= largest) return absl::OkStatus();
+  return WithReason(
+      absl::OutOfRangeError(absl::StrCat("ratio is ", spec.ratio, ", expected at most ", largest,
+                                         ", which leaves every map the rank ", spec.rank_multiple)),
+      "RANK_OUT_OF_RANGE");
+}
+
 absl::StatusOr<std::vector<LinearRanks>> GlobalRanks(
     const checkpoint::ModelConfig& config, const LowRankSpec& spec,
     const std::vector<std::array<std::vector<double>, kLinearMaps>>& spectra) {

@@ -20,6 +20,10 @@ namespace latentforge::convert {
 absl::StatusOr<checkpoint::LinearRanks> UniformRanks(const checkpoint::ModelConfig& config,
                                                      const LowRankSpec& spec);
 
+// Before there are statistics: OutOfRange RANK_OUT_OF_RANGE where no ranks are within the ratio, of
+// each map or, with global ranks, of all of them.
+absl::Status CheckLowRanks(const checkpoint::ModelConfig& config, const LowRankSpec& spec);
+
 // Ranks of every layer with the least predicted loss within the same share of all parameters.
 // `spectra` are those of MapSpectra, by layer. OutOfRange RANK_OUT_OF_RANGE as above.
 absl::StatusOr<std::vector<checkpoint::LinearRanks>> GlobalRanks(

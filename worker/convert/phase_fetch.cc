@@ -57,7 +57,7 @@ absl::StatusOr<Checkpoint> OpenSource(const std::filesystem::path& path) {
 
 // Global ranks share one budget; uniform ones are what CARE's begin with, too.
 absl::Status CheckRanks(const JobSpec& spec, const checkpoint::ModelConfig& config) {
-  if (spec.low_rank) return UniformRanks(config, *spec.low_rank).status();
+  if (spec.low_rank) return CheckLowRanks(config, *spec.low_rank);
   if (spec.max_perplexity_ratio > 0) return absl::OkStatus();  // the search decides
   const FactorizationSpec& factorization = spec.factorization;
   const absl::Status status =
@@ -75,7 +75,8 @@ absl::Status CheckRanks(const JobSpec& spec, const checkpoint::ModelConfig& conf
 // Every position of a text but its last has a label: its next token.
 absl::Status CheckLabels(const JobSpec& spec) {
   if (spec.labels != calibrate::FisherLabels::kText) return absl::OkStatus();
-  if (!spec.factorization.loss_aware) {
+  const bool loss_aware = spec.low_rank ? spec.low_rank->loss_aware : spec.factorization.loss_aware;
+  if (!loss_aware) {
     return WithReason(
         absl::InvalidArgumentError(
             "calibration: labels is text, expected none without preconditioner fisher"),

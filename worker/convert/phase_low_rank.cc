@@ -35,6 +35,9 @@ absl::Status WithCompressionReason(const absl::Status& status) {
                                    {absl::StatusCode::kNotFound, "CHECKPOINT_CORRUPT"}});
 }
 
+// Of the phase, where global ranks come before the maps: every map is decomposed for either.
+constexpr double kRanksShare = 0.5;
+
 // What layers of the original become. Borrows everything.
 class Compressor {
  public:
@@ -59,6 +62,9 @@ class Compressor {
     for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
       if (attempt_.stopped()) return absl::CancelledError("rank allocation was stopped");
       LF_ASSIGN_OR_RETURN(spectra.emplace_back(), Spectra(layer));
+      attempt_.progress.Update(
+          kRanksShare * double(layer + 1) / double(config_.num_layers), 0,
+          absl::StrCat("spectra of layer ", layer + 1, " of ", config_.num_layers));
     }
     LF_ASSIGN_OR_RETURN(std::vector<LinearRanks> ranks, GlobalRanks(config_, spec_, spectra));
     LF_RETURN_IF_ERROR(
@@ -67,12 +73,19 @@ class Compressor {
   }
 
   absl::Status Compress(int64_t layer, const LinearMoments& moments, LinearRanks ranks) const {
-    const absl::StatusOr<CompressedLayer> compressed = WithProblem<CompressedLayer>(
-        layer, moments, ranks,
-        [&](const LayerProblem& problem) { return CompressLayer(problem, spec_); });
-    LF_RETURN_IF_ERROR(compressed.status());
-    LF_RETURN_IF_ERROR(
-        SaveLowRankLayer(FactorsPath(attempt_.work, layer), *compressed, inputs_.output_dtype));
+    const auto compress = [&](LayerProblem problem) -> absl::StatusOr<bool> {
+      std::optional<low_rank::MlpTokens> rows;
+      if (spec_.mlp != MlpCompression::kLocal) {
+        LF_ASSIGN_OR_RETURN(rows, OpenMlpRows(layer));
+        problem.mlp_tokens = &*rows;
+      }
+      problem.ranks = ranks;
+      LF_ASSIGN_OR_RETURN(const CompressedLayer compressed, CompressLayer(problem, spec_));
+      LF_RETURN_IF_ERROR(
+          SaveLowRankLayer(FactorsPath(attempt_.work, layer), compressed, inputs_.output_dtype));
+      return true;
+    };
+    LF_RETURN_IF_ERROR(WithProblem<bool>(layer, moments, compress).status());
     return RemoveTree(MlpRowsPath(attempt_.work, layer));
   }
 
@@ -81,10 +94,10 @@ class Compressor {
 
   absl::StatusOr<MapsSpectra> Spectra(int64_t layer) const {
     LF_ASSIGN_OR_RETURN(const LinearMoments moments,
-                        LoadLinearMoments(LinearMomentsPath(attempt_.work, layer), config_));
-    return WithProblem<MapsSpectra>(layer, moments, {}, [&](const LayerProblem& problem) {
-      return MapSpectra(problem, spec_);
-    });
+                        LoadLinearMoments(LinearMomentsPath(attempt_.work, layer), config_,
+                                          NeedsOf(spec_, config_)));
+    return WithProblem<MapsSpectra>(
+        layer, moments, [&](const LayerProblem& problem) { return MapSpectra(problem, spec_); });
   }
 
   // The inputs of a layer's MLP that calibration left, a sequence a chunk.
@@ -103,8 +116,7 @@ class Compressor {
   }
 
   template <typename T, typename F>
-  absl::StatusOr<T> WithProblem(int64_t layer, const LinearMoments& moments, LinearRanks ranks,
-                                const F& f) const {
+  absl::StatusOr<T> WithProblem(int64_t layer, const LinearMoments& moments, const F& f) const {
     absl::StatusOr<T> result = model::CatchTorch(
         [&]() -> absl::StatusOr<T> {
           LF_ASSIGN_OR_RETURN(const LayerMaps maps, LoadMaps(inputs_.checkpoint, layer));
@@ -113,16 +125,10 @@ class Compressor {
             LF_ASSIGN_OR_RETURN(fisher,
                                 LoadLinearFisher(LinearFisherPath(attempt_.work, layer), config_));
           }
-          std::optional<low_rank::MlpTokens> rows;
-          if (spec_.mlp != MlpCompression::kLocal) {
-            LF_ASSIGN_OR_RETURN(rows, OpenMlpRows(layer));
-          }
           return f({.config = config_,
                     .maps = maps,
                     .moments = moments,
                     .fisher = fisher ? &*fisher : nullptr,
-                    .mlp_tokens = rows ? &*rows : nullptr,
-                    .ranks = ranks,
                     .sequence_length = inputs_.sequences.length});
         },
         "LibTorch");
@@ -147,13 +153,19 @@ absl::Status CompressFromMoments(Attempt& attempt, const Inputs& inputs,
                                  const Compressor& compressor,
                                  const std::vector<LinearRanks>& ranks) {
   const checkpoint::ModelConfig& config = inputs.checkpoint.config();
+  const PhasePart part{attempt.spec.low_rank->global_ranks ? kRanksShare : 0, 1};
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     if (attempt.stopped()) return absl::CancelledError("compression was stopped");
-    if (IsCompressed(attempt, layer)) continue;
+    if (IsCompressed(attempt, layer)) {
+      // A kill may have come before they were removed.
+      LF_RETURN_IF_ERROR(RemoveTree(MlpRowsPath(attempt.work, layer)));
+      continue;
+    }
     LF_ASSIGN_OR_RETURN(const LinearMoments moments,
-                        LoadLinearMoments(LinearMomentsPath(attempt.work, layer), config));
+                        LoadLinearMoments(LinearMomentsPath(attempt.work, layer), config,
+                                          NeedsOf(*attempt.spec.low_rank, config)));
     LF_RETURN_IF_ERROR(compressor.Compress(layer, moments, ranks[size_t(layer)]));
-    attempt.progress.Update(double(layer + 1) / double(config.num_layers), 0,
+    attempt.progress.Update(part.At(double(layer + 1) / double(config.num_layers)), 0,
                             absl::StrCat("layer ", layer + 1, " of ", config.num_layers));
   }
   return absl::OkStatus();
@@ -168,11 +180,17 @@ absl::StatusOr<int64_t> CompressInOrder(Attempt& attempt, const Inputs& inputs,
   int64_t finished = 0;
   while (finished < layers && IsCompressed(attempt, finished)) ++finished;
   if (finished == layers) return 0;
-  LayerProgress progress(attempt, inputs, {.sweeps = 2});
+  const LowRankSpec& spec = *attempt.spec.low_rank;
+  LayerProgress progress(attempt, inputs,
+                         {.sweeps = 2, .part = {spec.global_ranks ? kRanksShare : 0, 1}});
   calibrate::LayerPassOptions options = LinearPassOptions(
-      attempt, inputs, finished, progress, [&](int64_t layer, const LinearMoments& moments) {
+      attempt, inputs, {.finished = finished, .mlp_rows = spec.mlp != MlpCompression::kLocal},
+      progress, [&](int64_t layer, const LinearMoments& moments) {
         return compressor.Compress(layer, moments, ranks[size_t(layer)]);
       });
+  // States of compressed layers: those of the original, which calibration may have left, are
+  // others.
+  options.scratch = attempt.work.factorize();
   options.change = [&](int64_t layer, model::LayerWeights& weights) -> absl::Status {
     LF_ASSIGN_OR_RETURN(const exporter::ConvertedLayer factors,
                         LoadLayer(FactorsPath(attempt.work, layer)));

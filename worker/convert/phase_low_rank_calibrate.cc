@@ -28,13 +28,8 @@ namespace {
 
 using calibrate::TokenSequences;
 
-// One of as many sequences goes back too: second moments of gradients settle soon, and the way back
-// costs four times the way forward. But too few tokens leave most directions unseen.
-constexpr int64_t kSequencesOfGradient = 8;
-constexpr int64_t kLeastTokensOfGradient = 4096;
-
 // Of the phase, in units of a forward pass over all sequences.
-constexpr double kGradientCost = 4.0 / kSequencesOfGradient;
+constexpr double kGradientCost = 4.0 / 8;
 
 class FisherSums : public calibrate::GradientSums {
  public:
@@ -63,10 +58,10 @@ class FisherSums : public calibrate::GradientSums {
 // Of all that statistics of the calibration tokens depend on, whatever is made of them.
 std::string KeyOf(const Attempt& attempt, const Inputs& inputs, absl::string_view what) {
   const auto* ids = reinterpret_cast<const char*>(inputs.sequences.ids.data());
-  return Sha256Hex(absl::StrCat(kVersion, "\n", what, "\n", inputs.source_digest, "\n",
-                                static_cast<int>(attempt.spec.dtype), "\n", inputs.sequences.length,
-                                "\n",
-                                Sha256Hex({ids, inputs.sequences.ids.size() * sizeof(int32_t)})));
+  return Sha256Hex(absl::StrCat(
+      kVersion, "\n", what, "\n", inputs.source_digest, "\n", static_cast<int>(attempt.spec.dtype),
+      "\n", attempt.device.is_cuda() ? "cuda" : "cpu", "\n", inputs.sequences.length, "\n",
+      Sha256Hex({ids, inputs.sequences.ids.size() * sizeof(int32_t)})));
 }
 
 LayerFilesId MomentsId(const Attempt& attempt, const Inputs& inputs) {
@@ -92,15 +87,25 @@ struct LayerFiles {
   LayerFilesId id;
   std::filesystem::path (*path)(const WorkDir& work, int64_t layer);
   bool last_first;
-  // Whether an earlier job's do: what lies beside them is kept for nobody.
-  bool restorable = true;
+  // A file beside each that is needed until the layer is compressed; it is kept for no other job.
+  std::filesystem::path (*beside)(const WorkDir& work, int64_t layer) = nullptr;
 };
+
+// Whether calibration leaves the inputs of MLPs: those of compressed layers come later.
+bool KeepsMlpRows(const LowRankSpec& spec) {
+  return spec.mlp != MlpCompression::kLocal && !spec.compressed_activations;
+}
 
 int64_t FinishedOf(const Attempt& attempt, const LayerFiles& files) {
   std::error_code error;
+  const auto is_there = [&](const std::filesystem::path& path) {
+    return std::filesystem::exists(path, error);
+  };
   for (int64_t done = 0; done < files.id.layers; ++done) {
     const int64_t layer = files.last_first ? files.id.layers - 1 - done : done;
-    if (!std::filesystem::exists(files.path(attempt.work, layer), error)) return done;
+    const bool complete = files.beside == nullptr || is_there(files.beside(attempt.work, layer)) ||
+                          is_there(FactorsPath(attempt.work, layer));
+    if (!complete || !is_there(files.path(attempt.work, layer))) return done;
   }
   return files.id.layers;
 }
@@ -116,7 +121,7 @@ absl::StatusOr<int64_t> CollectOrRestore(
   int64_t tokens = 0;
   if (finished < files.id.layers) {
     bool restored = false;
-    if (files.restorable) {
+    if (files.beside == nullptr) {
       LF_ASSIGN_OR_RETURN(restored, store.Restore(files.id, path));
     }
     if (restored) {
@@ -136,24 +141,12 @@ absl::StatusOr<int64_t> CollectOrRestore(
   return tokens;
 }
 
-// Sequences that are spread over the texts.
-TokenSequences SequencesOfGradient(const TokenSequences& all) {
-  const int64_t least = (kLeastTokensOfGradient + all.length - 1) / all.length;
-  const int64_t step = std::clamp<int64_t>(all.count / least, 1, kSequencesOfGradient);
-  TokenSequences some{.count = 0, .length = all.length};
-  for (int64_t i = 0; i < all.count; i += step) {
-    const auto ids = all.Sequence(i);
-    some.ids.insert(some.ids.end(), ids.begin(), ids.end());
-    ++some.count;
-  }
-  return some;
-}
-
 absl::StatusOr<int64_t> CollectMoments(Attempt& attempt, const Inputs& inputs, double share,
                                        int64_t finished) {
   LayerProgress progress(attempt, inputs, {.part = {0, share}});
+  const bool mlp_rows = KeepsMlpRows(*attempt.spec.low_rank);
   const calibrate::LayerPassOptions options =
-      LinearPassOptions(attempt, inputs, finished, progress,
+      LinearPassOptions(attempt, inputs, {.finished = finished, .mlp_rows = mlp_rows}, progress,
                         [&](int64_t layer, const calibrate::LinearMoments& moments) {
                           return SaveLinearMoments(LinearMomentsPath(attempt.work, layer), moments);
                         });
@@ -197,9 +190,8 @@ absl::StatusOr<int64_t> CollectLinearMoments(Attempt& attempt, const Inputs& inp
   const double share = !spec.loss_aware ? 1 : moments ? 1 / (1 + kGradientCost) : 0;
   int64_t tokens = 0;
   if (moments) {
-    // The rows of MLPs come with the moments.
     const LayerFiles files{"its moments", MomentsId(attempt, inputs), LinearMomentsPath, false,
-                           spec.mlp == MlpCompression::kLocal};
+                           KeepsMlpRows(spec) ? MlpRowsPath : nullptr};
     LF_ASSIGN_OR_RETURN(tokens, CollectOrRestore(attempt, files, [&](int64_t finished) {
                           return CollectMoments(attempt, inputs, share, finished);
                         }));

@@ -65,11 +65,6 @@ absl::StatusOr<TensorMap> Load(const std::filesystem::path& path) {
   return tensors;
 }
 
-absl::Status RemoveDamaged(const std::filesystem::path& path, absl::string_view problem) {
-  LF_RETURN_IF_ERROR(RemoveTree(path));
-  return WithReason(absl::DataLossError(problem), "CHECKPOINT_CORRUPT");
-}
-
 // The count at `index` of a list of `size` fp64 counts; 0, which no file has, for anything
 // that is not a count.
 int64_t CountOf(const at::Tensor& counts, int64_t size, int64_t index) {
@@ -85,6 +80,11 @@ bool AllFinite(const TensorMap& tensors) {
 }
 
 }  // namespace
+
+absl::Status RemoveDamaged(const std::filesystem::path& path, absl::string_view problem) {
+  LF_RETURN_IF_ERROR(RemoveTree(path));
+  return WithReason(absl::DataLossError(problem), "CHECKPOINT_CORRUPT");
+}
 
 absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors) {
   std::vector<exporter::TensorDeclaration> declarations;

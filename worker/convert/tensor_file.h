@@ -29,6 +29,10 @@ absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& 
 // gives DataLoss; one that cannot be read stays, with the error of reading.
 absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path);
 
+// Removes a scratch file that is not as it was written, so that the next attempt makes it again:
+// DataLoss CHECKPOINT_CORRUPT with `problem`, or the error of removing.
+absl::Status RemoveDamaged(const std::filesystem::path& path, absl::string_view problem);
+
 // The statistics of one layer. A file without counts, with values that are not finite or,
 // for LossStatistics, not as CheckLossStatistics(statistics, n) wants it counts as damaged:
 // LoadTensors.

@@ -17,10 +17,10 @@
 namespace latentforge::convert {
 namespace {
 
-// Files of hidden states and gradients are not synced: they outlive a killed process, not a
+// Files of hidden states, gradients and rows are not synced: they outlive a killed process, not a
 // machine.
-constexpr std::array<const char*, 4> kUnsynced = {"hidden.", "gradient.", "original.",
-                                                  "converted."};
+constexpr std::array<const char*, 5> kUnsynced = {"hidden.", "gradient.", "original.", "converted.",
+                                                  "mlp."};
 
 // Changes with every start of the machine; empty where it is not known.
 std::string BootId() {

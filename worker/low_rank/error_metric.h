@@ -27,9 +27,8 @@ class ErrorMetric {
   at::Tensor Root(const at::Tensor& m) const;
 
  private:
-  // Both undefined when Q^T G Q = I.
-  at::Tensor root_;     // R
-  at::Tensor inverse_;  // R^-T
+  at::Tensor root_;     // R; undefined when Q^T G Q = I
+  at::Tensor inverse_;  // R^-T; undefined when R is lower triangular
 };
 
 }  // namespace latentforge::low_rank

@@ -107,6 +107,25 @@ TEST(LowRankJobTest, MlpsAreCompressedTogether) {
   }
 }
 
+// OPT's MLPs have no gate.
+TEST(LowRankJobTest, PlainMlpsAreCompressedTogether) {
+  const auto perplexity = [](const char* mlp) {
+    const TinyJob job = LowRankJob("low_rank_plain_mlp", Preconditioner("ROOT_COVARIANCE"),
+                                   {{"mlp", mlp}}, checkpoint::Family::kOpt);
+    EXPECT_TRUE(RunJob(job).status.ok());
+    return ReportOf(job)["perplexity"]["converted"].get<double>();
+  };
+  EXPECT_NE(perplexity("MLP_COMPRESSION_OUTPUT_METRIC"), perplexity("MLP_COMPRESSION_LOCAL"));
+  EXPECT_NE(perplexity("MLP_COMPRESSION_ALTERNATION"), perplexity("MLP_COMPRESSION_LOCAL"));
+}
+
+TEST(LowRankJobTest, TheTextsOwnLabelsAreTaken) {
+  TinyJob job = LowRankJob("low_rank_labels", Preconditioner("FISHER"));
+  job.spec["calibration"]["labels"] = "FISHER_LABELS_TEXT";
+  const absl::Status status = RunJob(job).status;
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 // Whatever stops an attempt, the next one goes on, and the bytes are those of a job that was never
 // stopped.
 TEST(LowRankJobTest, StopsAnywhereAndGoesOn) {
