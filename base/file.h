@@ -17,6 +17,12 @@ namespace latentforge {
 // message is "ACTION PATH: reason".
 absl::Status ErrnoStatus(int error, absl::string_view action, const std::filesystem::path& path);
 
+// What a file that was written outlives.
+enum class Durability {
+  kMachine,  // it is synced
+  kProcess,  // only the processes: a crash of the machine may leave its name without its bytes
+};
+
 // The whole file. OutOfRange when it is larger than max_bytes.
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path,
                                      int64_t max_bytes = int64_t{1} << 32);

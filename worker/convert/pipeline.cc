@@ -17,6 +17,11 @@
 namespace latentforge::convert {
 namespace {
 
+int HeapOf(Phase phase) {
+  if (phase == Phase::kFineTuning) return kRoomyHeap;
+  return phase == Phase::kCalibrating ? kWarmHeap : kTightHeap;
+}
+
 // Runs the phases in order and keeps their times. Borrows everything.
 class Pipeline {
  public:
@@ -93,7 +98,7 @@ class Pipeline {
     attempt_.events.PhaseStarted(phase, resumed);
     attempt_.progress.Begin(phase);
     ReleaseCodePages();  // a phase does not use the last one's
-    LimitHeap(phase == Phase::kFineTuning ? kRoomyHeap : kTightHeap);
+    LimitHeap(HeapOf(phase));
     std::invoke_result_t<F> result = body();
     const double seconds = absl::ToDoubleSeconds(attempt_.clock.Monotonic() - attempt_.phase_start);
     LF_RETURN_IF_ERROR(KeepTime(phase, seconds, result.status()));

@@ -86,7 +86,8 @@ absl::Status RemoveDamaged(const std::filesystem::path& path, absl::string_view 
   return WithReason(absl::DataLossError(problem), "CHECKPOINT_CORRUPT");
 }
 
-absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors) {
+absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                         Durability durability) {
   std::vector<exporter::TensorDeclaration> declarations;
   std::vector<at::Tensor> values;
   for (const auto& [name, tensor] : tensors) {
@@ -102,11 +103,11 @@ absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& 
   for (size_t i = 0; i < values.size(); ++i) {
     LF_RETURN_IF_ERROR(writer.Append(declarations[i].name, exporter::BytesOf(values[i])));
   }
-  LF_RETURN_IF_ERROR(writer.Finish().status());
+  LF_RETURN_IF_ERROR(writer.Finish(durability).status());
   if (std::rename(temporary.c_str(), path.c_str()) != 0) {
     return ErrnoStatus(errno, "rename to", path);
   }
-  return SyncPath(path.parent_path());
+  return durability == Durability::kMachine ? SyncPath(path.parent_path()) : absl::OkStatus();
 }
 
 absl::StatusOr<TensorMap> LoadTensors(const std::filesystem::path& path) {

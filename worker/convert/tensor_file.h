@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/file.h"
 #include "worker/factorize/loss_statistics.h"
 #include "worker/factorize/statistics.h"
 
@@ -21,8 +22,10 @@ using TensorMap = std::map<std::string, at::Tensor>;
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 // Writes the defined ones of `tensors` (F64, F32, F16, BF16) under a temporary
-// name, syncs and renames: `path` is whole or absent. ResourceExhausted: disk full.
-absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors);
+// name, syncs it unless it need not outlive the machine, and renames: `path` is whole or absent.
+// ResourceExhausted: disk full.
+absl::Status SaveTensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                         Durability durability = Durability::kMachine);
 
 // Every tensor of a file, copied into memory. NotFound when it is absent. A file that is
 // not as SaveTensors wrote it is removed, so that the next attempt makes it again, and

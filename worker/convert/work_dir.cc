@@ -21,6 +21,8 @@ namespace {
 // machine.
 constexpr std::array<const char*, 5> kUnsynced = {"hidden.", "gradient.", "original.", "converted.",
                                                   "mlp."};
+// Nor those of factors where WorkState::unsynced_factors says so.
+constexpr const char* kFactors = "layer.";
 
 // Changes with every start of the machine; empty where it is not known.
 std::string BootId() {
@@ -67,6 +69,7 @@ absl::Status WorkDir::ReadState() {
   state.source_digest = get("source_digest");
   state.peak_rss_bytes = object->IntOr("peak_rss_bytes", 0, INT64_MAX, 0).value_or(0);
   state.publishing = object->BoolOr("publishing_began", false).value_or(false);
+  state.unsynced_factors = object->BoolOr("unsynced_factors", false).value_or(false);
   const auto phases = object->Object("phases");
   for (const Phase phase : kPhases) {
     if (!phases.ok()) break;
@@ -81,28 +84,29 @@ absl::Status WorkDir::ReadState() {
   return absl::OkStatus();
 }
 
-absl::Status WorkDir::DropUnsynced() const {
+absl::Status WorkDir::DropUnsynced() {
   for (const std::filesystem::path& folder : {calibrate(), factorize()}) {
     const auto names = ListDirectory(folder);
     if (!names.ok()) continue;
     for (const std::string& name : *names) {
+      const bool factors = folder == factorize() && absl::StartsWith(name, kFactors);
       const bool unsynced =
+          (factors && state_.unsynced_factors) ||
           std::any_of(kUnsynced.begin(), kUnsynced.end(),
                       [&](const char* prefix) { return absl::StartsWith(name, prefix); });
       if (unsynced) LF_RETURN_IF_ERROR(RemoveTree(folder / name));
     }
   }
+  state_.unsynced_factors = false;
   return absl::OkStatus();
 }
 
 absl::Status WorkDir::SaveState() const {
-  Json json = {{"format_version", kWorkDirFormatVersion},
-               {"job_digest", state_.job_digest},
-               {"source_stamp", state_.source_stamp},
-               {"source_digest", state_.source_digest},
-               {"peak_rss_bytes", state_.peak_rss_bytes},
-               {"publishing_began", state_.publishing},
-               {"boot_id", boot_id_}};
+  Json json = {
+      {"format_version", kWorkDirFormatVersion},     {"job_digest", state_.job_digest},
+      {"source_stamp", state_.source_stamp},         {"source_digest", state_.source_digest},
+      {"peak_rss_bytes", state_.peak_rss_bytes},     {"publishing_began", state_.publishing},
+      {"unsynced_factors", state_.unsynced_factors}, {"boot_id", boot_id_}};
   for (const Phase phase : kPhases) {
     const PhaseTotals& totals = state_.phases[static_cast<size_t>(phase)];
     json["phases"][PhaseName(phase)] = {{"seconds", totals.seconds}, {"tokens", totals.tokens}};

@@ -29,7 +29,8 @@ struct WorkState {
   std::string source_digest;  // … for which this digest was computed
   std::array<PhaseTotals, kPhases.size()> phases;  // over all attempts
   int64_t peak_rss_bytes = 0;
-  bool publishing = false;  // an attempt has reached the publishing phase
+  bool publishing = false;        // an attempt has reached the publishing phase
+  bool unsynced_factors = false;  // factors were written that do not outlive the machine
 };
 
 // Movable; not safe for concurrent use. The lock ends with the object.
@@ -62,7 +63,7 @@ class WorkDir {
       : path_(std::move(path)), lock_(std::move(lock)) {}
 
   absl::Status ReadState();
-  absl::Status DropUnsynced() const;
+  absl::Status DropUnsynced();
 
   std::filesystem::path path_;
   UniqueFd lock_;

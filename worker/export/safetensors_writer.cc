@@ -128,13 +128,15 @@ absl::Status SafetensorsWriter::Append(absl::string_view name, absl::string_view
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> SafetensorsWriter::Finish() {
+absl::StatusOr<std::string> SafetensorsWriter::Finish(Durability durability) {
   if (!complete()) {
     return absl::FailedPreconditionError(absl::StrCat("tensor ", tensors_[next_].name, " has ",
                                                       written_, " bytes in ", path_.string(),
                                                       ", declared were ", sizes_[next_]));
   }
-  if (fsync(fd_.get()) != 0) return ErrnoStatus(errno, "syncing", path_);
+  if (durability == Durability::kMachine && fsync(fd_.get()) != 0) {
+    return ErrnoStatus(errno, "syncing", path_);
+  }
   fd_.Reset();
   return hash_.Finish();
 }

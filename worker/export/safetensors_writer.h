@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/file.h"
 #include "base/sha256.h"
 #include "base/unique_fd.h"
 #include "checkpoint/dtype.h"
@@ -49,9 +50,10 @@ class SafetensorsWriter {
   // True when every declared tensor has all its bytes.
   bool complete() const { return next_ == tensors_.size(); }
 
-  // Syncs and closes; gives the SHA-256 of what was meant to be written, for reading
-  // back. FailedPrecondition names the first tensor that is not complete.
-  absl::StatusOr<std::string> Finish();
+  // Closes, and syncs before where it is to outlive the machine; gives the SHA-256 of what was
+  // meant to be written, for reading back. FailedPrecondition names the first tensor that is not
+  // complete.
+  absl::StatusOr<std::string> Finish(Durability durability = Durability::kMachine);
 
  private:
   SafetensorsWriter(std::filesystem::path path, UniqueFd fd) : path_(path), fd_(std::move(fd)) {}

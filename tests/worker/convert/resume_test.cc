@@ -110,6 +110,24 @@ TEST(ResumeTest, FilesLostWithTheMachineAreMadeAgain) {
   EXPECT_EQ(ArtifactDigest(job.out()), ArtifactDigest(whole.out()));
 }
 
+TEST(ResumeTest, FactorsLostWithTheMachineAreMadeAgain) {
+  const TinyJob whole("factors_whole");
+  const Outcome reference = RunJob(whole);
+  ASSERT_TRUE(reference.status.ok()) << reference.status;
+  const TinyJob job("factors");
+  const int at = EventWithDetail(reference.events, "layer 2 of 2");
+  ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status));
+  const fs::path path = job.work() / "factorize/layer.0.safetensors";
+  ASSERT_TRUE(fs::exists(path));
+  ASSERT_TRUE(WriteFileAtomic(path, std::string(fs::file_size(path), '\0')).ok());
+  Json state = ParseJson(ReadFile(job.work() / "state.json").value()).value();
+  state["boot_id"] = "another";
+  ASSERT_TRUE(WriteFileAtomic(job.work() / "state.json", WriteJson(state)).ok());
+  const Outcome second = RunJob(job);
+  ASSERT_TRUE(second.status.ok()) << second.status;
+  EXPECT_EQ(ArtifactDigest(job.out()), ArtifactDigest(whole.out()));
+}
+
 TEST(ResumeTest, AnAttemptThatDiedAfterTheRenameIsFoundPublished) {
   const TinyJob job("published");
   const Outcome first = RunJob(job);

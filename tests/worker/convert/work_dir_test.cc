@@ -6,6 +6,7 @@
 
 #include <limits>
 
+#include "absl/status/status.h"
 #include "base/file.h"
 #include "tests/checkpoint/fixture.h"
 #include "worker/convert/error_reason.h"
@@ -15,6 +16,7 @@ namespace latentforge::convert {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::IsEmpty;
 
 TEST(WorkDirTest, KeepsStateAndLock) {
   const fs::path path = checkpoint::NewTestDirectory("work") / "a" / "b";
@@ -79,6 +81,30 @@ TEST(WorkDirTest, UnsyncedFilesOfAnotherBootAreDropped) {
             (std::vector<std::string>{"loss.3.safetensors", "stats.2.safetensors"}));
   EXPECT_EQ(ListDirectory(path / "factorize").value(),
             (std::vector<std::string>{"layer.2.safetensors", "ranks.json"}));
+}
+
+TEST(WorkDirTest, FactorsOfAnotherBootAreDroppedWhereTheyWereNotSynced) {
+  const fs::path path = checkpoint::NewTestDirectory("work_factors");
+  ASSERT_TRUE(CreateDirectories(path / "factorize").ok());
+  const auto write = [&] {
+    ASSERT_TRUE(WriteFileAtomic(path / "factorize/layer.2.safetensors", "x").ok());
+  };
+  const auto open = [&](const char* state) {
+    ASSERT_TRUE(WriteFileAtomic(path / "state.json", state).ok());
+    ASSERT_TRUE(WorkDir::Open(path).ok());
+  };
+  write();
+  open(R"({"format_version":1,"job_digest":"d","boot_id":"another","unsynced_factors":true})");
+  EXPECT_THAT(ListDirectory(path / "factorize").value(), IsEmpty());
+  auto work = WorkDir::Open(path);
+  ASSERT_TRUE(work.ok()) << work.status();
+  EXPECT_FALSE(work->state().unsynced_factors);
+  work->state().unsynced_factors = true;
+  ASSERT_TRUE(work->SaveState().ok());
+  write();
+  work = absl::UnknownError("closed");
+  EXPECT_TRUE(WorkDir::Open(path)->state().unsynced_factors);
+  EXPECT_EQ(ListDirectory(path / "factorize")->size(), 1u) << "the machine has not restarted";
 }
 
 TEST(TensorFileTest, StatisticsRoundTrip) {
