@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -27,6 +28,19 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxCellFileBytes = int64_t{64} << 20;
+
+// Why a job fails that the same model, texts and settings would fail for again, besides MALFORMED_
+// of whatever they hold. All others may pass: a file that was away, a full disk, a deadline.
+constexpr absl::string_view kLastingReasons[] = {
+    "ALREADY_CONVERTED", "INVALID_SPEC",   "METHOD_NOT_SUPPORTED", "NUMERICAL_FAILURE",
+    "RANK_OUT_OF_RANGE", "SOURCE_CORRUPT", "TOO_FEW_TOKENS",       "UNSUPPORTED_ARCHITECTURE",
+};
+
+bool MayPass(absl::string_view reason) {
+  return !absl::StartsWith(reason, "MALFORMED_") &&
+         std::find(std::begin(kLastingReasons), std::end(kLastingReasons), reason) ==
+             std::end(kLastingReasons);
+}
 
 // Files that define a checkpoint, by name.
 bool DefinesModel(const std::string& name) {
@@ -134,9 +148,7 @@ CellRecord RecordOf(const StudyCell& cell, const std::string& key, const v1::Job
     const v1::ConversionError& error = status.error();
     record.reason = error.reason().empty() ? "INTERNAL" : error.reason();
     record.message = error.message();
-    // What it is given is wrong, or its numbers are: the same comes out again.
-    record.passing =
-        error.error_class() != v1::ERROR_CLASS_USER && error.reason() != "NUMERICAL_FAILURE";
+    record.passing = MayPass(record.reason);
     return record;
   }
   const v1::ConversionResult& result = status.result();

@@ -169,8 +169,18 @@ TEST(RecordOfTest, TakesFiguresOrReasons) {
     EXPECT_EQ(record.reason, reason);
     return record.passing;
   };
-  EXPECT_FALSE(passing("TOO_FEW_TOKENS", v1::ERROR_CLASS_USER));
+  for (const char* lasting :
+       {"ALREADY_CONVERTED", "INVALID_SPEC", "MALFORMED_CHECKPOINT", "MALFORMED_CONFIG",
+        "MALFORMED_CORPUS", "MALFORMED_SAFETENSORS", "MALFORMED_TOKENIZER", "METHOD_NOT_SUPPORTED",
+        "RANK_OUT_OF_RANGE", "SOURCE_CORRUPT", "TOO_FEW_TOKENS", "UNSUPPORTED_ARCHITECTURE"}) {
+    EXPECT_FALSE(passing(lasting, v1::ERROR_CLASS_USER)) << lasting;
+  }
   EXPECT_FALSE(passing("NUMERICAL_FAILURE", v1::ERROR_CLASS_SYSTEM));
+  // What stood in the way may be gone, whosever fault it was.
+  for (const char* reason : {"SOURCE_NOT_READABLE", "CORPUS_NOT_READABLE", "OUTPUT_NOT_WRITABLE",
+                             "OUTPUT_NOT_EMPTY", "DEVICE_UNAVAILABLE", "JOB_DEADLINE"}) {
+    EXPECT_TRUE(passing(reason, v1::ERROR_CLASS_USER)) << reason;
+  }
   EXPECT_TRUE(passing("OUT_OF_MEMORY", v1::ERROR_CLASS_RESOURCE));
   EXPECT_TRUE(passing("CHECKPOINT_CORRUPT", v1::ERROR_CLASS_SYSTEM));
 }
