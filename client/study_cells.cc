@@ -8,6 +8,7 @@
 #include <cmath>
 #include <iterator>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -28,6 +29,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxCellFileBytes = int64_t{64} << 20;
+// Every program that reads JSON keeps integers up to this one.
+constexpr int64_t kMaxInteger = int64_t{1} << 53;
 
 // Why a job fails that the same model, texts and settings would fail for again, besides MALFORMED_
 // of whatever they hold. All others may pass: a file that was away, a full disk, a deadline.
@@ -192,9 +195,15 @@ absl::StatusOr<CellRecord> ParseCell(absl::string_view line) {
     wrong.Update(value.status());
   });
   EachNumber(record, [&](const char* name, auto& number) {
-    const absl::StatusOr<double> value = object.NumberOr(name, 0);
-    if (value.ok()) number = static_cast<std::decay_t<decltype(number)>>(*value);
-    wrong.Update(value.status());
+    const auto take = [&](const auto& value) {
+      if (value.ok()) number = *value;
+      wrong.Update(value.status());
+    };
+    if constexpr (std::is_integral_v<std::decay_t<decltype(number)>>) {
+      take(object.IntOr(name, 0, kMaxInteger, 0));
+    } else {
+      take(object.NumberOr(name, 0));
+    }
   });
   const absl::StatusOr<bool> passing = object.BoolOr("passing", false);
   record.passing = passing.value_or(false);
