@@ -92,8 +92,10 @@ void AddStudyCommand(CLI::App* app, const CommandContext& context, Selection* se
       ->add_option("--out", options->out,
                    "Folder of the study; one that holds cells goes on (required)")
       ->type_name("DIR");
-  command->add_flag("--keep", options->keep,
-                    "Keeps the artifact of each cell in FOLDER/cells (default: off)");
+  command->add_flag(
+      "--keep", options->keep,
+      "Keeps the artifact of each cell that this run measures in FOLDER/cells; those recorded "
+      "without it have none (default: off)");
   command->add_option("-o,--output", options->output, "table, json, jsonl or csv (default: table)");
   command
       ->add_option("--work-dir", options->work_dir,
