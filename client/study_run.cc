@@ -117,7 +117,6 @@ absl::Status WriteFiles(const Study& study, const StudyResults& results,
   if (script.empty()) return absl::OkStatus();
   const absl::StatusOr<std::string> svg =
       RunGnuplot({.scratch = study.folder}, script, context.clock);
-  LF_RETURN_IF_ERROR(RemoveTree(study.folder / "plot.gp"));
   if (svg.ok()) return WriteFileAtomic(study.folder / "study.svg", *svg);
   context.terminal.Write(absl::StrCat(
       "study.svg was not drawn: ", svg.status().message(),
