@@ -173,7 +173,7 @@ CellRecord RecordOf(const StudyCell& cell, const std::string& key, const v1::Job
   return record;
 }
 
-std::string CellLine(const CellRecord& record) {
+Json CellJson(const CellRecord& record) {
   Json json = {{"settings", record.settings}, {"passing", record.passing}};
   EachText(record, [&](const char* name, const std::string& text) {
     if (!text.empty()) json[name] = text;
@@ -181,8 +181,10 @@ std::string CellLine(const CellRecord& record) {
   EachNumber(record, [&](const char* name, auto value) {
     if (value != 0) json[name] = value;
   });
-  return WriteJson(json);
+  return json;
 }
+
+std::string CellLine(const CellRecord& record) { return WriteJson(CellJson(record)); }
 
 absl::StatusOr<CellRecord> ParseCell(absl::string_view line) {
   LF_ASSIGN_OR_RETURN(const Json json, ParseJson(line));
