@@ -30,6 +30,31 @@ std::string LastLine(absl::string_view text) {
   return std::string(text.substr(text.rfind('\n') + 1));
 }
 
+absl::StatusOr<std::string> Run(const std::filesystem::path& program,
+                                const std::filesystem::path& file, absl::Duration limit,
+                                const Clock& clock) {
+  LF_ASSIGN_OR_RETURN(
+      const std::unique_ptr<ChildProcess> child,
+      ChildProcess::Start(
+          {.argv = {program.string(), file.string()}, .environment = {}, .log = {}}));
+  const absl::Duration deadline = clock.Monotonic() + limit;
+  ChildOutput output;
+  while (!child->finished()) {
+    const absl::Duration left = deadline - clock.Monotonic();
+    if (left <= absl::ZeroDuration()) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(program.string(), " took longer than ", absl::FormatDuration(limit)));
+    }
+    LF_RETURN_IF_ERROR(child->Poll(/*wake_fd=*/-1, left, &output));
+  }
+  if (!child->exit_status().ok() || output.out.empty()) {
+    return absl::InternalError(absl::StrCat(program.string(), " ended with ",
+                                            child->exit_status().ToString(), ": ",
+                                            LastLine(output.err)));
+  }
+  return output.out;
+}
+
 }  // namespace
 
 // The legend lies above, where it hides nothing.
@@ -49,26 +74,9 @@ absl::StatusOr<std::string> RunGnuplot(const GnuplotOptions& options, absl::stri
   LF_ASSIGN_OR_RETURN(const std::filesystem::path program, Find(options.program));
   const std::filesystem::path file = options.scratch / "plot.gp";
   LF_RETURN_IF_ERROR(WriteFileAtomic(file, script));
-  LF_ASSIGN_OR_RETURN(
-      const std::unique_ptr<ChildProcess> child,
-      ChildProcess::Start(
-          {.argv = {program.string(), file.string()}, .environment = {}, .log = {}}));
-  const absl::Duration deadline = clock.Monotonic() + options.limit;
-  ChildOutput output;
-  while (!child->finished()) {
-    const absl::Duration left = deadline - clock.Monotonic();
-    if (left <= absl::ZeroDuration()) {
-      return absl::DeadlineExceededError(absl::StrCat(program.string(), " took longer than ",
-                                                      absl::FormatDuration(options.limit)));
-    }
-    LF_RETURN_IF_ERROR(child->Poll(/*wake_fd=*/-1, left, &output));
-  }
-  if (!child->exit_status().ok() || output.out.empty()) {
-    return absl::InternalError(absl::StrCat(program.string(), " ended with ",
-                                            child->exit_status().ToString(), ": ",
-                                            LastLine(output.err)));
-  }
-  return output.out;
+  absl::StatusOr<std::string> output = Run(program, file, options.limit, clock);
+  LF_RETURN_IF_ERROR(RemoveTree(file));
+  return output;
 }
 
 }  // namespace latentforge

@@ -22,7 +22,7 @@ struct GnuplotOptions {
 
 // What the script writes to standard output. NotFound without the program; Internal with its last
 // words when it fails or says nothing; DeadlineExceeded when it takes longer; errors of writing
-// the script.
+// the script, which does not stay.
 absl::StatusOr<std::string> RunGnuplot(const GnuplotOptions& options, absl::string_view script,
                                        const Clock& clock);
 

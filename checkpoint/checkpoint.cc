@@ -77,7 +77,14 @@ absl::Status Checkpoint::LocateTensors() {
                                                      shard_names_[shard], ", expected once"));
     }
   }
+  // The embedding tells; names that do not go with it are missing, or too many.
+  bare_ = !tensors_.contains(SourceName(config_, kEmbedTokens)) &&
+          tensors_.contains(BareSourceName(config_, kEmbedTokens));
   return absl::OkStatus();
+}
+
+std::string Checkpoint::StoredName(absl::string_view name) const {
+  return bare_ ? BareSourceName(config_, name) : SourceName(config_, name);
 }
 
 absl::Status Checkpoint::CheckIndex(const ShardList& list) const {
@@ -102,7 +109,7 @@ absl::Status Checkpoint::CheckTensors() {
   std::set<std::string> dtypes;
   for (TensorSpec& spec : ExpectedTensors(config_)) {
     tensor_names_.push_back(spec.name);
-    spec.name = SourceName(config_, spec.name);
+    spec.name = StoredName(spec.name);
     const auto found = tensors_.find(spec.name);
     if (found == tensors_.end()) {
       return absl::InvalidArgumentError(absl::StrCat("tensor \"", spec.name, "\" of shape ",
@@ -153,7 +160,7 @@ absl::Status Checkpoint::CheckTiedHead() const {
 }
 
 absl::StatusOr<TensorView> Checkpoint::View(absl::string_view name) const {
-  const std::string stored = SourceName(config_, name);
+  const std::string stored = StoredName(name);
   const auto found = tensors_.find(stored);
   if (found == tensors_.end()) {
     return absl::NotFoundError(absl::StrCat(dir_.string(), " has no tensor \"", stored, "\""));

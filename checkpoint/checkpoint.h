@@ -83,6 +83,7 @@ class Checkpoint {
   absl::Status CheckUnknownTensors(std::vector<std::string> unknown) const;
   absl::Status CheckTiedHead() const;
   absl::StatusOr<TensorView> View(absl::string_view name) const;
+  std::string StoredName(absl::string_view name) const;
 
   std::filesystem::path dir_;
   std::string config_json_;
@@ -90,6 +91,7 @@ class Checkpoint {
   std::vector<std::string> shard_names_;  // within dir_, sorted
   std::vector<SafetensorsFile> shards_;
   absl::flat_hash_map<absl::string_view, Location> tensors_;  // views into shards_
+  bool bare_ = false;                                         // the files have BareSourceName
   std::vector<std::string> tensor_names_;
   std::vector<std::string> dtype_names_;
   int64_t total_bytes_ = 0;

@@ -31,6 +31,11 @@ struct EstimateSettings {
   DType weight_dtype = DType::kBF16;  // of the artifact
   int64_t threads = 1;
   StatisticsKind statistics = StatisticsKind::kOutputs;
+  // With kLinear: also E[x x^T] of what the MLP's last map is fed, [F, F]; and its inverse.
+  bool inner_covariance = false;
+  bool inner_inverse = false;
+  // With kLinear: also the moments of gradients, by a way back over some of the sequences.
+  bool gradients = false;
   bool joint = false;                // one latent for K and V
   bool anchored = false;             // layers in order, by two streams of hidden states
   int64_t healing_tokens = 0;        // trained on; 0: none
@@ -46,7 +51,7 @@ struct Estimate {
   int64_t kv_bytes_per_token_converted = 0;  // at most
 };
 
-// A cost model of a few terms; its constants stand together in estimate.cc, and
+// A cost model of a few terms; its constants stand at the head of estimate*.cc, and
 // estimate_test.cc holds it to measured conversions. InvalidArgument for a budget that
 // RankTotalsForBudget refuses, OutOfRange for a ratio that RankForRatio does.
 absl::StatusOr<Estimate> EstimateConversion(const ModelConfig& config,

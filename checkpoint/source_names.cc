@@ -24,4 +24,10 @@ std::string SourceName(const ModelConfig& config, absl::string_view name) {
                                   {".mlp.down_proj.", ".fc2."}}));
 }
 
+std::string BareSourceName(const ModelConfig& config, absl::string_view name) {
+  const std::string source = SourceName(config, name);
+  if (config.family != Family::kOpt || config.converted()) return source;
+  return std::string(absl::StripPrefix(source, "model."));
+}
+
 }  // namespace latentforge::checkpoint

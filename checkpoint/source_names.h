@@ -13,4 +13,8 @@ namespace latentforge::checkpoint {
 // artifacts and for every other family.
 std::string SourceName(const ModelConfig& config, absl::string_view name);
 
+// The same where the files were saved from the model without its head, as OPT's first ones were:
+// "decoder.layers.3.fc1.bias". SourceName for all that has no such names.
+std::string BareSourceName(const ModelConfig& config, absl::string_view name);
+
 }  // namespace latentforge::checkpoint

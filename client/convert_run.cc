@@ -12,6 +12,7 @@
 #include "client/error.h"
 #include "client/follow_job.h"
 #include "client/interrupt.h"
+#include "client/leftover.h"
 #include "client/local_device.h"
 #include "client/output_lock.h"
 #include "client/private_session.h"
@@ -62,48 +63,6 @@ absl::StatusOr<std::filesystem::path> StateRoot(const ConvertOptions& options,
   return (context.files.current_folder / *options.work_dir).lexically_normal();
 }
 
-// The work folder is of use as long as a rerun could continue in it, or somebody
-// has to look into the logs. Another deadline is another specification, and folder.
-bool WorkIsDone(const v1::Job& job) {
-  const v1::JobStatus& status = job.status();
-  return status.state() != v1::JOB_STATE_FAILED ||
-         status.error().error_class() == v1::ERROR_CLASS_USER ||
-         status.error().reason() == "JOB_DEADLINE";
-}
-
-// A request that the same command would be refused again.
-bool IsRefusal(const absl::Status& status) {
-  return absl::IsInvalidArgument(status) || absl::IsAlreadyExists(status) ||
-         absl::IsNotFound(status) || absl::IsUnimplemented(status) ||
-         absl::IsFailedPrecondition(status);
-}
-
-// What lies in the work folder at the end.
-enum class Leftover {
-  kNothing,     // of any use
-  kUnfinished,  // the same command goes on with it
-  kEarlier,     // an earlier run's, for when the refusal is out of the way
-};
-
-Leftover LeftBy(const absl::StatusOr<v1::Job>& job, bool existed) {
-  if (job.ok()) return WorkIsDone(*job) ? Leftover::kNothing : Leftover::kUnfinished;
-  if (IsRefusal(job.status())) return existed ? Leftover::kEarlier : Leftover::kNothing;
-  // Interrupted before there was a job.
-  if (absl::IsCancelled(job.status()) && !existed) return Leftover::kNothing;
-  return Leftover::kUnfinished;
-}
-
-const char* KeptText(Leftover left) {
-  switch (left) {
-    case Leftover::kUnfinished:
-      return "logs; the same command goes on with what is there";
-    case Leftover::kEarlier:
-      return "what an earlier run finished";
-    default:
-      return "logs and files of this run";
-  }
-}
-
 absl::StatusOr<v1::Job> ConvertIn(StateFolder& folder, const PrivateServiceOptions& programs,
                                   const JobDraft& draft, const std::string& digest,
                                   const CommandContext& context) {
@@ -134,14 +93,8 @@ absl::Status RunConvert(const ConvertOptions& options, const CommandContext& con
         absl::StrCat("continuing the interrupted run in ", folder.path().string(), "\n"));
   }
   const absl::StatusOr<v1::Job> job = ConvertIn(folder, programs, draft, digest, context);
-  folder.Release();
-  const Leftover left = LeftBy(job, folder.existed());
-  if (left == Leftover::kNothing && !options.keep_work) {
-    LF_RETURN_IF_ERROR(folder.Remove());
-  } else {
-    context.terminal.Write(
-        absl::StrCat("kept: ", folder.path().string(), " (", KeptText(left), ")\n"));
-  }
+  const Leftover left = LeftBy(job.status(), job.ok() && WorkIsDone(*job), folder.existed());
+  LF_RETURN_IF_ERROR(CloseWork(folder, left, options.keep_work, context.terminal));
   if (!job.ok()) return job.status();
   if (job->status().state() == v1::JOB_STATE_CANCELLED && Interrupted()) return Interruption();
   LF_RETURN_IF_ERROR(ConversionOutcome(*job));

@@ -162,6 +162,10 @@ std::vector<std::string> ShortEnumNames(const EnumDescriptor& type) {
   return names;
 }
 
+std::string EnumChoices(const EnumDescriptor& type) {
+  return absl::StrJoin(ShortEnumNames(type), ", ");
+}
+
 absl::StatusOr<int> ParseEnum(const EnumDescriptor& type, absl::string_view name,
                               absl::string_view text) {
   if (const std::optional<int> value = FindEnumValue(type, text); value.has_value()) return *value;

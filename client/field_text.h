@@ -21,6 +21,8 @@ absl::StatusOr<const google::protobuf::FieldDescriptor*> FindField(
 
 // Every short name of an enum but that of its zero value.
 std::vector<std::string> ShortEnumNames(const google::protobuf::EnumDescriptor& type);
+// The same as a text: "joint, local".
+std::string EnumChoices(const google::protobuf::EnumDescriptor& type);
 
 // The value that is written "root-covariance", "root_covariance" or
 // "PRECONDITIONER_ROOT_COVARIANCE"; formats may also be "fp32", "bf16", "fp16".

@@ -107,6 +107,28 @@ absl::StatusOr<v1::Job> PrivateSession::Run(const JobDraft& draft, const std::st
   return ended;
 }
 
+absl::StatusOr<std::vector<v1::Job>> PrivateSession::Jobs() {
+  constexpr int kJobsPerPage = 100;
+  v1::ListJobsRequest request;
+  request.set_page_size(kJobsPerPage);
+  std::vector<v1::Job> jobs;
+  do {
+    const absl::StatusOr<v1::ListJobsResponse> page = client_->ListJobs(request);
+    if (!page.ok()) return CauseOf(page.status(), *service_, clock_);
+    jobs.insert(jobs.end(), page->jobs().begin(), page->jobs().end());
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return jobs;
+}
+
+absl::Status PrivateSession::Cancel(const v1::Job& job) {
+  absl::StatusOr<v1::Job> ended = client_->CancelJob(job.name());
+  if (ended.ok()) ended = AwaitCancelled(*client_, *std::move(ended), clock_);
+  if (!ended.ok()) return CauseOf(ended.status(), *service_, clock_);
+  return IsTerminal(ended->status().state()) ? absl::OkStatus()
+                                             : absl::CancelledError("interrupted");
+}
+
 void PrivateSession::Stop() { service_->Stop(); }
 
 absl::StatusOr<v1::Job> PrivateSession::Follow(const std::string& name, ProgressView& view) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -37,6 +38,12 @@ class PrivateSession {
   // the first Ctrl-C the job is cancelled. Returns the job that ended; an error where the service
   // itself failed or refused.
   absl::StatusOr<v1::Job> Run(const JobDraft& draft, const std::string& digest, ProgressView& view);
+
+  // Every job of this service, also those of earlier runs in its folder.
+  absl::StatusOr<std::vector<v1::Job>> Jobs();
+
+  // Cancels a job that has not ended and waits for its end. Cancelled after Ctrl-C.
+  absl::Status Cancel(const v1::Job& job);
 
   void Stop();
 

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <iterator>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -27,6 +29,21 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxCellFileBytes = int64_t{64} << 20;
+// Every program that reads JSON keeps integers up to this one.
+constexpr int64_t kMaxInteger = int64_t{1} << 53;
+
+// Why a job fails that the same model, texts and settings would fail for again, besides MALFORMED_
+// of whatever they hold. All others may pass: a file that was away, a full disk, a deadline.
+constexpr absl::string_view kLastingReasons[] = {
+    "ALREADY_CONVERTED", "INVALID_SPEC",   "METHOD_NOT_SUPPORTED", "NUMERICAL_FAILURE",
+    "RANK_OUT_OF_RANGE", "SOURCE_CORRUPT", "TOO_FEW_TOKENS",       "UNSUPPORTED_ARCHITECTURE",
+};
+
+bool MayPass(absl::string_view reason) {
+  return !absl::StartsWith(reason, "MALFORMED_") &&
+         std::find(std::begin(kLastingReasons), std::end(kLastingReasons), reason) ==
+             std::end(kLastingReasons);
+}
 
 // Files that define a checkpoint, by name.
 bool DefinesModel(const std::string& name) {
@@ -134,9 +151,7 @@ CellRecord RecordOf(const StudyCell& cell, const std::string& key, const v1::Job
     const v1::ConversionError& error = status.error();
     record.reason = error.reason().empty() ? "INTERNAL" : error.reason();
     record.message = error.message();
-    // What it is given is wrong, or its numbers are: the same comes out again.
-    record.passing =
-        error.error_class() != v1::ERROR_CLASS_USER && error.reason() != "NUMERICAL_FAILURE";
+    record.passing = MayPass(record.reason);
     return record;
   }
   const v1::ConversionResult& result = status.result();
@@ -158,7 +173,7 @@ CellRecord RecordOf(const StudyCell& cell, const std::string& key, const v1::Job
   return record;
 }
 
-std::string CellLine(const CellRecord& record) {
+Json CellJson(const CellRecord& record) {
   Json json = {{"settings", record.settings}, {"passing", record.passing}};
   EachText(record, [&](const char* name, const std::string& text) {
     if (!text.empty()) json[name] = text;
@@ -166,8 +181,10 @@ std::string CellLine(const CellRecord& record) {
   EachNumber(record, [&](const char* name, auto value) {
     if (value != 0) json[name] = value;
   });
-  return WriteJson(json);
+  return json;
 }
+
+std::string CellLine(const CellRecord& record) { return WriteJson(CellJson(record)); }
 
 absl::StatusOr<CellRecord> ParseCell(absl::string_view line) {
   LF_ASSIGN_OR_RETURN(const Json json, ParseJson(line));
@@ -180,9 +197,15 @@ absl::StatusOr<CellRecord> ParseCell(absl::string_view line) {
     wrong.Update(value.status());
   });
   EachNumber(record, [&](const char* name, auto& number) {
-    const absl::StatusOr<double> value = object.NumberOr(name, 0);
-    if (value.ok()) number = static_cast<std::decay_t<decltype(number)>>(*value);
-    wrong.Update(value.status());
+    const auto take = [&](const auto& value) {
+      if (value.ok()) number = *value;
+      wrong.Update(value.status());
+    };
+    if constexpr (std::is_integral_v<std::decay_t<decltype(number)>>) {
+      take(object.IntOr(name, 0, kMaxInteger, 0));
+    } else {
+      take(object.NumberOr(name, 0));
+    }
   });
   const absl::StatusOr<bool> passing = object.BoolOr("passing", false);
   record.passing = passing.value_or(false);

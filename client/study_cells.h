@@ -58,7 +58,9 @@ struct CellRecord {
 CellRecord RecordOf(const StudyCell& cell, const std::string& key, const v1::Job& job,
                     const Json& report);
 
-// One line of the file, without its end, and back. InvalidArgument names what is wrong.
+// A cell of the file; one line of it, without its end, and back. InvalidArgument names what is
+// wrong.
+Json CellJson(const CellRecord& record);
 std::string CellLine(const CellRecord& record);
 absl::StatusOr<CellRecord> ParseCell(absl::string_view line);
 

@@ -124,29 +124,25 @@ absl::Status AddCombinations(const StudyFlags& flags, std::vector<Row>& rows) {
       const std::vector<int> preconditioners,
       ParseList("--preconditioners", flags.preconditioners, v1::Preconditioner_descriptor(),
                 v1::PRECONDITIONER_ROOT_COVARIANCE));
-  for (const auto& [flag, texts] :
-       {std::pair<const char*, const Texts&>{"--query-key", flags.query_key},
-        {"--value-output", flags.value_output}}) {
-    LF_ASSIGN_OR_RETURN(const std::vector<int> modes,
+  const bool root = std::find(preconditioners.begin(), preconditioners.end(),
+                              v1::PRECONDITIONER_ROOT_COVARIANCE) != preconditioners.end();
+  const auto modes = [&](const char* flag, const Texts& texts) -> absl::StatusOr<std::vector<int>> {
+    LF_ASSIGN_OR_RETURN(std::vector<int> values,
                         ParseList(flag, texts, v1::JointMode_descriptor(), v1::JOINT_MODE_LOCAL));
-    const bool joint = std::find(modes.begin(), modes.end(), v1::JOINT_MODE_JOINT) != modes.end();
-    const bool root = std::find(preconditioners.begin(), preconditioners.end(),
-                                v1::PRECONDITIONER_ROOT_COVARIANCE) != preconditioners.end();
-    if (joint && !root) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          flag, " is \"joint\", expected local without root-covariance in --preconditioners"));
-    }
-  }
-  LF_ASSIGN_OR_RETURN(
-      const std::vector<int> query_keys,
-      ParseList("--query-key", flags.query_key, v1::JointMode_descriptor(), v1::JOINT_MODE_LOCAL));
+    const bool joint =
+        std::find(values.begin(), values.end(), v1::JOINT_MODE_JOINT) != values.end();
+    if (!joint || root) return values;
+    return absl::InvalidArgumentError(absl::StrCat(
+        flag, " is \"joint\", expected local without root-covariance in --preconditioners"));
+  };
+  LF_ASSIGN_OR_RETURN(const std::vector<int> query_keys, modes("--query-key", flags.query_key));
   LF_ASSIGN_OR_RETURN(const std::vector<int> value_outputs,
-                      ParseList("--value-output", flags.value_output, v1::JointMode_descriptor(),
-                                v1::JOINT_MODE_LOCAL));
+                      modes("--value-output", flags.value_output));
   for (const int preconditioner : preconditioners) {
-    const bool root = preconditioner == v1::PRECONDITIONER_ROOT_COVARIANCE;
-    for (const int query_key : root ? query_keys : std::vector<int>{v1::JOINT_MODE_LOCAL}) {
-      for (const int value_output : root ? value_outputs : std::vector<int>{v1::JOINT_MODE_LOCAL}) {
+    const bool joins = preconditioner == v1::PRECONDITIONER_ROOT_COVARIANCE;
+    for (const int query_key : joins ? query_keys : std::vector<int>{v1::JOINT_MODE_LOCAL}) {
+      for (const int value_output :
+           joins ? value_outputs : std::vector<int>{v1::JOINT_MODE_LOCAL}) {
         std::string name = ShortEnumName(static_cast<v1::Preconditioner>(preconditioner));
         if (query_key == v1::JOINT_MODE_JOINT) name += ", joint query-key";
         if (value_output == v1::JOINT_MODE_JOINT) name += ", joint value-output";
@@ -225,11 +221,10 @@ absl::StatusOr<v1::JobSpec> SharedSpec(const StudyFlags& flags, double ratio,
     return absl::InvalidArgumentError(
         "--evaluate is missing: name a text file to measure perplexity on");
   }
-  draft.spec.clear_output();
   if (spec.output_dtype) {
-    LF_ASSIGN_OR_RETURN(const int type, ParseEnum(*v1::DataType_descriptor(), "--output-dtype",
-                                                  *spec.output_dtype));
-    draft.spec.mutable_output()->set_dtype(static_cast<v1::DataType>(type));
+    draft.spec.mutable_output()->clear_uri();
+  } else {
+    draft.spec.clear_output();
   }
   return draft.spec;
 }

@@ -138,9 +138,7 @@ std::string StudyCsv(const StudyResults& results) {
 
 Json StudyJson(const StudyResults& results) {
   Json cells = Json::array();
-  for (const CellRecord& cell : results.cells) {
-    cells.push_back(ParseJson(CellLine(cell)).value_or(Json()));
-  }
+  for (const CellRecord& cell : results.cells) cells.push_back(CellJson(cell));
   return {{"rows", results.rows}, {"ratios", results.ratios}, {"cells", cells}};
 }
 

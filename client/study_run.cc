@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "client/error.h"
 #include "client/interrupt.h"
 #include "client/job_tracker.h"
+#include "client/leftover.h"
 #include "client/local_device.h"
 #include "client/output.h"
 #include "client/output_lock.h"
@@ -37,6 +39,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxReportBytes = int64_t{64} << 20;
+constexpr char kSpecLabel[] = "study-spec";  // of jobs: SpecDigest
 
 enum class StudyFormat { kTable, kJson, kJsonLines, kCsv };
 
@@ -114,7 +117,6 @@ absl::Status WriteFiles(const Study& study, const StudyResults& results,
   if (script.empty()) return absl::OkStatus();
   const absl::StatusOr<std::string> svg =
       RunGnuplot({.scratch = study.folder}, script, context.clock);
-  LF_RETURN_IF_ERROR(RemoveTree(study.folder / "plot.gp"));
   if (svg.ok()) return WriteFileAtomic(study.folder / "study.svg", *svg);
   context.terminal.Write(absl::StrCat(
       "study.svg was not drawn: ", svg.status().message(),
@@ -142,15 +144,16 @@ class Runner {
   Runner(const Study& study, CellFile& file, bool keep, const CommandContext& context)
       : study_(study), file_(file), keep_(keep), context_(context) {}
 
-  // Every cell is checked by the server before one runs.
+  // Every cell is checked by the server before one runs, and before anything of an earlier run is
+  // given up.
   absl::Status Run(const std::vector<size_t>& cells, PrivateSession& session) {
     for (const size_t cell : cells) {
       const absl::Status valid = session.Validate(DraftOf(cell));
-      // Its own artifact or job, which a kill left: running it finds them.
-      const std::string reason = ReasonOf(valid);
-      if (reason == "OUTPUT_NOT_EMPTY" || reason == "OUTPUT_IN_USE") continue;
+      // Its own artifact, which a kill left: running it finds that.
+      if (ReasonOf(valid) == "OUTPUT_NOT_EMPTY") continue;
       LF_RETURN_IF_ERROR(Annotate(valid, PlaceOf(cell)));
     }
+    LF_RETURN_IF_ERROR(TakeOver(cells, session));
     for (size_t i = 0; i < cells.size(); ++i) {
       if (Interrupted()) return absl::CancelledError("interrupted");
       const absl::Duration begin = context_.clock.Monotonic();
@@ -160,11 +163,45 @@ class Runner {
     return absl::OkStatus();
   }
 
+  // What lies in the work folder after Run, or an attempt at it, ended so.
+  Leftover LeftAfter(const absl::Status& ended, bool existed) const {
+    const bool done = unfinished_.empty() && !passing_;
+    if (!took_over_) return LeftBy(ended, done, existed);
+    if (absl::IsCancelled(ended)) return LeftBy(absl::OkStatus(), done, existed);
+    return ended.ok() && done ? Leftover::kNothing : Leftover::kUnfinished;
+  }
+
  private:
+  // The label tells jobs of cells as they are asked for now from others that have their folders.
   JobDraft DraftOf(size_t cell) const {
     JobDraft draft{.spec = study_.grid.cells[cell].spec, .labels = {}};
     draft.spec.mutable_output()->set_uri(UriFromPath(study_.ArtifactOf(cell)));
+    draft.labels[kSpecLabel] = SpecDigest(draft.spec);
     return draft;
+  }
+
+  // Of what a kill left, only jobs of these cells with these very settings go on: others, as of
+  // another number of threads, end, and artifacts that no job of these explains go.
+  absl::Status TakeOver(const std::vector<size_t>& cells, PrivateSession& session) {
+    std::set<std::string> wanted;
+    for (const size_t cell : cells) wanted.insert(DraftOf(cell).labels[kSpecLabel]);
+    std::set<std::string> owned;  // labels of jobs that stay of use
+    LF_ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, session.Jobs());
+    for (const v1::Job& job : jobs) {
+      const auto label = job.labels().find(kSpecLabel);
+      const bool known = label != job.labels().end() && wanted.count(label->second) != 0;
+      const v1::JobState state = job.status().state();
+      if (!known && !IsTerminal(state)) LF_RETURN_IF_ERROR(session.Cancel(job));
+      if (!known || (IsTerminal(state) && state != v1::JOB_STATE_SUCCEEDED)) continue;
+      owned.insert(label->second);
+      if (!IsTerminal(state)) unfinished_.insert(job.name());
+    }
+    for (const size_t cell : cells) {
+      if (owned.count(DraftOf(cell).labels[kSpecLabel]) != 0) continue;
+      LF_RETURN_IF_ERROR(RemoveTree(study_.ArtifactOf(cell)));
+    }
+    took_over_ = true;
+    return absl::OkStatus();
   }
 
   // "RootCov at 20 %".
@@ -182,10 +219,12 @@ class Runner {
     const std::unique_ptr<ProgressView> view = MakeProgressView(context_.terminal, context_.clock);
     StudyView placed(*view, place);
     const JobDraft draft = DraftOf(cell);
-    LF_ASSIGN_OR_RETURN(const v1::Job job, session.Run(draft, SpecDigest(draft.spec), placed));
+    LF_ASSIGN_OR_RETURN(const v1::Job job, session.Run(draft, draft.labels.at(kSpecLabel), placed));
+    unfinished_.erase(job.name());
     if (job.status().state() == v1::JOB_STATE_CANCELLED) return absl::CancelledError("interrupted");
     LF_ASSIGN_OR_RETURN(const Json report, ReportOf(cell, job));
     CellRecord record = RecordOf(study_.grid.cells[cell], study_.keys[cell], job, report);
+    passing_ |= record.passing;
     if (keep_ && !record.failed()) record.artifact = study_.ArtifactOf(cell).string();
     // First the record: a cell whose artifact has gone without one would run again.
     LF_RETURN_IF_ERROR(file_.Add(record));
@@ -216,7 +255,10 @@ class Runner {
   CellFile& file_;
   const bool keep_;
   const CommandContext& context_;
-  std::vector<double> seconds_;  // of the cells that this run has ended
+  std::vector<double> seconds_;       // of the cells that this run has ended
+  bool took_over_ = false;            // what the work folder held is known
+  std::set<std::string> unfinished_;  // jobs of an earlier run that have not ended
+  bool passing_ = false;              // a failed cell has work that its next run goes on with
 };
 
 // A private service of its own for the cells that are left.
@@ -246,12 +288,8 @@ absl::Status RunMissing(const std::vector<size_t>& missing, Runner& runner, cons
     session->Stop();
     return run;
   }();
-  folder.Release();
-  // Of a cancelled job nothing is left, of refused ones neither; other ends are for the logs, and
-  // for the same command.
-  if (ended.ok() || absl::IsCancelled(ended) || absl::IsInvalidArgument(ended)) {
-    LF_RETURN_IF_ERROR(folder.Remove());
-  }
+  LF_RETURN_IF_ERROR(CloseWork(folder, runner.LeftAfter(ended, folder.existed()), /*keep=*/false,
+                               context.terminal));
   return ended;
 }
 

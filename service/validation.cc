@@ -67,6 +67,12 @@ absl::StatusOr<v1::Estimate> EstimateOf(const v1::JobSpec& spec,
   settings.weight_dtype = ToDType(spec.output().dtype(), config.dtype);
   settings.threads = spec.threads() > 0 ? spec.threads() : sysconf(_SC_NPROCESSORS_ONLN);
   settings.statistics = StatisticsOf(spec);
+  const v1::Preconditioner preconditioner = spec.factorization().preconditioner();
+  const bool low_rank = spec.method() == v1::METHOD_LOW_RANK;
+  settings.inner_inverse = low_rank && preconditioner == v1::PRECONDITIONER_DIAGONAL_HESSIAN;
+  settings.inner_covariance =
+      settings.inner_inverse || (low_rank && preconditioner == v1::PRECONDITIONER_COVARIANCE);
+  settings.gradients = low_rank && preconditioner == v1::PRECONDITIONER_FISHER;
   settings.parameter_ratio = spec.budget().parameter_ratio();
   settings.anchored = spec.factorization().anchored();
   settings.joint = spec.factorization().latent() == v1::LATENT_LAYOUT_JOINT;

@@ -4,7 +4,6 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "client/commands/flag_checks.h"
 #include "client/commands/spec_options.h"
 #include "client/field_text.h"
@@ -95,9 +94,9 @@ void AddList(CLI::App* app, const CommandContext& context, Selection* selection)
 
 Lists jobs, newest first.)");
   command
-      ->add_option("--state", options->states,
-                   absl::StrCat(absl::StrJoin(ShortEnumNames(*v1::JobState_descriptor()), ", "),
-                                "; repeatable (default: all)"))
+      ->add_option(
+          "--state", options->states,
+          absl::StrCat(EnumChoices(*v1::JobState_descriptor()), "; repeatable (default: all)"))
       ->allow_extra_args(false);
   command
       ->add_option("--label", options->labels,

@@ -1,7 +1,6 @@
 #include "client/commands/spec_options.h"
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/conversion_defaults.h"
 #include "base/conversion_limits.h"
 #include "client/commands/flag_checks.h"
@@ -11,10 +10,6 @@
 namespace latentforge::client {
 namespace {
 
-std::string OneOf(const google::protobuf::EnumDescriptor* type) {
-  return absl::StrJoin(ShortEnumNames(*type), ", ");
-}
-
 void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
   const std::string group = "Factorisation";
   // The API names more than this version does.
@@ -23,20 +18,20 @@ void AddFactorizationOptions(CLI::App* app, SpecFlags* flags) {
                   "linear map of the decoder (default: kv-latent)")
       ->group(group);
   app->add_option("--preconditioner", flags->preconditioner,
-                  absl::StrCat("What errors count by: ", OneOf(v1::Preconditioner_descriptor()),
-                               " (default: fisher)"))
+                  absl::StrCat("What errors count by: ",
+                               EnumChoices(*v1::Preconditioner_descriptor()), " (default: fisher)"))
       ->group(group);
-  app->add_option(
-         "--allocation", flags->allocation,
-         absl::StrCat("How layers share the budget: ", OneOf(v1::RankAllocation_descriptor()),
-                      " (default: global, which needs fisher; else uniform)"))
+  app->add_option("--allocation", flags->allocation,
+                  absl::StrCat("How layers share the budget: ",
+                               EnumChoices(*v1::RankAllocation_descriptor()),
+                               " (default: global, which needs fisher; else uniform)"))
       ->group(group);
   app->add_option(
          "--latent", flags->latent,
-         absl::StrCat(
-             "One latent for keys and values or one each: ", OneOf(v1::LatentLayout_descriptor()),
-             " (default: joint, which needs fisher and no allocation of care; else "
-             "separate)"))
+         absl::StrCat("One latent for keys and values or one each: ",
+                      EnumChoices(*v1::LatentLayout_descriptor()),
+                      " (default: joint, which needs fisher and no allocation of care; else "
+                      "separate)"))
       ->group(group);
   app->add_option("--sink-weight", flags->sink_weight,
                   absl::StrCat("Share of the first position in the covariance of fisher; refused "
@@ -63,28 +58,30 @@ void AddLowRankOptions(CLI::App* app, LowRankFlags* flags) {
       ->check(Share("0.3"))
       ->group(group)
       ->type_name("SHARE");
-  app->add_option("--factor-layout", flags->factor_layout,
-                  absl::StrCat("How factors are stored: ", OneOf(v1::FactorLayout_descriptor()),
-                               " (default: block-identity)"))
+  app->add_option(
+         "--factor-layout", flags->factor_layout,
+         absl::StrCat("How factors are stored: ", EnumChoices(*v1::FactorLayout_descriptor()),
+                      " (default: block-identity)"))
       ->group(group);
   app->add_option("--query-key", flags->query_key,
                   absl::StrCat("Whether queries and keys are compressed for their product: ",
-                               OneOf(v1::JointMode_descriptor()),
+                               EnumChoices(*v1::JointMode_descriptor()),
                                " (default: joint with root-covariance, else local)"))
       ->group(group);
   app->add_option("--value-output", flags->value_output,
                   absl::StrCat("The same of values and attention's output: ",
-                               OneOf(v1::JointMode_descriptor()),
+                               EnumChoices(*v1::JointMode_descriptor()),
                                " (default: joint with root-covariance, else local)"))
       ->group(group);
   app->add_option("--mlp", flags->mlp,
-                  absl::StrCat("How an MLP is compressed: ", OneOf(v1::MlpCompression_descriptor()),
-                               " (default: local)"))
+                  absl::StrCat("How an MLP is compressed: ",
+                               EnumChoices(*v1::MlpCompression_descriptor()), " (default: local)"))
       ->group(group);
-  app->add_option("--activations", flags->activations,
-                  absl::StrCat("Activations of the original model, or those that the compressed "
-                               "layers before give: ",
-                               OneOf(v1::ActivationSource_descriptor()), " (default: original)"))
+  app->add_option(
+         "--activations", flags->activations,
+         absl::StrCat("Activations of the original model, or those that the compressed "
+                      "layers before give: ",
+                      EnumChoices(*v1::ActivationSource_descriptor()), " (default: original)"))
       ->group(group);
   app->add_flag("--bias-update", flags->bias_update,
                 "Factorise for centred activations and correct the mean error by a bias, which "
@@ -120,14 +117,15 @@ void AddHealingOptions(CLI::App* app, SpecFlags* flags) {
                   "factorised model is from the original)")
       ->check(Share("0.002"))
       ->group(group);
-  app->add_option("--heal-weights", flags->heal_weights,
-                  absl::StrCat("Heal, and train these: ", OneOf(v1::HealedWeights_descriptor()),
-                               " (default: attention)"))
+  app->add_option(
+         "--heal-weights", flags->heal_weights,
+         absl::StrCat("Heal, and train these: ", EnumChoices(*v1::HealedWeights_descriptor()),
+                      " (default: attention)"))
       ->group(group)
       ->type_name("WEIGHTS");
   app->add_option("--heal-optimizer", flags->heal_optimizer,
-                  absl::StrCat("Heal, with steps of: ", OneOf(v1::HealingOptimizer_descriptor()),
-                               " (default: muon)"))
+                  absl::StrCat("Heal, with steps of: ",
+                               EnumChoices(*v1::HealingOptimizer_descriptor()), " (default: muon)"))
       ->group(group)
       ->type_name("OPTIMIZER");
   app->add_option(
@@ -181,7 +179,7 @@ void AddCalibrationOptions(CLI::App* app, SpecFlags* flags) {
       ->group(group);
   app->add_option("--fisher-labels", flags->fisher_labels,
                   absl::StrCat("Labels of the Fisher information: ",
-                               OneOf(v1::FisherLabels_descriptor()), " (default: sampled)"))
+                               EnumChoices(*v1::FisherLabels_descriptor()), " (default: sampled)"))
       ->group(group);
   app->add_option("--seed", flags->seed, "Seed of the sampling (default: 0)")
       ->check(Unsigned())
@@ -271,7 +269,7 @@ void AddSpecOptions(CLI::App* app, SpecFlags* flags) {
 void AddSchedulingOptions(CLI::App* app, SpecFlags* flags) {
   const std::string group = "Scheduling";
   app->add_option("--priority", flags->priority,
-                  absl::StrCat("Whose turn comes first: ", OneOf(v1::Priority_descriptor()),
+                  absl::StrCat("Whose turn comes first: ", EnumChoices(*v1::Priority_descriptor()),
                                "; a class is worth one --priority-step of the server (default: "
                                "normal)"))
       ->group(group);

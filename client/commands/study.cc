@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "client/commands/spec_options.h"
 #include "client/field_text.h"
 #include "client/study_run.h"
@@ -25,10 +24,6 @@ All cells share one calibration and one evaluation of the original. FOLDER/cells
 for each cell that has ended; the same command goes on behind them after Ctrl-C, a kill or a crash.
 Ends with a table, FOLDER/study.csv and FOLDER/study.svg.)";
 
-std::string Values(const google::protobuf::EnumDescriptor* type) {
-  return absl::StrJoin(ShortEnumNames(*type), ", ");
-}
-
 CLI::Option* AddList(CLI::App* app, const char* name, std::vector<std::string>* values,
                      const std::string& help, const char* type = "LIST") {
   return app->add_option(name, *values, help)
@@ -44,17 +39,17 @@ void AddGridOptions(CLI::App* app, StudyFlags* flags) {
           "0.1,0.2,0.3,0.4,0.5)")
       ->group(group);
   AddList(app, "--preconditioners", &flags->preconditioners,
-          absl::StrCat("What errors count by: ", Values(v1::Preconditioner_descriptor()),
+          absl::StrCat("What errors count by: ", EnumChoices(*v1::Preconditioner_descriptor()),
                        " (default: root-covariance, where --query-key or --value-output is given)"))
       ->group(group);
   AddList(app, "--query-key", &flags->query_key,
           absl::StrCat("Whether queries and keys are compressed for their product: ",
-                       Values(v1::JointMode_descriptor()),
+                       EnumChoices(*v1::JointMode_descriptor()),
                        "; joint is for root-covariance alone (default: local)"))
       ->group(group);
   AddList(app, "--value-output", &flags->value_output,
           absl::StrCat("The same of values and attention's output: ",
-                       Values(v1::JointMode_descriptor()), " (default: local)"))
+                       EnumChoices(*v1::JointMode_descriptor()), " (default: local)"))
       ->group(group);
   app->add_flag("--named-rows", flags->named_rows,
                 "The rows of the slides beside those of the three flags above: plain SVD, Hessian, "
@@ -63,11 +58,11 @@ void AddGridOptions(CLI::App* app, StudyFlags* flags) {
       ->group(group);
   group = "Repetitions of every row";
   AddList(app, "--factor-layouts", &flags->factor_layouts,
-          absl::StrCat("How factors are stored: ", Values(v1::FactorLayout_descriptor()),
+          absl::StrCat("How factors are stored: ", EnumChoices(*v1::FactorLayout_descriptor()),
                        " (default: block-identity)"))
       ->group(group);
   AddList(app, "--mlp", &flags->mlp,
-          absl::StrCat("How an MLP is compressed: ", Values(v1::MlpCompression_descriptor()),
+          absl::StrCat("How an MLP is compressed: ", EnumChoices(*v1::MlpCompression_descriptor()),
                        " (default: local)"))
       ->group(group);
   AddList(app, "--bias-update", &flags->bias_update,
@@ -75,7 +70,7 @@ void AddGridOptions(CLI::App* app, StudyFlags* flags) {
       ->group(group);
   AddList(app, "--activations", &flags->activations,
           absl::StrCat("Whose activations layers are compressed for: ",
-                       Values(v1::ActivationSource_descriptor()),
+                       EnumChoices(*v1::ActivationSource_descriptor()),
                        "; those of compressed layers are each cell's own calibration (default: "
                        "original)"))
       ->group(group);
@@ -92,8 +87,10 @@ void AddStudyCommand(CLI::App* app, const CommandContext& context, Selection* se
       ->add_option("--out", options->out,
                    "Folder of the study; one that holds cells goes on (required)")
       ->type_name("DIR");
-  command->add_flag("--keep", options->keep,
-                    "Keeps the artifact of each cell in FOLDER/cells (default: off)");
+  command->add_flag(
+      "--keep", options->keep,
+      "Keeps the artifact of each cell that this run measures in FOLDER/cells; those recorded "
+      "without it have none (default: off)");
   command->add_option("-o,--output", options->output, "table, json, jsonl or csv (default: table)");
   command
       ->add_option("--work-dir", options->work_dir,

@@ -160,6 +160,87 @@ TEST(EstimateTest, TheAnchoredPassIsWithinAQuarterOfItsMeasuredPeakAndAFactorOfT
   EXPECT_LT(double(EstimateConversion(Wide(), settings)->peak_memory_bytes), peak);
 }
 
+EstimateSettings LowRank() {
+  EstimateSettings settings = kSettings;
+  settings.parameter_ratio = 0.3;
+  settings.compute_dtype = DType::kBF16;
+  settings.statistics = StatisticsKind::kLinear;
+  return settings;
+}
+
+// Two layers of 512 with 4,096 channels, random weights, two threads: 4 sequences and 2 windows of
+// 1,024 tokens.
+TEST(EstimateTest, LowRankIsWithinAQuarterOfMeasuredPeaks) {
+  const ModelConfig config = ParseModelConfig(TinyConfigJson({.hidden_size = 512,
+                                                              .intermediate_size = 4096,
+                                                              .num_layers = 2,
+                                                              .num_heads = 8,
+                                                              .num_kv_heads = 8,
+                                                              .head_dim = 64,
+                                                              .vocab_size = 320,
+                                                              .tie_word_embeddings = true}))
+                                 .value();
+  const struct {
+    const char* preconditioner;
+    bool inner_covariance, inner_inverse, gradients;
+    double mib;
+  } kRuns[] = {{"root-covariance", false, false, false, 294},
+               {"covariance", true, false, false, 593},
+               {"diagonal-hessian", true, true, false, 750},
+               {"fisher", false, false, true, 263}};
+  for (const auto& run : kRuns) {
+    EstimateSettings settings = LowRank();
+    settings.calibration_sequences = 4;
+    settings.sequence_length = 1024;
+    settings.evaluation_windows = 2;
+    settings.window_length = 1024;
+    settings.inner_covariance = run.inner_covariance;
+    settings.inner_inverse = run.inner_inverse;
+    settings.gradients = run.gradients;
+    const Estimate estimate = EstimateConversion(config, settings).value();
+    const double ratio = double(estimate.peak_memory_bytes) / (run.mib * (1 << 20));
+    EXPECT_GT(ratio, 0.8) << run.preconditioner;
+    EXPECT_LT(ratio, 1.25) << run.preconditioner;
+  }
+}
+
+// Moments of 8,192 channels take 512 MiB, and several times that while they are inverted.
+TEST(EstimateTest, TheCovarianceOfInnerChannelsCountsForLowRank) {
+  EstimateSettings settings = LowRank();
+  const Estimate without = EstimateConversion(Wide(), settings).value();
+  settings.inner_covariance = true;
+  const Estimate with = EstimateConversion(Wide(), settings).value();
+  const int64_t moment = int64_t{8} * 8192 * 8192;
+  EXPECT_GT(with.peak_memory_bytes, without.peak_memory_bytes + 2 * moment);
+  EXPECT_LT(with.peak_memory_bytes, without.peak_memory_bytes + 4 * moment);
+  settings.inner_inverse = true;
+  const Estimate inverted = EstimateConversion(Wide(), settings).value();
+  EXPECT_GT(inverted.peak_memory_bytes, with.peak_memory_bytes);
+  EXPECT_GT(inverted.seconds, with.seconds);
+  // 2 F^2 a token at 75 Gflop/s a thread.
+  const double product = 16 * 2048 * 4 * 2.0 * 8192 * 8192 / (2 * 75e9);
+  EXPECT_GT(with.seconds, without.seconds + product);
+}
+
+TEST(EstimateTest, ThePassBackOfLowRankTakesAnEighthOrFourThousandTokens) {
+  const auto more = [](int64_t sequences, int64_t length) {
+    EstimateSettings settings = LowRank();
+    settings.calibration_sequences = sequences;
+    settings.sequence_length = length;
+    const Estimate without = EstimateConversion(SmolLm2(), settings).value();
+    settings.gradients = true;
+    const Estimate with = EstimateConversion(SmolLm2(), settings).value();
+    EXPECT_GT(with.peak_memory_bytes, without.peak_memory_bytes);
+    return with.seconds - without.seconds;
+  };
+  const double least = more(2, 2048);  // all of it
+  EXPECT_GT(least, 0);
+  EXPECT_NEAR(more(16, 2048), least, 1e-6);
+  const double pass = more(32, 2048) - least;  // of 4,096 tokens
+  EXPECT_GT(pass, 0);
+  EXPECT_NEAR(more(160, 2048), least + 9 * pass, 1e-6);
+}
+
 TEST(EstimateTest, TimeIsWithinAFactorOfTwoOfMeasuredRuns) {
   EstimateSettings settings = kSettings;
   settings.calibration_sequences = 2;

@@ -171,7 +171,8 @@ absl::Status WriteTinyCheckpoint(const std::filesystem::path& dir, const TinyOpt
   const std::vector<TensorSpec> specs = ExpectedTensors(config);
   for (size_t i = 0; i < specs.size(); ++i) {
     RawTensor tensor = RandomTensor(specs[i], options, random);
-    tensor.name = SourceName(config, tensor.name);
+    tensor.name =
+        options.bare ? BareSourceName(config, tensor.name) : SourceName(config, tensor.name);
     shards[i * shards.size() / specs.size()].push_back(std::move(tensor));
   }
   if (shards.size() == 1) {

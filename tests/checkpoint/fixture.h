@@ -38,6 +38,7 @@ struct TinyOptions {
   bool joint = false;
   // Instead of those, a model of the method low_rank; its base family is `family`.
   std::optional<LowRankConfig> low_rank;
+  bool bare = false;  // tensors have BareSourceName
 };
 
 // The text of config.json that WriteTinyCheckpoint writes (transformers 4 style).

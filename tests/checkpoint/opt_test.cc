@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/strip.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/context_warning.h"
@@ -167,12 +168,17 @@ TEST(OptTest, CheckpointsHaveTheNamesOfTransformers) {
       {"model.layers.7.mlp.up_proj.weight", "model.decoder.layers.7.fc1.weight"},
       {"model.layers.7.mlp.down_proj.bias", "model.decoder.layers.7.fc2.bias"},
       {"lm_head.weight", "lm_head.weight"}};
-  for (const auto& [ours, theirs] : names) EXPECT_EQ(SourceName(config, ours), theirs);
+  for (const auto& [ours, theirs] : names) {
+    EXPECT_EQ(SourceName(config, ours), theirs);
+    EXPECT_EQ(BareSourceName(config, ours), absl::StripPrefix(theirs, "model."));
+  }
   TinyOptions converted = Opt();
   converted.ranks = {{4, 32, 0}, {32, 3, 0}};
   EXPECT_EQ(SourceName(Parse(converted), "model.layers.7.mlp.up_proj.weight"),
             "model.layers.7.mlp.up_proj.weight");
   EXPECT_EQ(SourceName(Parse({}), "model.norm.weight"), "model.norm.weight");
+  EXPECT_EQ(BareSourceName(Parse(converted), "model.norm.weight"), "model.norm.weight");
+  EXPECT_EQ(BareSourceName(Parse({}), "model.norm.weight"), "model.norm.weight");
 }
 
 TEST(OptTest, OpensCheckpointsAndFindsTensorsByOurNames) {
@@ -196,6 +202,28 @@ TEST(OptTest, OpensCheckpointsAndFindsTensorsByOurNames) {
                 HasSubstr(opened->config().converted() ? "model.layers.2.mlp.up_proj.weight"
                                                        : "model.decoder.layers.2.fc1.weight"));
   }
+}
+
+// As the first OPT checkpoints were saved.
+TEST(OptTest, OpensCheckpointsOfTheBareModel) {
+  TinyOptions options = Opt({{"tie_word_embeddings", true}});
+  options.shards = 2;
+  const std::filesystem::path whole = NewTestDirectory("opt") / "model";
+  ASSERT_TRUE(WriteTinyCheckpoint(whole, options).ok());
+  options.bare = true;
+  const std::filesystem::path bare = NewTestDirectory("opt") / "model";
+  ASSERT_TRUE(WriteTinyCheckpoint(bare, options).ok());
+  const absl::StatusOr<Checkpoint> expected = Checkpoint::Open(whole);
+  const absl::StatusOr<Checkpoint> opened = Checkpoint::Open(bare);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(opened->tensor_names(), Names(opened->config()));
+  for (const std::string& name : opened->tensor_names()) {
+    ASSERT_TRUE(opened->Tensor(name).ok()) << name;
+    EXPECT_EQ(opened->Tensor(name)->bytes, expected->Tensor(name)->bytes) << name;
+  }
+  const absl::Status missing = opened->Tensor(LayerTensor(2, "mlp.up_proj.weight")).status();
+  EXPECT_THAT(std::string(missing.message()), HasSubstr("no tensor \"decoder.layers.2.fc1.weight"));
 }
 
 TEST(OptTest, TextsBeyondItsPositionsCannotRun) {

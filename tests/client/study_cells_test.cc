@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "client/study_report.h"
 #include "client/study_view.h"
@@ -14,6 +15,7 @@ namespace latentforge::client {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
@@ -63,6 +65,22 @@ TEST(CellLineTest, GivesBackEveryMember) {
         R"({"key": "k", "row": "r", "perplexity": "11", "perplexity_base": 10})",
         R"({"key": "k", "row": "r", "perplexity": 11, "perplexity_base": 10, "reason": "X"})"}) {
     EXPECT_FALSE(ParseCell(line).ok()) << line;
+  }
+}
+
+TEST(CellLineTest, CountsAreIntegersThatADoubleHolds) {
+  const auto parse = [](const std::string& macs) {
+    return ParseCell(absl::StrCat(
+        R"({"key": "k", "row": "r", "perplexity": 11, "perplexity_base": 10, "macs": )", macs,
+        "}"));
+  };
+  ASSERT_TRUE(parse("9007199254740992").ok());
+  EXPECT_EQ(parse("9007199254740992")->macs, int64_t{1} << 53);
+  for (const char* macs : {"9007199254740993", "1e300", "-1e300", "-1", "1.5", "\"7\""}) {
+    EXPECT_THAT(std::string(parse(macs).status().message()),
+                AllOf(HasSubstr("\"macs\" is "),
+                      HasSubstr("expected an integer from 0 to 9007199254740992")))
+        << macs;
   }
 }
 
@@ -169,8 +187,18 @@ TEST(RecordOfTest, TakesFiguresOrReasons) {
     EXPECT_EQ(record.reason, reason);
     return record.passing;
   };
-  EXPECT_FALSE(passing("TOO_FEW_TOKENS", v1::ERROR_CLASS_USER));
+  for (const char* lasting :
+       {"ALREADY_CONVERTED", "INVALID_SPEC", "MALFORMED_CHECKPOINT", "MALFORMED_CONFIG",
+        "MALFORMED_CORPUS", "MALFORMED_SAFETENSORS", "MALFORMED_TOKENIZER", "METHOD_NOT_SUPPORTED",
+        "RANK_OUT_OF_RANGE", "SOURCE_CORRUPT", "TOO_FEW_TOKENS", "UNSUPPORTED_ARCHITECTURE"}) {
+    EXPECT_FALSE(passing(lasting, v1::ERROR_CLASS_USER)) << lasting;
+  }
   EXPECT_FALSE(passing("NUMERICAL_FAILURE", v1::ERROR_CLASS_SYSTEM));
+  // What stood in the way may be gone, whosever fault it was.
+  for (const char* reason : {"SOURCE_NOT_READABLE", "CORPUS_NOT_READABLE", "OUTPUT_NOT_WRITABLE",
+                             "OUTPUT_NOT_EMPTY", "DEVICE_UNAVAILABLE", "JOB_DEADLINE"}) {
+    EXPECT_TRUE(passing(reason, v1::ERROR_CLASS_USER)) << reason;
+  }
   EXPECT_TRUE(passing("OUT_OF_MEMORY", v1::ERROR_CLASS_RESOURCE));
   EXPECT_TRUE(passing("CHECKPOINT_CORRUPT", v1::ERROR_CLASS_SYSTEM));
 }

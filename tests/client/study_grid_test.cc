@@ -76,6 +76,19 @@ TEST(StudyGridTest, CellsRunByWhatTheirStatisticsHold) {
                                  "Fisher, global ranks"));
 }
 
+TEST(StudyGridTest, CellsHaveTheTypeOfTheOutputAndNoFolder) {
+  StudyFlags flags = MinimalStudy();
+  flags.spec.output_dtype = "float16";
+  const absl::StatusOr<StudyGrid> grid = Build(flags);
+  ASSERT_TRUE(grid.ok()) << grid.status();
+  for (const StudyCell& cell : grid->cells) {
+    EXPECT_EQ(cell.spec.output().dtype(), v1::DATA_TYPE_FLOAT16);
+    EXPECT_EQ(cell.spec.output().uri(), "");
+  }
+  flags.spec.output_dtype = "int8";
+  EXPECT_THAT(Refusal(flags), HasSubstr("--output-dtype is \"int8\""));
+}
+
 TEST(StudyGridTest, FlagsSpanRowsAndRepeatThem) {
   StudyFlags flags = MinimalStudy();
   flags.ratios = {"0.5", "0.25"};

@@ -208,6 +208,88 @@ TEST_F(StudyTest, AKilledStudyGoesOnInTheSameJob) {
               ElementsAre(absl::StrCat(hanging, ".script.json")));
 }
 
+// A kill leaves a job that holds the folder of its cell.
+TEST_F(StudyTest, AKilledStudyGoesOnWithOtherThreads) {
+  const std::string hanging = Key("root-covariance", 0.2);
+  Script(hang_, hanging);
+  const std::unique_ptr<ChildProcess> child = Start();
+  ASSERT_TRUE(Await([&] { return fs::exists(folder_ / "pid"); }));
+  child->Signal(SIGKILL);
+  ASSERT_TRUE(child->Wait(absl::Seconds(20)));
+  EXPECT_EQ(Cells().size(), 2u);
+  // As if it had been killed after publishing.
+  const fs::path artifact = folder_ / "study" / "cells" / hanging;
+  fs::create_directories(artifact);
+  std::ofstream(artifact / "weights") << "of two threads";
+  Script(success_, hanging);
+  const Ending again = Finish(*Start({"--threads", "1", "--deadline", "1h"}));
+  EXPECT_EQ(again.how, "exit code 0") << again.progress;
+  EXPECT_EQ(Cells().size(), 4u);
+  EXPECT_EQ(Runs(), 4u);
+  EXPECT_THAT(Listed(folder_ / "study" / "cells"),
+              ElementsAre(absl::StrCat(hanging, ".script.json")));
+  EXPECT_THAT(Listed(folder_ / "work"), IsEmpty());
+}
+
+// Until its turn has come, what a kill left of a cell is kept.
+TEST_F(StudyTest, ARefusedFlagOrAnInterruptionLeavesWhatAKillLeft) {
+  const std::string hanging = Key("root-covariance", 0.2);
+  Script(absl::StrCat(hang_, ", ",
+                      absl::StrReplaceAll(success_,
+                                          {{"[{\"publish\"",
+                                            "[{\"append\": \"@/attempt\", \"text\": \"$ATTEMPT\"}, "
+                                            "{\"publish\""}})),
+         hanging);
+  const std::unique_ptr<ChildProcess> child = Start();
+  ASSERT_TRUE(Await([&] { return fs::exists(folder_ / "pid"); }));
+  child->Signal(SIGKILL);
+  ASSERT_TRUE(child->Wait(absl::Seconds(20)));
+  const Ending refused = Finish(*Start({"--calibration-sequences", "1000000"}));
+  EXPECT_EQ(refused.how, "exit code 2") << refused.progress;
+  EXPECT_THAT(refused.progress, HasSubstr("kept: "));
+  EXPECT_THAT(refused.progress, HasSubstr("(what an earlier run finished)"));
+  EXPECT_EQ(Listed(folder_ / "work").size(), 1u);
+  // A server that never comes.
+  const fs::path server = folder_ / "bin" / "latentforge-server";
+  fs::rename(server, folder_ / "bin" / "real");
+  std::ofstream(server) << "#!/bin/sh\ntouch " << (folder_ / "started").string()
+                        << "\nexec sleep 600\n";
+  fs::permissions(server, fs::perms::owner_all);
+  const std::unique_ptr<ChildProcess> stopped = Start();
+  ASSERT_TRUE(Await([&] { return fs::exists(folder_ / "started"); }));
+  stopped->Signal(SIGINT);
+  const Ending interrupted = Finish(*stopped);
+  fs::rename(folder_ / "bin" / "real", server);
+  EXPECT_EQ(interrupted.how, "exit code 130") << interrupted.progress;
+  EXPECT_THAT(interrupted.progress, HasSubstr("(logs; the same command goes on with"));
+  const Ending again = Finish(*Start());
+  EXPECT_EQ(again.how, "exit code 0") << again.progress;
+  EXPECT_EQ(ReadFile(folder_ / "attempt").value_or("none"), "2\n");
+  EXPECT_EQ(Cells().size(), 4u);
+  EXPECT_THAT(Listed(folder_ / "work"), IsEmpty());
+}
+
+// It may go on with its layers, so they stay until it has ended otherwise.
+TEST_F(StudyTest, AFailureThatMayPassKeepsTheWorkFolder) {
+  const std::string failing = Key("identity", 0.4);
+  for (const char* error :
+       {R"("reason": "OUT_OF_MEMORY", "errorClass": "ERROR_CLASS_RESOURCE")",
+        R"("reason": "CORPUS_NOT_READABLE", "errorClass": "ERROR_CLASS_USER")"}) {
+    Script(absl::StrCat(R"([{"event": {"error": {"message": "layer 1 failed", )", error,
+                        R"(}}}, {"exit": 1}])"),
+           failing);
+    const Ending failed = Finish(*Start());
+    EXPECT_EQ(failed.how, "exit code 3") << failed.progress;
+    EXPECT_THAT(failed.progress, HasSubstr("kept: ")) << error;
+    EXPECT_EQ(Listed(folder_ / "work").size(), 1u) << error;
+  }
+  Script(success_, failing);
+  const Ending again = Finish(*Start());
+  EXPECT_EQ(again.how, "exit code 0") << again.progress;
+  EXPECT_THAT(again.progress, HasSubstr("4 cells, 3 of them measured\n"));
+  EXPECT_THAT(Listed(folder_ / "work"), IsEmpty());
+}
+
 TEST_F(StudyTest, WhatIsWrongIsSaidBeforeAnythingRuns) {
   const struct {
     std::vector<std::string> arguments;

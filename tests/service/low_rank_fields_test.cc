@@ -49,6 +49,25 @@ TEST_F(LowRankFieldsTest, RootCovarianceIsLatentLlmAsPublished) {
   EXPECT_EQ(checked->spec.low_rank().value_output(), v1::JOINT_MODE_JOINT);
 }
 
+// The covariance of down's input, or the pass back, beside the moments that all collect.
+TEST_F(LowRankFieldsTest, EstimatesKnowWhatAPreconditionerCollects) {
+  const auto estimate = [&](v1::Preconditioner preconditioner) {
+    v1::JobSpec spec = LowRank();
+    spec.mutable_factorization()->set_preconditioner(preconditioner);
+    const auto checked = Check(spec);
+    EXPECT_TRUE(checked.ok()) << checked.status();
+    return checked.ok() ? checked->estimate : v1::Estimate();
+  };
+  const v1::Estimate least = estimate(v1::PRECONDITIONER_ROOT_COVARIANCE);
+  for (const v1::Preconditioner more :
+       {v1::PRECONDITIONER_COVARIANCE, v1::PRECONDITIONER_DIAGONAL_HESSIAN,
+        v1::PRECONDITIONER_FISHER}) {
+    EXPECT_GT(estimate(more).seconds(), least.seconds()) << more;
+    EXPECT_GE(estimate(more).peak_memory_bytes(), least.peak_memory_bytes()) << more;
+  }
+  EXPECT_EQ(estimate(v1::PRECONDITIONER_IDENTITY).seconds(), least.seconds());
+}
+
 TEST_F(LowRankFieldsTest, RatiosOutsideTheirRangeAreRefused) {
   for (const double ratio : {-0.1, 1.0, 1.5, std::nan("")}) {
     v1::JobSpec spec = LowRank();

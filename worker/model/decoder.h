@@ -73,9 +73,9 @@ class Decoder {
   // x += attention(norm(x)) for rows x [sequences * length, D], or x = norm(x + attention(x)).
   absl::Status Attention(const LayerWeights& weights, const Front& front, const at::Tensor& x,
                          int64_t length, const LayerObserver& observer);
-  // x += mlp(norm(x)), or x = norm(x + mlp(x)).
   // What the MLP's last product takes, for its input [rows, D].
   at::Tensor Activated(const LayerWeights& weights, const at::Tensor& input);
+  // x += mlp(norm(x)), or x = norm(x + mlp(x)).
   absl::Status Mlp(const LayerWeights& weights, const at::Tensor& x, const LayerObserver& observer);
 
   checkpoint::ModelConfig config_;

@@ -27,7 +27,6 @@ struct Projection {
 
   // What x is multiplied by first: `down`, or the weight.
   const at::Tensor& first() const { return low_rank() ? down : weight; }
-  int64_t out_features() const { return low_rank() ? up.size(0) : weight.size(0); }
 
   // Maps rows of `in` to rows of `out`: its tensors are there, of two dimensions (the bias of one),
   // and fit together.

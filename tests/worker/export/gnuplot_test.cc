@@ -17,6 +17,8 @@ class GnuplotTest : public testing::Test {
  protected:
   GnuplotTest() : options_{.scratch = checkpoint::NewTestDirectory("gnuplot")} {}
 
+  void TearDown() override { EXPECT_FALSE(std::filesystem::exists(options_.scratch / "plot.gp")); }
+
   // A program of our own in gnuplot's place.
   void UseScript(const std::string& text) {
     options_.program = options_.scratch / "fake";
