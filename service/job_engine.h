@@ -70,6 +70,8 @@ class JobEngine {
   Observer& observer() { return parts_.observer; }
   // In whole microseconds, as stores keep times: what a change answers is what is read later.
   absl::Time Now() const { return absl::FromUnixMicros(absl::ToUnixMicros(parts_.clock.Now())); }
+  // For intervals: what a step of the wall clock does not change.
+  absl::Duration Monotonic() const { return parts_.clock.Monotonic(); }
   TenantLimits LimitsOf(const std::string& tenant) const { return parts_.tenants()->Of(tenant); }
 
  private:
