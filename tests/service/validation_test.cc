@@ -210,6 +210,22 @@ TEST_F(ValidationTest, OfWhatLiesOutsideTheRootsNothingIsTold) {
   EXPECT_THAT(there, HasSubstr("model/extra is outside the allowed roots"));
 }
 
+TEST_F(ValidationTest, BehindALinkToNothingNoPathLeadsOutOfTheRoots) {
+  const fs::path root = fs::canonical(dir_.path());
+  fs::path inside = root;  // as deep beneath the root as the root's folder is beneath "/"
+  fs::path output = root / "l";
+  for (const fs::path& name : root) {
+    inside /= name.has_root_directory() ? "1" : name;
+    output /= "..";
+  }
+  fs::create_symlink(inside, root / "l");
+  v1::JobSpec spec = Spec();
+  spec.mutable_output()->set_uri((output / "etc" / "passwd" / "x").string());
+  const absl::StatusOr<CheckedSpec> checked = FileSpecChecker().Check(spec, {root});
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->output_path, root / "etc" / "passwd" / "x");
+}
+
 TEST_F(ValidationTest, ARootItselfIsNoOutput) {
   fs::create_directory(dir_.path() / "results");
   const fs::path results = fs::canonical(dir_.path() / "results");
