@@ -102,9 +102,17 @@ bool PathChecks::LinksStayBeneath(const fs::path& dir, absl::string_view field) 
   std::error_code error;
   for (fs::directory_iterator entry(dir, error), end; !error && entry != end;
        entry.increment(error)) {
-    if (entry->is_symlink(error) && !Resolve(entry->path(), field).has_value()) return false;
+    std::error_code gone;
+    if (entry->is_symlink(gone) && !Resolve(entry->path(), field).has_value()) return false;
   }
-  return true;  // a folder that cannot be read is found out by who reads it
+  // One that is absent, or no folder, is found out by who opens it.
+  if (!error || error == std::errc::no_such_file_or_directory ||
+      error == std::errc::not_a_directory)
+    return true;
+  findings_.Add("SOURCE_NOT_READABLE", field,
+                absl::StrCat(dir.string(), " cannot be listed: ", error.message(),
+                             ", expected a folder whose links can be looked at"));
+  return false;
 }
 
 std::optional<checkpoint::ModelConfig> PathChecks::CheckSource(v1::JobSpec& spec) const {

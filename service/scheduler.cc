@@ -108,9 +108,10 @@ int64_t Scheduler::Acquire(const Identity& caller, const v1::AcquireLeaseRequest
     absl::MutexLock lock(&mutex_);
     if (!draining_) {
       const absl::Duration wait = std::min(FromProto(request.wait()), options_.max_wait);
-      waiters_.push_back(
-          {++last_ticket_, {request.worker(), caller.subject}, engine_.Monotonic() + wait,
-           std::move(done)});
+      waiters_.push_back({++last_ticket_,
+                          {request.worker(), caller.subject},
+                          engine_.Monotonic() + wait,
+                          std::move(done)});
       wakeup_.Poke();
       return last_ticket_;
     }

@@ -1,5 +1,7 @@
 #include "service/validation.h"
 
+#include <unistd.h>
+
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -224,6 +226,21 @@ TEST_F(ValidationTest, BehindALinkToNothingNoPathLeadsOutOfTheRoots) {
   const absl::StatusOr<CheckedSpec> checked = FileSpecChecker().Check(spec, {root});
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_EQ(checked->output_path, root / "etc" / "passwd" / "x");
+}
+
+TEST_F(ValidationTest, AFolderWhoseLinksCannotBeSeenIsNoSourceBeneathRoots) {
+  constexpr uid_t kNobody = 65534;
+  fs::permissions(dir_.path(), fs::perms{0755});
+  fs::permissions(dir_.path() / "model", fs::perms{0311});
+  const bool privileged = geteuid() == 0;
+  ASSERT_TRUE(!privileged || seteuid(kNobody) == 0);
+  const absl::Status status =
+      FileSpecChecker().Check(Spec(), {fs::canonical(dir_.path())}).status();
+  ASSERT_TRUE(!privileged || seteuid(0) == 0);
+  fs::permissions(dir_.path() / "model", fs::perms{0755});
+  EXPECT_EQ(ReasonOf(status), "SOURCE_NOT_READABLE") << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("model cannot be listed: Permission denied, expected"));
 }
 
 TEST_F(ValidationTest, ARootItselfIsNoOutput) {
