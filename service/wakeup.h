@@ -1,6 +1,8 @@
 // Wakes a thread that waits for work or for time to pass.
 #pragma once
 
+#include <utility>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -15,11 +17,11 @@ class Wakeup {
     poked_ = true;
   }
 
-  // Returns when poked since the last call, or after `timeout`.
-  void Wait(absl::Duration timeout) {
+  // True when poked since the last call, or else as soon as it is; false after `timeout`.
+  bool Wait(absl::Duration timeout) {
     absl::MutexLock lock(&mutex_);
     mutex_.AwaitWithTimeout(absl::Condition(&poked_), timeout);
-    poked_ = false;
+    return std::exchange(poked_, false);
   }
 
  private:
