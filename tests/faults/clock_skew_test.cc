@@ -1,6 +1,7 @@
 // T10: programs whose clock is ten minutes wrong, by libfaketime. A worker whose clock is ahead is
 // tested in process only (WrongWallClockTest): Abseil hands the kernel the time to wait until, and
 // libfaketime does not reach the kernel's clock, so that each of its waits would last ten minutes.
+#include <csignal>
 #include <filesystem>
 #include <string>
 #include <system_error>
@@ -81,6 +82,23 @@ TEST_P(ServerClockSkewTest, T10AServerWithAWrongClockTakesNoLease) {
     pid = cluster.server().pid();
     cluster.StartWorker("w1");
     ExpectOneAttempt(cluster);
+  }
+  RemoveSharedObjects(pid);
+}
+
+// Nobody calls it meanwhile: it has to look by itself.
+TEST_P(ServerClockSkewTest, T10AServerWithAWrongClockEndsTheLeaseOfADeadWorker) {
+  pid_t pid = 0;
+  {
+    Cluster cluster({.server_launcher = WithClock(GetParam())});
+    pid = cluster.server().pid();
+    Daemon& worker = cluster.StartWorker("w1");
+    const std::string job =
+        cluster.Submit({R"({"append":"@/pids","text":"$PID"},{"wait_for":"@/go"})"});
+    cluster.AwaitProcess(1);
+    worker.Signal(SIGKILL);
+    worker.Wait();
+    cluster.AwaitState(job, v1::JOB_STATE_QUEUED);
   }
   RemoveSharedObjects(pid);
 }
