@@ -68,6 +68,16 @@ PathRoots CommonRoots(const PathRoots& first, const PathRoots& second) {
   return common;
 }
 
+PathRoots OutermostRoots(const PathRoots& roots) {
+  PathRoots outermost;
+  for (const fs::path& root : roots) {
+    if (IsBeneathAny(root, outermost)) continue;
+    std::erase_if(outermost, [&](const fs::path& other) { return IsBeneath(other, root); });
+    outermost.push_back(root);
+  }
+  return outermost;
+}
+
 absl::StatusOr<fs::path> ResolveBeneath(const fs::path& path, const PathRoots& roots) {
   const absl::StatusOr<fs::path> resolved = ResolvePath(path);
   if (roots.empty() || (resolved.ok() && IsBeneathAny(*resolved, roots))) return resolved;

@@ -24,6 +24,9 @@ bool IsBeneathAny(const std::filesystem::path& path, const PathRoots& roots);
 // What lies beneath a root of either list: empty when they have nothing in common. Pure.
 PathRoots CommonRoots(const PathRoots& first, const PathRoots& second);
 
+// Those that lie beneath no other one, each once: they hold what all do. Pure.
+PathRoots OutermostRoots(const PathRoots& roots);
+
 // The resolved `path` when it lies beneath one of the roots; else PermissionDenied, in the same
 // words whatever lies at the path. An empty list allows every path, and then the errors of
 // ResolvePath.

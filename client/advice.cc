@@ -28,6 +28,7 @@ constexpr Row kAdvice[] = {
      "give one of --kv-budget and --max-perplexity-ratio, within its limits; latentforge model "
      "inspect "
      "MODEL shows budgets"},
+    {"CALL_DEADLINE", "repeat the command"},
     {"CERTIFICATE_NOT_KNOWN",
      "ask the server's operator for a line with the certificate's name in the token file"},
     {"CHECKPOINT_CORRUPT", "run it again; if it fails again, check the disk of the work folder"},

@@ -44,9 +44,10 @@ RENDERED = [
     ("full", "release-latentforge-server", [
         "--max-watches=5000", "--max-watches-per-tenant=100", "--watch-stall-timeout=30s",
         "--max-streams-per-connection=100", "--call-memory-bytes=1073741824", "--handshake-timeout=5s",
-        "--events-per-job=20000", "--log-lines-per-attempt=5000", "--log-bytes-per-attempt=2097152",
-        "--database-max-bytes=8589934592", "--default-ttl=720h", "--tombstone-ttl=48h",
-        "--tenants=/etc/latentforge/tenants/tenants.json", "name: release-latentforge-tenants"]),
+        "--call-deadline=20s", "--events-per-job=20000", "--log-lines-per-attempt=5000",
+        "--log-bytes-per-attempt=2097152", "--database-max-bytes=8589934592", "--default-ttl=720h",
+        "--tombstone-ttl=48h", "--tenants=/etc/latentforge/tenants/tenants.json",
+        "name: release-latentforge-tenants"]),
     ("full", "release-latentforge-tenants", ['"/data/search"']),
     ("full", "release-latentforge-worker-gpu", ["--allowed-root=/data/search", "--allowed-root=/data/public"]),
     ("secret-tenants", "release-latentforge-server", [

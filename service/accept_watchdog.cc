@@ -16,7 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
@@ -94,11 +94,11 @@ absl::StatusOr<UniqueFd> Dial(const ListenAddress& address) {
   return NoConnection(address, error);
 }
 
-// True: what was waited for, or an error, is there.
-bool WaitFor(const UniqueFd& fd, short events, absl::Time deadline) {
+// True: what was waited for, or an error, is there. The deadline is of the monotonic clock.
+bool WaitFor(const UniqueFd& fd, short events, absl::Duration deadline) {
   pollfd waiting = {.fd = fd.get(), .events = events, .revents = 0};
   while (true) {
-    const auto left = absl::ToInt64Milliseconds(deadline - absl::Now());
+    const auto left = absl::ToInt64Milliseconds(deadline - RealClock().Monotonic());
     const int ready = poll(&waiting, 1, static_cast<int>(std::max<int64_t>(left, 0)));
     if (ready >= 0 || errno != EINTR) return ready > 0;
   }
@@ -107,7 +107,7 @@ bool WaitFor(const UniqueFd& fd, short events, absl::Time deadline) {
 }  // namespace
 
 absl::Status ProbeListener(const std::string& address, Wire wire, absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Duration deadline = RealClock().Monotonic() + timeout;
   LF_ASSIGN_OR_RETURN(const ListenAddress parsed, ParseListenAddress(address));
   LF_ASSIGN_OR_RETURN(const UniqueFd fd, Dial(parsed));
   const bool connected = WaitFor(fd, POLLOUT, deadline);
@@ -132,21 +132,13 @@ AcceptWatchdog::AcceptWatchdog(std::string address, WatchdogOptions options,
       thread_([this] { Run(); }) {}
 
 AcceptWatchdog::~AcceptWatchdog() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-  }
+  stopping_.Set();
   thread_.join();
-}
-
-bool AcceptWatchdog::Sleep() {
-  absl::MutexLock lock(&mutex_);
-  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), options_.interval);
 }
 
 void AcceptWatchdog::Run() {
   int failures = 0;
-  while (failures < options_.failures && Sleep()) {
+  while (failures < options_.failures && !stopping_.WaitFor(options_.interval)) {
     const absl::Status answered = ProbeListener(address_, options_.wire, options_.timeout);
     if (answered.ok()) failures = 0;
     if (!absl::IsDeadlineExceeded(answered)) continue;

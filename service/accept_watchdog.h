@@ -5,10 +5,9 @@
 #include <string>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/timed_flag.h"
 
 namespace latentforge::service {
 
@@ -39,13 +38,11 @@ class AcceptWatchdog {
 
  private:
   void Run();
-  bool Sleep();  // false: the end
 
   const std::string address_;
   const WatchdogOptions options_;
   const std::function<void(const absl::Status&)> give_up_;
-  absl::Mutex mutex_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  TimedFlag stopping_;
   std::thread thread_;  // last: it uses the others
 };
 

@@ -32,12 +32,12 @@ absl::Status Compaction::CompactOne(const EventSpan& span) {
 }
 
 absl::Status Compaction::Sweep() {
-  const absl::Time now = engine_.Now();
+  const absl::Duration now = engine_.Monotonic();
   if (now < next_) return absl::OkStatus();
   next_ = now + kSweepInterval;
   LF_ASSIGN_OR_RETURN(const std::vector<EventSpan> spans,
                       engine_.store().LongHistories(events_per_job_, kJobsASweep));
-  if (!spans.empty()) next_ = absl::InfinitePast();
+  if (!spans.empty()) next_ = -absl::InfiniteDuration();
   absl::Status first_error;
   for (const EventSpan& span : spans) {
     const absl::Status compacted = CompactOne(span);

@@ -26,7 +26,7 @@ class Compaction {
 
   JobEngine& engine_;
   const int64_t events_per_job_;
-  absl::Time next_ = absl::InfinitePast();
+  absl::Duration next_ = -absl::InfiniteDuration();  // of the monotonic clock
 };
 
 }  // namespace latentforge::service

@@ -15,7 +15,7 @@ namespace {
 constexpr int kMaxRounds = 16;
 
 // Failing one job is a transaction, and other workers wait meanwhile: the next call goes on.
-constexpr int kMostRejected = 100;
+constexpr int kMostRejected = 20;
 
 v1::ConversionError RootsChangedError(const absl::Status& problem) {
   v1::ConversionError error;
@@ -92,6 +92,8 @@ absl::StatusOr<std::optional<JobEngine::Claimed>> JobEngine::Claim(const Claiman
     LF_ASSIGN_OR_RETURN(std::optional<Claimed> claimed, ClaimOnce(claimant, lease_duration));
     if (!claimed.has_value() || HoldsLease(claimed->record.job.status().state())) return claimed;
   }
+  // Jobs may be waiting still, and nobody else says so.
+  if (on_queued_) on_queued_();
   return std::nullopt;
 }
 

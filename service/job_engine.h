@@ -30,7 +30,8 @@ class JobEngine {
 
   JobEngine(const Parts& parts, const StatePolicy& policy) : parts_(parts), policy_(policy) {}
 
-  // Called after a commit that left a job queued; set before use.
+  // Called after a commit that left a job queued, and when Claim stops before it has seen all that
+  // may be claimed; set before use.
   void set_on_queued(std::function<void()> on_queued) { on_queued_ = std::move(on_queued); }
 
   // Applies a command, again when another one was faster. Returns the record after
@@ -51,7 +52,7 @@ class JobEngine {
 
   // Leases the job whose turn it is, of those that the worker can run, to it; nullopt when
   // there is none. Jobs whose turn it is but whose paths do not lie beneath their tenant's roots
-  // any more fail, up to a hundred in one call. Errors of Store::Claim.
+  // any more fail, up to twenty in one call. Errors of Store::Claim.
   absl::StatusOr<std::optional<Claimed>> Claim(const Claimant& claimant,
                                                absl::Duration lease_duration);
 
@@ -70,6 +71,8 @@ class JobEngine {
   Observer& observer() { return parts_.observer; }
   // In whole microseconds, as stores keep times: what a change answers is what is read later.
   absl::Time Now() const { return absl::FromUnixMicros(absl::ToUnixMicros(parts_.clock.Now())); }
+  // For intervals: what a step of the wall clock does not change.
+  absl::Duration Monotonic() const { return parts_.clock.Monotonic(); }
   TenantLimits LimitsOf(const std::string& tenant) const { return parts_.tenants()->Of(tenant); }
 
  private:

@@ -74,7 +74,8 @@ absl::StatusOr<v1::CreateJobResponse> Jobs::TryCreate(const Identity& caller,
   LF_ASSIGN_OR_RETURN(auto repeated, FindRepeated(caller, request, digest));
   if (repeated.has_value()) return *std::move(repeated);
   const TenantLimits limits = engine_.LimitsOf(caller.tenant);
-  LF_RETURN_IF_ERROR(rates_.Take(caller.tenant, limits.max_submits_per_minute, engine_.Now()));
+  LF_RETURN_IF_ERROR(
+      rates_.Take(caller.tenant, limits.max_submits_per_minute, engine_.Monotonic()));
   LF_ASSIGN_OR_RETURN(CheckedSpec checked, checker_.Check(request.spec(), limits.allowed_roots));
   JobRecord record;
   record.tenant = caller.tenant;

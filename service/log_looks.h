@@ -54,19 +54,23 @@ class LogLooks {
   absl::StatusOr<std::shared_ptr<const LogLook>> Share(const LogPlace& place);
 
  private:
-  struct Kept {
+  // A look that is under way, or was made. Guarded by the shard's mutex.
+  struct Shared {
+    bool made = false;
+    absl::StatusOr<std::shared_ptr<const LogLook>> look;
     absl::Duration until;  // monotonic
-    std::shared_ptr<const LogLook> look;
   };
-  // Who asks for a place while another reads it waits for that.
+  // Who asks for a place while another reads it waits for that; the mutex is free meanwhile.
   struct Shard {
     absl::Mutex mutex;
-    std::map<LogPlace, Kept> kept ABSL_GUARDED_BY(mutex);
+    std::map<LogPlace, std::shared_ptr<Shared>> looks ABSL_GUARDED_BY(mutex);
   };
 
-  absl::StatusOr<bool> HasEnded(const LogPlace& place);
-  void Keep(const LogPlace& place, std::shared_ptr<const LogLook> look, Shard& shard)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  // What is known of the place's attempt and the one behind it, without any lines.
+  absl::StatusOr<LogLook> LookAtAttempts(const LogPlace& place);
+  // Gives the look to those who wait, and keeps it for others where it may be kept.
+  void Finish(const LogPlace& place, Shared& shared,
+              absl::StatusOr<std::shared_ptr<const LogLook>> look, Shard& shard);
 
   Store& store_;
   const Clock& clock_;

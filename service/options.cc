@@ -88,7 +88,7 @@ void AddLimitFlags(CLI::App& app, ServerOptions& options) {
       "A call without a deadline of its own fails when the server has not come to it by then");
   app.add_option("--events-per-job", options.events_per_job,
                  "Events that are kept of a job, about; above it the oldest go")
-      ->check(CLI::Range(int64_t{1000}, int64_t{1'000'000'000}))
+      ->check(CLI::Range(ServerOptions::kLeastEventsPerJob, int64_t{1'000'000'000}))
       ->capture_default_str();
   app.add_option("--log-lines-per-attempt", options.log_limits.lines,
                  "Last lines that are kept of each attempt's log")

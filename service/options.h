@@ -46,6 +46,7 @@ struct ServerOptions {
   absl::Duration handshake_timeout = absl::Seconds(10);
   absl::Duration call_deadline = absl::Minutes(1);  // of unary calls that have none
   absl::Duration watch_stall_timeout = absl::Minutes(1);
+  static constexpr int64_t kLeastEventsPerJob = 1000;
   int64_t events_per_job = 10'000;
   LogLimits log_limits;  // of each attempt
   int threads = 8;

@@ -102,9 +102,17 @@ bool PathChecks::LinksStayBeneath(const fs::path& dir, absl::string_view field) 
   std::error_code error;
   for (fs::directory_iterator entry(dir, error), end; !error && entry != end;
        entry.increment(error)) {
-    if (entry->is_symlink(error) && !Resolve(entry->path(), field).has_value()) return false;
+    std::error_code gone;
+    if (entry->is_symlink(gone) && !Resolve(entry->path(), field).has_value()) return false;
   }
-  return true;  // a folder that cannot be read is found out by who reads it
+  // One that is absent, or no folder, is found out by who opens it.
+  if (!error || error == std::errc::no_such_file_or_directory ||
+      error == std::errc::not_a_directory)
+    return true;
+  findings_.Add("SOURCE_NOT_READABLE", field,
+                absl::StrCat(dir.string(), " cannot be listed: ", error.message(),
+                             ", expected a folder whose links can be looked at"));
+  return false;
 }
 
 std::optional<checkpoint::ModelConfig> PathChecks::CheckSource(v1::JobSpec& spec) const {
@@ -159,15 +167,18 @@ fs::path PathChecks::CheckOutput(v1::JobSpec& spec, const fs::path& source) cons
   const std::optional<fs::path> path = Resolve(*named, kField);
   if (!path.has_value()) return {};
   std::error_code error;
-  // A link to nothing is as good as a name, but for the kernel, which makes no folder there.
-  const fs::path found = fs::weakly_canonical(*named, error);
+  // A link to nothing is as good as a name, but for the kernel, which makes no folder there. A ".."
+  // behind one is taken back by name: what is found so may lie outside the roots.
+  const fs::path by_name = fs::weakly_canonical(*named, error);
+  const bool open = !error && (roots_.empty() || IsBeneathAny(by_name, roots_));
+  const fs::path& found = open ? by_name : *path;
   if (!MayHoldOutput(roots_, *path)) {
     findings_.Add(kPathNotAllowed, kField,
                   absl::StrCat("path ", named->string(), " is one of the allowed roots ",
                                DescribeRoots(roots_), ", expected a folder in it"));
   } else if (const std::string overlap = OverlapOf(*path, source); !overlap.empty()) {
     findings_.Add("OUTPUT_OVERLAPS_SOURCE", kField, overlap);
-  } else if (const std::string obstacle = ObstacleTo(error ? *path : found); !obstacle.empty()) {
+  } else if (const std::string obstacle = ObstacleTo(found); !obstacle.empty()) {
     findings_.Add("OUTPUT_NOT_WRITABLE", kField, obstacle);
   } else if (fs::exists(*path, error)) {
     const bool empty = fs::is_empty(*path, error);

@@ -37,7 +37,7 @@ class PathChecks {
   // It resolved; nullopt and a finding when it lies outside the roots.
   std::optional<std::filesystem::path> Resolve(const std::filesystem::path& path,
                                                absl::string_view field) const;
-  // False and a finding when a link in the folder leads outside the roots.
+  // False and a finding when a link in the folder leads outside the roots, or cannot be seen.
   bool LinksStayBeneath(const std::filesystem::path& dir, absl::string_view field) const;
 
   const PathRoots& roots_;

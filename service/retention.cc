@@ -16,7 +16,7 @@ constexpr absl::Duration kInterval = absl::Seconds(1);
 }  // namespace
 
 absl::Status Retention::Sweep() {
-  const absl::Time now = engine_.Now();
+  const absl::Duration now = engine_.Monotonic();
   if (now < next_) return absl::OkStatus();
   next_ = now + kInterval;
   absl::Status status = DeleteExpired();
@@ -26,7 +26,7 @@ absl::Status Retention::Sweep() {
 
 absl::Status Retention::DeleteExpired() {
   LF_ASSIGN_OR_RETURN(const auto expired, engine_.store().ExpiredBy(engine_.Now(), kJobs));
-  if (std::ssize(expired) == kJobs) next_ = absl::InfinitePast();
+  if (std::ssize(expired) == kJobs) next_ = -absl::InfiniteDuration();
   for (const JobRecord& record : expired) {
     const absl::Status deleted = engine_.Delete(record);
     // Retried or deleted by a user meanwhile.

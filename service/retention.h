@@ -24,7 +24,7 @@ class Retention {
 
   JobEngine& engine_;
   const absl::Duration tombstone_ttl_;
-  absl::Time next_ = absl::InfinitePast();
+  absl::Duration next_ = -absl::InfiniteDuration();  // of the monotonic clock
 };
 
 }  // namespace latentforge::service

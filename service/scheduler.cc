@@ -81,7 +81,7 @@ Scheduler::Scheduler(JobEngine& engine, Wakeup& wakeup, PageTokenCodec tokens,
 
 absl::Status Scheduler::RenewLeases() {
   if (engine_.store().shared()) {
-    no_lease_ends_before_ = engine_.Now() + options_.lease_duration;
+    no_lease_ends_before_ = engine_.Monotonic() + options_.lease_duration;
     return absl::OkStatus();
   }
   LF_ASSIGN_OR_RETURN(const auto leased, engine_.store().LeasesEndingBy(absl::InfiniteFuture()));
@@ -108,8 +108,10 @@ int64_t Scheduler::Acquire(const Identity& caller, const v1::AcquireLeaseRequest
     absl::MutexLock lock(&mutex_);
     if (!draining_) {
       const absl::Duration wait = std::min(FromProto(request.wait()), options_.max_wait);
-      waiters_.push_back(
-          {++last_ticket_, {request.worker(), caller.subject}, now + wait, std::move(done)});
+      waiters_.push_back({++last_ticket_,
+                          {request.worker(), caller.subject},
+                          engine_.Monotonic() + wait,
+                          std::move(done)});
       wakeup_.Poke();
       return last_ticket_;
     }
@@ -189,7 +191,7 @@ absl::Status Scheduler::ServeWaiters() {
 
 void Scheduler::EndWaits() {
   std::list<Waiter> over;
-  const absl::Time now = engine_.Now();
+  const absl::Duration now = engine_.Monotonic();
   {
     absl::MutexLock lock(&mutex_);
     for (auto it = waiters_.begin(); it != waiters_.end();) {
@@ -199,7 +201,7 @@ void Scheduler::EndWaits() {
     }
   }
   for (Waiter& waiter : over) {
-    workers_.Touch(waiter.claimant.worker.name(), now);
+    workers_.Touch(waiter.claimant.worker.name(), engine_.Now());
     waiter.done(v1::AcquireLeaseResponse());
   }
 }
@@ -295,15 +297,17 @@ bool Scheduler::IsUnheard(const JobRecord& record) {
 
 absl::StatusOr<std::vector<JobRecord>> Scheduler::OverdueLeases(absl::Time now) {
   absl::StatusOr<std::vector<JobRecord>> leased = engine_.store().LeasesEndingBy(now);
-  if (leased.ok() && store_away_) no_lease_ends_before_ = now + options_.lease_duration;
+  const absl::Duration elapsed = engine_.Monotonic();
+  if (leased.ok() && store_away_) no_lease_ends_before_ = elapsed + options_.lease_duration;
   store_away_ = !leased.ok();
-  if (leased.ok() && now < no_lease_ends_before_) leased->clear();
+  if (leased.ok() && elapsed < no_lease_ends_before_) leased->clear();
   return leased;
 }
 
 absl::Status Scheduler::EndOverdue() {
+  const absl::Duration elapsed = engine_.Monotonic();
+  if (elapsed < next_overdue_) return absl::OkStatus();
   const absl::Time now = engine_.Now();
-  if (now < next_overdue_) return absl::OkStatus();
   absl::Status first_error;
   LF_ASSIGN_OR_RETURN(const auto leased, OverdueLeases(now));
   for (const JobRecord& record : leased)
@@ -311,7 +315,7 @@ absl::Status Scheduler::EndOverdue() {
   LF_ASSIGN_OR_RETURN(const auto late, engine_.store().DeadlinesBy(now));
   for (const JobRecord& record : late)
     first_error.Update(engine_.Apply(record.id, command::ExpireDeadline{}).status());
-  if (first_error.ok()) next_overdue_ = now + kOverdueInterval;
+  if (first_error.ok()) next_overdue_ = elapsed + kOverdueInterval;
   return first_error;
 }
 

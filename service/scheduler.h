@@ -84,7 +84,7 @@ class Scheduler {
   struct Waiter {
     int64_t ticket = 0;
     JobEngine::Claimant claimant;
-    absl::Time deadline;
+    absl::Duration deadline;  // of the monotonic clock
     AcquireDone done;
   };
 
@@ -106,10 +106,10 @@ class Scheduler {
   const SchedulerOptions options_;
   WorkerRegistry workers_;
 
-  // Of Tick, and RenewLeases before it.
-  absl::Time next_overdue_ = absl::InfinitePast();
+  // Of Tick, and RenewLeases before it. Times are of the monotonic clock.
+  absl::Duration next_overdue_ = -absl::InfiniteDuration();
   bool store_away_ = false;
-  absl::Time no_lease_ends_before_ = absl::InfinitePast();
+  absl::Duration no_lease_ends_before_ = -absl::InfiniteDuration();
 
   absl::Mutex mutex_;
   std::list<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);  // longest waiting first

@@ -56,6 +56,9 @@ constexpr absl::Duration kFreshLook = absl::Milliseconds(500);
 // For gRPC to write the last answers and say goodbye, when no call is left.
 constexpr absl::Duration kGoodbye = absl::Milliseconds(250);
 
+// What Compaction needs.
+static_assert(ServerOptions::kLeastEventsPerJob >= kLeastLongHistory);
+
 std::string RandomKey() {
   std::random_device device;
   std::string key;

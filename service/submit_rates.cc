@@ -7,7 +7,7 @@
 
 namespace latentforge::service {
 
-absl::Status SubmitRates::Take(const std::string& tenant, int64_t per_minute, absl::Time now) {
+absl::Status SubmitRates::Take(const std::string& tenant, int64_t per_minute, absl::Duration now) {
   if (per_minute == 0) return absl::OkStatus();
   absl::Duration wait;
   {
@@ -27,7 +27,7 @@ absl::Status SubmitRates::Take(const std::string& tenant, int64_t per_minute, ab
       wait);
 }
 
-void SubmitRates::ForgetIdle(absl::Time now) {
+void SubmitRates::ForgetIdle(absl::Duration now) {
   std::erase_if(entries_, [now](const auto& entry) {
     return entry.second.bucket.IsFull(entry.second.per_minute, now);
   });

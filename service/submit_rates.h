@@ -18,12 +18,12 @@ namespace latentforge::service {
 class SubmitRates {
  public:
   // ResourceExhausted RATE_LIMITED, with the time after which to ask again, when the tenant
-  // has submitted `per_minute` already; 0: no limit.
-  absl::Status Take(const std::string& tenant, int64_t per_minute, absl::Time now);
+  // has submitted `per_minute` already; 0: no limit. `now` is of the monotonic clock.
+  absl::Status Take(const std::string& tenant, int64_t per_minute, absl::Duration now);
 
  private:
   // Tenants come from tokens, of which there may be any number.
-  void ForgetIdle(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetIdle(absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   struct Entry {
     TokenBucket bucket;

@@ -6,21 +6,22 @@
 namespace latentforge::service {
 
 // Holds at most a minute's worth of tokens, which it has at first, and gets them back evenly.
-// The clock is passed in; one that goes backwards gives nothing. A plain value.
+// The time is passed in, by a monotonic clock; one that goes backwards gives nothing. A plain
+// value.
 class TokenBucket {
  public:
   // Takes a token when there is one, and returns zero; else how long until there is one.
   // `per_minute`, at least 1, may be another one at each call.
-  absl::Duration Take(double per_minute, absl::Time now);
+  absl::Duration Take(double per_minute, absl::Duration now);
 
   // Whether it is full: then a new one is as good.
-  bool IsFull(double per_minute, absl::Time now) const;
+  bool IsFull(double per_minute, absl::Duration now) const;
 
  private:
-  double TokensAt(double per_minute, absl::Time now) const;
+  double TokensAt(double per_minute, absl::Duration now) const;
 
   double spent_ = 0;  // of a minute's worth
-  absl::Time last_ = absl::InfinitePast();
+  absl::Duration last_ = -absl::InfiniteDuration();
 };
 
 }  // namespace latentforge::service

@@ -15,6 +15,7 @@
 #include "base/version.h"
 #include "grpcpp/alarm.h"
 #include "grpcpp/server_context.h"
+#include "service/errors.h"
 #include "service/grpc_status.h"
 #include "service/rpc_call.h"
 
@@ -54,8 +55,8 @@ class Turn {
 
 // Runs handler(request, identity) -> StatusOr<Response> on the pool, for callers that may
 // call `method` and still wait for the answer when it is their turn, and finishes the call. One
-// without a deadline is answered DEADLINE_EXCEEDED when its turn has not come by call_deadline.
-// Every answer names the server's version in its initial metadata.
+// without a deadline is answered CALL_DEADLINE when its turn has not come by call_deadline. Every
+// answer names the server's version in its initial metadata.
 template <typename Request, typename Response, typename Handler>
 grpc::ServerUnaryReactor* RunUnary(const RpcParts& parts, RpcMethod method,
                                    grpc::CallbackServerContext* context, const Request* request,
@@ -73,9 +74,12 @@ grpc::ServerUnaryReactor* RunUnary(const RpcParts& parts, RpcMethod method,
     Turn::SetAlarm(
         turn, parts.call_deadline,
         [call, reactor, job = JobOf(*request, *response), patience = parts.call_deadline] {
-          const absl::Status late = absl::DeadlineExceededError(absl::StrCat(
-              "the server did not come to the call within ", absl::FormatDuration(patience),
-              ", which calls without a deadline have"));
+          const absl::Status late =
+              WithRetryDelay(MakeError(absl::StatusCode::kDeadlineExceeded, "CALL_DEADLINE",
+                                       absl::StrCat("the server did not come to the call within ",
+                                                    absl::FormatDuration(patience),
+                                                    ", which calls without a deadline have")),
+                             absl::Seconds(1));
           call.Handled(late, job);
           reactor->Finish(ToGrpcStatus(late));
         });

@@ -1,30 +1,21 @@
 // Wakes a thread that waits for work or for time to pass.
 #pragma once
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/timed_flag.h"
 
 namespace latentforge::service {
 
 // Safe for concurrent use; one thread waits.
 class Wakeup {
  public:
-  void Poke() {
-    absl::MutexLock lock(&mutex_);
-    poked_ = true;
-  }
+  void Poke() { poked_.Set(); }
 
-  // Returns when poked since the last call, or after `timeout`.
-  void Wait(absl::Duration timeout) {
-    absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithTimeout(absl::Condition(&poked_), timeout);
-    poked_ = false;
-  }
+  // True when poked since the last call, or else as soon as it is; false after `timeout`.
+  bool Wait(absl::Duration timeout) { return poked_.TakeWithin(timeout); }
 
  private:
-  absl::Mutex mutex_;
-  bool poked_ ABSL_GUARDED_BY(mutex_) = false;
+  TimedFlag poked_;
 };
 
 }  // namespace latentforge::service

@@ -20,10 +20,7 @@ WatchRegistry::WatchRegistry(const Limits& limits, absl::Duration interval)
     : limits_(limits), interval_(interval), thread_([this] { Run(); }) {}
 
 WatchRegistry::~WatchRegistry() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-  }
+  stopping_.Set();
   thread_.join();
 }
 
@@ -59,9 +56,10 @@ int WatchRegistry::size() {
 }
 
 void WatchRegistry::Run() {
-  absl::MutexLock lock(&mutex_);
-  while (!mutex_.AwaitWithTimeout(absl::Condition(&stopping_), interval_))
+  while (!stopping_.WaitFor(interval_)) {
+    absl::MutexLock lock(&mutex_);
     for (const auto& [watcher, tenant] : watchers_) watcher->OnTick();
+  }
 }
 
 }  // namespace latentforge::service

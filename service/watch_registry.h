@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/timed_flag.h"
 
 namespace latentforge::service {
 
@@ -53,7 +54,7 @@ class WatchRegistry {
   absl::Mutex mutex_;
   std::map<Watcher*, std::string> watchers_ ABSL_GUARDED_BY(mutex_);  // with their tenants
   std::map<std::string, int> counts_ ABSL_GUARDED_BY(mutex_);         // by tenant, never 0
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  TimedFlag stopping_;
   std::atomic<bool> draining_ = false;
   std::thread thread_;  // last: it uses the others
 };

@@ -15,6 +15,7 @@ KeyRing::~KeyRing() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
+    woken_.Set();
   }
   thread_.join();
 }
@@ -28,19 +29,22 @@ bool KeyRing::Refresh() {
   absl::MutexLock lock(&mutex_);
   if (fetching_) return true;
   fetching_ = clock_.Monotonic() - last_fetch_ >= intervals_.min_interval;
+  if (fetching_) woken_.Set();
   return fetching_;
 }
 
+bool KeyRing::WaitForNextFetch() {
+  // Without any keys nobody gets in: try again soon.
+  woken_.WaitFor(Current() == nullptr ? intervals_.min_interval : intervals_.max_age);
+  absl::MutexLock lock(&mutex_);
+  woken_.TakeWithin(absl::ZeroDuration());  // who asks from here on is told of this fetch
+  fetching_ = true;
+  return !stopping_;
+}
+
 void KeyRing::Run() {
-  while (true) {
-    FetchOnce();
-    absl::MutexLock lock(&mutex_);
-    // Without any keys nobody gets in: try again soon.
-    const absl::Duration pause = keys_ == nullptr ? intervals_.min_interval : intervals_.max_age;
-    mutex_.AwaitWithTimeout(absl::Condition(this, &KeyRing::Woken), pause);
-    if (stopping_) return;
-    fetching_ = true;
-  }
+  do FetchOnce();
+  while (WaitForNextFetch());
 }
 
 void KeyRing::FetchOnce() {

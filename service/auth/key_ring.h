@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
+#include "base/timed_flag.h"
 #include "service/auth/key_set.h"
 
 namespace latentforge::service {
@@ -47,7 +48,8 @@ class KeyRing final : public SigningKeys {
  private:
   void Run();
   void FetchOnce();
-  bool Woken() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || fetching_; }
+  // Until it is time to fetch again, or somebody asks. False: the end.
+  bool WaitForNextFetch();
 
   const Fetch fetch_;
   const Intervals intervals_;
@@ -57,6 +59,7 @@ class KeyRing final : public SigningKeys {
   absl::Duration last_fetch_ ABSL_GUARDED_BY(mutex_);
   bool fetching_ ABSL_GUARDED_BY(mutex_) = true;  // or about to
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  TimedFlag woken_;     // stopping, or asked to fetch
   std::thread thread_;  // last: it uses the others
 };
 

@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/store/postgres_uri.h"
@@ -141,9 +141,9 @@ absl::Status PgConnection::ErrorOf(const pg_result* result, absl::string_view sq
 }
 
 absl::Status PgConnection::AwaitResult() {
-  const absl::Time deadline = absl::Now() + timeouts_.statement + timeouts_.answer;
+  const absl::Duration deadline = RealClock().Monotonic() + timeouts_.statement + timeouts_.answer;
   while (PQisBusy(connection_.get()) != 0) {
-    const absl::Duration left = deadline - absl::Now();
+    const absl::Duration left = deadline - RealClock().Monotonic();
     pollfd readable = {.fd = PQsocket(connection_.get()), .events = POLLIN, .revents = 0};
     const int ready =
         left <= absl::ZeroDuration()

@@ -83,6 +83,7 @@ absl::StatusOr<int64_t> ReadCompactedThrough(PgConnection& connection, absl::str
 
 absl::StatusOr<std::vector<EventSpan>> ReadLongHistories(PgConnection& connection, int64_t events,
                                                          int limit) {
+  static_assert(kLeastLongHistory == 1000);  // job_states_long holds them by the thousands
   LF_ASSIGN_OR_RETURN(
       PgRows rows,
       connection.Run("SELECT id, coalesce(through, 0), last_sequence FROM jobs "

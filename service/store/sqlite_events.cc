@@ -71,6 +71,7 @@ absl::StatusOr<int64_t> ReadCompactedThrough(Database& db, absl::string_view id)
 }
 
 absl::StatusOr<std::vector<EventSpan>> ReadLongHistories(Database& db, int64_t events, int limit) {
+  static_assert(kLeastLongHistory == 1000);  // what jobs_long holds, which the query has to repeat
   LF_ASSIGN_OR_RETURN(Statement query,
                       db.Prepare("SELECT id, coalesce(through, 0), last_sequence "
                                  "FROM jobs INDEXED BY jobs_long "

@@ -104,6 +104,7 @@ struct TenantUse {
   int64_t waiting() const { return queued + paused; }
 };
 
+// The stores have an index of the jobs with as many events.
 inline constexpr int64_t kLeastLongHistory = 1000;
 
 struct StoreStats {

@@ -68,6 +68,12 @@ TEST_F(ResolveTest, LinksInACircleAreAnError) {
   EXPECT_TRUE(absl::IsPermissionDenied(ResolveBeneath(root_ / "a", {root_}).status()));
 }
 
+TEST(PathRootsTest, TheOutermostHoldAll) {
+  EXPECT_THAT(OutermostRoots({}), testing::IsEmpty());
+  EXPECT_THAT(OutermostRoots({"/a/b", "/c", "/a", "/a/b/c", "/c", "/ab"}),
+              testing::ElementsAre("/c", "/a", "/ab"));
+}
+
 TEST_F(ResolveTest, NothingOutsideTheRootsIsAllowed) {
   fs::create_directory_symlink(folder_ / "secret", root_ / "link");
   EXPECT_TRUE(ResolveBeneath(root_ / "inner", {root_}).ok());

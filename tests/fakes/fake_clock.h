@@ -14,7 +14,7 @@ class FakeClock final : public Clock {
 
   absl::Time Now() const override {
     absl::MutexLock lock(&mutex_);
-    return start_ + elapsed_;
+    return start_ + elapsed_ + step_;
   }
 
   absl::Duration Monotonic() const override {
@@ -30,10 +30,17 @@ class FakeClock final : public Clock {
     elapsed_ += duration;
   }
 
+  // Sets the wall clock forward, or back by a negative step; no time passes.
+  void StepWall(absl::Duration step) {
+    absl::MutexLock lock(&mutex_);
+    step_ += step;
+  }
+
  private:
   const absl::Time start_;
   mutable absl::Mutex mutex_;
   absl::Duration elapsed_ ABSL_GUARDED_BY(mutex_) = absl::ZeroDuration();
+  absl::Duration step_ ABSL_GUARDED_BY(mutex_) = absl::ZeroDuration();
 };
 
 }  // namespace latentforge

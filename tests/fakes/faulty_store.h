@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -22,6 +23,8 @@ class FaultyStore final : public Store {
   void Use(Store& below) { below_ = &below; }
   void set_shared(bool shared) { shared_ = shared; }
   void set_away(bool away) { away_ = away; }
+  // Called with each method's name before it is passed on. Set while nobody calls.
+  void set_before(std::function<void(const std::string&)> before) { before_ = std::move(before); }
 
   // Calls of the method since the last time that this was asked.
   int TakeCalls(const std::string& method) {
@@ -115,6 +118,7 @@ class FaultyStore final : public Store {
       absl::MutexLock lock(&mutex_);
       ++calls_[name];
     }
+    if (before_) before_(name);
     if (away_) {
       return WithRetryDelay(
           MakeError(absl::StatusCode::kUnavailable, kStoreDown, "the store is away"),
@@ -124,6 +128,7 @@ class FaultyStore final : public Store {
   }
 
   Store* below_ = nullptr;
+  std::function<void(const std::string&)> before_;
   std::atomic<bool> shared_ = false;
   std::atomic<bool> away_ = false;
   absl::Mutex mutex_;

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
-#include "google/rpc/error_details.pb.h"
 #include "gtest/gtest.h"
 #include "tests/faults/proxied_cluster.h"
 #include "tests/service/rpc_client.h"
@@ -21,15 +20,6 @@ using service::RpcClient;
 using testing::ElementsAre;
 
 constexpr char kJobService[] = "latentforge.v1.JobService";
-
-bool HasRetryInfo(const grpc::Status& status) {
-  google::rpc::Status details;
-  google::rpc::RetryInfo retry;
-  if (!details.ParseFromString(status.error_details())) return false;
-  for (const auto& any : details.details())
-    if (any.UnpackTo(&retry)) return true;
-  return false;
-}
 
 TEST(StoreOutageTest, T19WorkersGoOnAndNothingIsLostOverFiveSeconds) {
   ProxiedCluster proxied = ProxiedCluster::OnPostgres(1, {.lease = "30s"});
@@ -65,7 +55,7 @@ TEST(StoreOutageTest, T19WorkersGoOnAndNothingIsLostOverFiveSeconds) {
     const grpc::Status status = client.jobs->GetJob(&context, request, &response);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
     EXPECT_EQ(service::ReasonOf(status), "STORE_DOWN");
-    EXPECT_TRUE(HasRetryInfo(status));
+    EXPECT_TRUE(service::HasRetryDelay(status));
     EXPECT_LT(absl::Now() - asked, absl::Seconds(1));
     ++refused;
     absl::SleepFor(absl::Milliseconds(20));

@@ -39,7 +39,8 @@ TEST_F(CallDeadlineTest, ACallWithoutOneIsAnsweredThoughItsTurnDoesNotCome) {
     late = Get(job, context);
   }
   EXPECT_EQ(late.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_EQ(ReasonOf(late), "DEADLINE_EXCEEDED");
+  EXPECT_EQ(ReasonOf(late), "CALL_DEADLINE");
+  EXPECT_TRUE(HasRetryDelay(late));
   EXPECT_EQ(
       late.error_message(),
       "the server did not come to the call within 200ms, which calls without a deadline have");

@@ -1,6 +1,7 @@
 // Stubs and requests for tests that talk to a server over gRPC.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -27,6 +28,15 @@ inline std::string ReasonOf(const grpc::Status& status) {
   int count = 0;
   for (const auto& any : rpc.details()) count += any.UnpackTo(&info);
   return count == 1 ? info.reason() : "";
+}
+
+// Whether a status says when to ask again.
+inline bool HasRetryDelay(const grpc::Status& status) {
+  google::rpc::Status rpc;
+  google::rpc::RetryInfo retry;
+  return rpc.ParseFromString(status.error_details()) &&
+         std::any_of(rpc.details().begin(), rpc.details().end(),
+                     [&](const auto& any) { return any.UnpackTo(&retry); });
 }
 
 // A context whose call ends, come what may.

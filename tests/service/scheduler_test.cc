@@ -412,5 +412,19 @@ TEST_F(SchedulerTest, WhatIsOverdueIsNotLookedForWithEveryJobThatIsQueued) {
   EXPECT_EQ(faulty_.TakeCalls("LeasesEndingBy"), 1);
 }
 
+TEST_F(SchedulerTest, AWallClockSetBackHoldsNothingUp) {
+  Answer answer;
+  scheduler_->Acquire(kWorker, AcquireRequest("w", absl::Seconds(10)),
+                      [&](auto got) { answer = std::move(got); });
+  Tick();
+  faulty_.TakeCalls("LeasesEndingBy");
+  clock_.StepWall(-absl::Hours(1));
+  clock_.Advance(absl::Seconds(10));
+  Tick();
+  EXPECT_EQ(faulty_.TakeCalls("LeasesEndingBy"), 1);
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_FALSE((*answer)->has_lease());
+}
+
 }  // namespace
 }  // namespace latentforge::service

@@ -9,7 +9,7 @@
 namespace latentforge::service {
 namespace {
 
-const absl::Time kStart = absl::FromUnixSeconds(1'800'000'000);
+const absl::Duration kStart = absl::Hours(1000);
 
 TEST(SubmitRatesTest, EachTenantHasItsOwn) {
   SubmitRates rates;

@@ -1,5 +1,7 @@
 #include "service/validation.h"
 
+#include <unistd.h>
+
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -208,6 +210,37 @@ TEST_F(ValidationTest, OfWhatLiesOutsideTheRootsNothingIsTold) {
   EXPECT_THAT(there, HasSubstr("PATH_NOT_ALLOWED: spec.calibration.corpora[0].uri: path"));
   EXPECT_THAT(there, HasSubstr("PATH_NOT_ALLOWED: spec.output.uri: path"));
   EXPECT_THAT(there, HasSubstr("model/extra is outside the allowed roots"));
+}
+
+TEST_F(ValidationTest, BehindALinkToNothingNoPathLeadsOutOfTheRoots) {
+  const fs::path root = fs::canonical(dir_.path());
+  fs::path inside = root;  // as deep beneath the root as the root's folder is beneath "/"
+  fs::path output = root / "l";
+  for (const fs::path& name : root) {
+    inside /= name.has_root_directory() ? "1" : name;
+    output /= "..";
+  }
+  fs::create_symlink(inside, root / "l");
+  v1::JobSpec spec = Spec();
+  spec.mutable_output()->set_uri((output / "etc" / "passwd" / "x").string());
+  const absl::StatusOr<CheckedSpec> checked = FileSpecChecker().Check(spec, {root});
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->output_path, root / "etc" / "passwd" / "x");
+}
+
+TEST_F(ValidationTest, AFolderWhoseLinksCannotBeSeenIsNoSourceBeneathRoots) {
+  constexpr uid_t kNobody = 65534;
+  fs::permissions(dir_.path(), fs::perms{0755});
+  fs::permissions(dir_.path() / "model", fs::perms{0311});
+  const bool privileged = geteuid() == 0;
+  ASSERT_TRUE(!privileged || seteuid(kNobody) == 0);
+  const absl::Status status =
+      FileSpecChecker().Check(Spec(), {fs::canonical(dir_.path())}).status();
+  ASSERT_TRUE(!privileged || seteuid(0) == 0);
+  fs::permissions(dir_.path() / "model", fs::perms{0755});
+  EXPECT_EQ(ReasonOf(status), "SOURCE_NOT_READABLE") << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("model cannot be listed: Permission denied, expected"));
 }
 
 TEST_F(ValidationTest, ARootItselfIsNoOutput) {

@@ -103,6 +103,14 @@ std::string Cluster::address(size_t server) const {
   return absl::StrCat("unix:", (folder_ / absl::StrCat("server", server, ".sock")).string());
 }
 
+void Cluster::AwaitReady(Daemon& daemon, const fs::path& ready) {
+  EXPECT_TRUE(Await([&] { return fs::exists(ready) || daemon.ended(); })) << "no " << ready;
+  if (fs::exists(ready) || !daemon.ended()) return;
+  const ExitStatus end = daemon.Wait();
+  ADD_FAILURE() << "a daemon ended with " << end.ToString() << ", expected " << ready << ":\n"
+                << daemon.log();
+}
+
 void Cluster::StartServer(size_t server) {
   const fs::path ready = folder_ / absl::StrCat("server", server, ".ready");
   fs::remove(ready);
@@ -117,7 +125,7 @@ void Cluster::StartServer(size_t server) {
   flags.insert(flags.end(), options_.server_flags.begin(), options_.server_flags.end());
   servers_[server] =
       std::make_unique<Daemon>("latentforge-server", flags, options_.server_launcher);
-  EXPECT_TRUE(Await([&] { return fs::exists(ready); })) << "no server";
+  AwaitReady(*servers_[server], ready);
   if (server == asked_) Ask(server);
 }
 
@@ -155,7 +163,7 @@ Daemon& Cluster::StartWorker(const std::string& name, const WorkerOptions& optio
       "3s"};
   flags.insert(flags.end(), options.flags.begin(), options.flags.end());
   workers_[name] = std::make_unique<Daemon>("latentforge-worker", flags, options.launcher);
-  EXPECT_TRUE(Await([&] { return fs::exists(ready); })) << "no worker";
+  AwaitReady(*workers_[name], ready);
   return *workers_[name];
 }
 

@@ -37,6 +37,8 @@ class Daemon {
 
   void Signal(int signal) const;
   pid_t pid() const { return process_->pid(); }
+  // True once it has ended, or when it could not be started.
+  bool ended() const { return process_ == nullptr || !IsRunning(pid()); }
   // Blocks until it has ended.
   ExitStatus Wait();
   // What it wrote; after Wait.
@@ -119,6 +121,10 @@ class Cluster {
   std::filesystem::path Scratch(const std::string& worker, const std::string& job) const;
 
  private:
+  // Waits until the daemon has written its ready file. When it ends instead, the test fails at
+  // once, with its log.
+  static void AwaitReady(Daemon& daemon, const std::filesystem::path& ready);
+
   ClusterOptions options_;
   const std::filesystem::path folder_;
   std::vector<std::unique_ptr<Daemon>> servers_;

@@ -9,7 +9,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
+#include "gtest/gtest-spi.h"
 #include "gtest/gtest.h"
 #include "tests/system/cluster.h"
 
@@ -325,6 +327,14 @@ TEST_F(ServiceKillTest, APrivateWorkerLeavesWithItsServer) {
   EXPECT_EQ(worker.Wait().code, 1);
   EXPECT_THAT(worker.log(), HasSubstr("has not answered for"));
   EXPECT_FALSE(IsRunning(process));
+}
+
+TEST_F(ServiceKillTest, ADaemonThatEndsIsNotWaitedFor) {
+  const absl::Time begin = absl::Now();
+  EXPECT_NONFATAL_FAILURE(
+      cluster_.StartWorker("w1", {.launcher = {"/bin/sh", "-c", "echo why >&2; exit 3"}}),
+      "w1.ready\":\nwhy");
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(30));
 }
 
 TEST_F(ServiceKillTest, GarbageFromTheProcessIsASystemErrorThatQuotesIt) {

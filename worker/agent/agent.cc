@@ -36,14 +36,14 @@ Agent::~Agent() {
 
 void Agent::Drain() {
   absl::MutexLock lock(&mutex_);
-  draining_ = true;
+  draining_.Set();
   client_.StopAcquiring();
   for (AttemptControl* attempt : attempts_) attempt->RequestStop(StopReason::kRelease);
 }
 
 void Agent::GiveUp() {
   absl::MutexLock lock(&mutex_);
-  draining_ = true;
+  draining_.Set();
   gave_up_ = true;
   client_.StopAll();
   for (AttemptControl* attempt : attempts_) attempt->GiveUp();
@@ -59,10 +59,7 @@ absl::Status Agent::refusal() const {
   return refusal_;
 }
 
-bool Agent::SleepUnlessDraining(absl::Duration duration) {
-  absl::MutexLock lock(&mutex_);
-  return !mutex_.AwaitWithTimeout(absl::Condition(&draining_), duration);
-}
+bool Agent::SleepUnlessDraining(absl::Duration duration) { return !draining_.WaitFor(duration); }
 
 void Agent::RunAttempt(const v1::AcquireLeaseResponse& grant) {
   absl::StatusOr<std::unique_ptr<AttemptControl>> control = AttemptControl::Create();
@@ -75,7 +72,7 @@ void Agent::RunAttempt(const v1::AcquireLeaseResponse& grant) {
   {
     absl::MutexLock lock(&mutex_);
     attempts_.insert(control->get());
-    if (draining_) (*control)->RequestStop(StopReason::kRelease);
+    if (draining_.IsSet()) (*control)->RequestStop(StopReason::kRelease);
     if (gave_up_) (*control)->GiveUp();
   }
   runner_.Run(grant, **control);

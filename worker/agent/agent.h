@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/timed_flag.h"
 #include "latentforge/v1/worker_service.pb.h"
 #include "worker/agent/attempt_control.h"
 #include "worker/agent/attempt_runner.h"
@@ -68,7 +69,7 @@ class Agent {
   const Random random_;
   const AgentOptions options_;
   mutable absl::Mutex mutex_;
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  TimedFlag draining_;
   bool gave_up_ ABSL_GUARDED_BY(mutex_) = false;
   int running_slots_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);

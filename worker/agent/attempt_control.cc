@@ -31,6 +31,7 @@ void AttemptControl::RequestStop(StopReason reason) {
   absl::MutexLock lock(&mutex_);
   if (reason <= reason_) return;
   reason_ = reason;
+  if (reason == StopReason::kLeaseLost) silenced_.Set();
   const uint64_t one = 1;
   // Only a counter at its maximum would refuse, and that is readable already.
   [[maybe_unused]] const ssize_t written = write(wake_fd_.get(), &one, sizeof(one));
@@ -44,6 +45,7 @@ StopReason AttemptControl::reason() const {
 void AttemptControl::GiveUp() {
   absl::MutexLock lock(&mutex_);
   gave_up_ = true;
+  silenced_.Set();
 }
 
 bool AttemptControl::gave_up() const {
@@ -51,10 +53,7 @@ bool AttemptControl::gave_up() const {
   return gave_up_;
 }
 
-bool AttemptControl::Pause(absl::Duration duration) const {
-  absl::MutexLock lock(&mutex_);
-  return !mutex_.AwaitWithTimeout(absl::Condition(this, &AttemptControl::Silenced), duration);
-}
+bool AttemptControl::Pause(absl::Duration duration) const { return !silenced_.WaitFor(duration); }
 
 void AttemptControl::ClearWake() {
   uint64_t count;

@@ -5,6 +5,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/timed_flag.h"
 #include "base/unique_fd.h"
 #include "latentforge/v1/worker_service.pb.h"
 
@@ -47,14 +48,12 @@ class AttemptControl {
 
  private:
   explicit AttemptControl(UniqueFd wake_fd) : wake_fd_(std::move(wake_fd)) {}
-  bool Silenced() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return gave_up_ || reason_ == StopReason::kLeaseLost;
-  }
 
   const UniqueFd wake_fd_;
   mutable absl::Mutex mutex_;
   StopReason reason_ ABSL_GUARDED_BY(mutex_) = StopReason::kNone;
   bool gave_up_ ABSL_GUARDED_BY(mutex_) = false;
+  TimedFlag silenced_;  // gave up, or the lease is lost
 };
 
 }  // namespace latentforge::agent

@@ -24,4 +24,6 @@ PathRoots ResolveRoots(const PathRoots& roots) {
   return resolved;
 }
 
+PathRoots RootsOfLease(const PathRoots& roots) { return ResolveRoots(OutermostRoots(roots)); }
+
 }  // namespace latentforge::agent

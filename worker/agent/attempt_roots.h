@@ -11,7 +11,11 @@ namespace latentforge::agent {
 // nothing in common. All roots are resolved. Pure.
 absl::StatusOr<PathRoots> AttemptRoots(const PathRoots& of_lease, const PathRoots& of_worker);
 
-// The roots with this machine's symbolic links resolved.
+// The roots with this machine's symbolic links resolved: those that its operator made.
 PathRoots ResolveRoots(const PathRoots& roots);
+
+// The same of a lease's, without those beneath others: whose jobs write there could have put a link
+// in such a root's place since the server resolved it.
+PathRoots RootsOfLease(const PathRoots& roots);
 
 }  // namespace latentforge::agent

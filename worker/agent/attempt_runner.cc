@@ -51,7 +51,7 @@ absl::StatusOr<std::string> SpecJson(v1::JobSpec spec, const AttemptOptions& opt
 absl::StatusOr<PathRoots> RootsOf(const v1::AcquireLeaseResponse& grant,
                                   const PathRoots& of_worker) {
   const PathRoots of_lease(grant.allowed_roots().begin(), grant.allowed_roots().end());
-  return AttemptRoots(ResolveRoots(of_lease), of_worker);
+  return AttemptRoots(RootsOfLease(of_lease), of_worker);
 }
 
 std::string Describe(const std::optional<v1::CompleteAttemptRequest>& outcome) {

@@ -27,10 +27,7 @@ LeaseKeeper::LeaseKeeper(LeaseClient& client, const Clock& clock, Random random,
       thread_([this] { Loop(); }) {}
 
 LeaseKeeper::~LeaseKeeper() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-  }
+  stopping_.Set();
   thread_.join();
 }
 
@@ -39,18 +36,22 @@ void LeaseKeeper::ProcessEnded() {
   process_ended_ = true;
 }
 
+void LeaseKeeper::HoldToDeadline() {
+  absl::MutexLock lock(&mutex_);
+  if (!process_ended_) control_.RequestStop(StopReason::kLeaseDeadline);
+}
+
 // Waits for the next beat or the deadline, whichever is first. False when stopped.
 bool LeaseKeeper::WaitForNextBeat() {
-  while (true) {
+  while (!stopping_.IsSet()) {
     const absl::Duration now = clock_.Monotonic();
-    absl::MutexLock lock(&mutex_);
-    if (stopping_) return false;
     const bool expired = now >= timer_.deadline();
-    if (expired && !process_ended_) control_.RequestStop(StopReason::kLeaseDeadline);
+    if (expired) HoldToDeadline();
     if (now >= next_beat_) return true;
     const absl::Duration until = expired ? next_beat_ : std::min(next_beat_, timer_.deadline());
-    mutex_.AwaitWithTimeout(absl::Condition(&stopping_), until - now);
+    stopping_.WaitFor(until - now);
   }
+  return false;
 }
 
 bool LeaseKeeper::Beat(Backoff& backoff) {

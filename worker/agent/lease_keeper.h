@@ -7,6 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
+#include "base/timed_flag.h"
 #include "latentforge/v1/worker_service.pb.h"
 #include "worker/agent/attempt_control.h"
 #include "worker/agent/backoff.h"
@@ -42,6 +43,8 @@ class LeaseKeeper {
   // One heartbeat. False when the lease is lost.
   bool Beat(Backoff& backoff);
   bool WaitForNextBeat();
+  // The deadline has passed.
+  void HoldToDeadline();
 
   LeaseClient& client_;
   const Clock& clock_;
@@ -52,7 +55,7 @@ class LeaseKeeper {
   absl::Duration next_beat_;  // of the thread
   absl::Mutex mutex_;
   bool process_ended_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  TimedFlag stopping_;
   std::thread thread_;
 };
 
