@@ -31,6 +31,7 @@ constexpr int64_t kHeadColumns = 4096;
 constexpr int64_t kStatisticsRows = 1024;
 constexpr int64_t kBackwardMlpRows = 512;
 constexpr int64_t kLabelColumns = 1024;
+constexpr int64_t kLabelLogits = 32 * kMiB;
 constexpr int64_t kHealingLogits = int64_t{1} << 24;
 
 constexpr int64_t kF32Bytes = 4;
@@ -56,6 +57,7 @@ class Sizes {
         q_(config.q_width()),
         m_(config.kv_width()),
         f_(config.intermediate_size),
+        vocabulary_(config.vocab_size),
         inner_rows_(InnerRows(config)),
         gradient_bytes_(settings.gradients ? kF64Bytes * GradientMoments(config) : 0),
         layer_(LayerParameters(config) * bytes_) {}
@@ -202,7 +204,8 @@ class Sizes {
     const int64_t batch = std::max(attention + mlp, attention / 2 + moments);
     const int64_t finish = statistics + kF64Bytes * width * width;
     const int64_t backward = layer_ + KeyValue(kF32Bytes) + statistics + std::max(batch, finish);
-    const int64_t head = tokens * kLabelColumns * (2 * kF32Bytes + bytes_) +
+    const int64_t rows = std::clamp<int64_t>(kLabelLogits / (vocabulary_ * bytes_), 1, tokens);
+    const int64_t head = rows * (vocabulary_ * bytes_ + kLabelColumns * 2 * kF32Bytes) +
                          tokens * d_ * (2 * kF32Bytes + 4 * bytes_) + kLabelColumns * d_ * bytes_;
     return Scratch(Rows(sequences, length)) + std::max(backward, head);
   }
@@ -213,6 +216,7 @@ class Sizes {
   const int64_t q_;      // outputs of Q
   const int64_t m_;      // outputs of K, and of V
   const int64_t f_;      // intermediate size
+  const int64_t vocabulary_;
   const int64_t inner_rows_;
   const int64_t gradient_bytes_;  // moments of gradients, with kLinear
   const int64_t layer_;           // weights of one layer

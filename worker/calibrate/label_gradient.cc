@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/status_macros.h"
@@ -33,19 +34,20 @@ at::Tensor SoftmaxError(const at::Tensor& logits, const at::Tensor& log_total,
   return error.to(logits.scalar_type());
 }
 
-// Two sweeps over blocks of the vocabulary: the first measures the softmax, the
-// second forms the gradient from it. Borrows everything.
+// Rows of x whose logits are there at once, in blocks of the vocabulary: a first sweep over the
+// blocks measures the softmax, a second one forms the gradient from it. Borrows head and options.
 class Sweeps {
  public:
-  Sweeps(const at::Tensor& x, const HeadRows& head, const LabelGradientOptions& options)
-      : x_(x), head_(head), options_(options) {}
+  Sweeps(at::Tensor x, const HeadRows& head, const LabelGradientOptions& options)
+      : x_(std::move(x)), head_(head), options_(options) {}
 
   // The log of the softmax's denominator, and the share of each block up to and
   // including it, [rows, blocks] fp64.
   absl::Status Measure() {
     std::vector<at::Tensor> parts;
-    LF_RETURN_IF_ERROR(EachBlock([&](int64_t, const at::Tensor& logits, const at::Tensor&) {
-      parts.push_back(model::LogSumExp(logits));
+    LF_RETURN_IF_ERROR(EachBlock([&](int64_t, const at::Tensor& weight) {
+      logits_.push_back(x_.mm(weight.t()));
+      parts.push_back(model::LogSumExp(logits_.back()));
     }));
     const at::Tensor log_blocks = at::stack(parts, 1);
     log_total_ = at::logsumexp(log_blocks, {1});
@@ -72,25 +74,27 @@ class Sweeps {
 
   void Give(const at::Tensor& labels) { labels_ = labels.to(x_.device()); }
 
+  // Overwrites the logits.
   absl::StatusOr<LabelGradient> Gradient() {
     const at::Tensor total = at::zeros(x_.sizes(), x_.options().dtype(at::kFloat));
     const at::Tensor log_total = log_total_.to(at::kFloat);
-    int64_t block = 0;
+    size_t block = 0;
     // A row without a label takes no part: its softmax becomes 0.
     const at::Tensor counted =
         block_.defined()
             ? log_total
             : log_total.masked_fill(labels_.lt(0), std::numeric_limits<float>::infinity());
-    LF_RETURN_IF_ERROR(
-        EachBlock([&](int64_t begin, const at::Tensor& logits, const at::Tensor& weight) {
-          if (block_.defined()) DrawLabels(block++, begin, logits, log_total);
-          total.add_(SoftmaxError(logits, counted, labels_ - begin).mm(weight));
-        }));
+    LF_RETURN_IF_ERROR(EachBlock([&](int64_t begin, const at::Tensor& weight) {
+      const at::Tensor& logits = logits_[block];
+      if (block_.defined()) DrawLabels(int64_t(block), begin, logits, log_total);
+      total.add_(SoftmaxError(logits, counted, labels_ - begin).mm(weight));
+      ++block;
+    }));
     return LabelGradient{total.to(x_.scalar_type()), labels_.to(at::kCPU)};
   }
 
  private:
-  // Calls f(first column, logits [rows, width] of x's type, head rows) for each block.
+  // Calls f(first column, head rows) for each block.
   template <typename F>
   absl::Status EachBlock(const F& f) const {
     const int64_t step = std::min(options_.block_vocabulary, options_.vocabulary);
@@ -98,7 +102,7 @@ class Sweeps {
       if (options_.stop && options_.stop()) return absl::CancelledError("the gradient was stopped");
       const int64_t end = std::min(begin + step, options_.vocabulary);
       LF_ASSIGN_OR_RETURN(const at::Tensor weight, head_(begin, end));
-      f(begin, x_.mm(weight.t()), weight);
+      f(begin, weight);
     }
     return absl::OkStatus();
   }
@@ -117,26 +121,42 @@ class Sweeps {
     labels_.index_copy_(0, rows, column + begin);
   }
 
-  const at::Tensor& x_;
+  const at::Tensor x_;
   const HeadRows& head_;
   const LabelGradientOptions& options_;
-  at::Tensor log_total_;  // [rows] fp64
-  at::Tensor shares_;     // [rows, blocks] fp64, cumulative
-  at::Tensor block_;      // [rows] the block of a drawn label; undefined for given ones
-  at::Tensor remainder_;  // [rows] fp64, the share of the block below the label
-  at::Tensor labels_;     // [rows]
+  std::vector<at::Tensor> logits_;  // of each block, [rows, width] of x's type
+  at::Tensor log_total_;            // [rows] fp64
+  at::Tensor shares_;               // [rows, blocks] fp64, cumulative
+  at::Tensor block_;                // [rows] the block of a drawn label; undefined for given ones
+  at::Tensor remainder_;            // [rows] fp64, the share of the block below the label
+  at::Tensor labels_;               // [rows]
 };
 
-// `choose` gives the sweeps their labels once the softmax has been measured.
+int64_t RowsTogether(const at::Tensor& x, const LabelGradientOptions& options) {
+  const auto row = options.vocabulary * static_cast<int64_t>(x.element_size());
+  return std::max<int64_t>(1, options.logit_bytes / std::max<int64_t>(row, 1));
+}
+
+// `choose` gives the sweeps their labels, from the values of `rows`, once the softmax has been
+// measured.
 template <typename F>
 absl::StatusOr<LabelGradient> Run(const at::Tensor& x, const HeadRows& head,
-                                  const LabelGradientOptions& options, const F& choose) {
+                                  const LabelGradientOptions& options, const at::Tensor& rows,
+                                  const F& choose) {
   return model::CatchTorch(
       [&]() -> absl::StatusOr<LabelGradient> {
-        Sweeps sweeps(x, head, options);
-        LF_RETURN_IF_ERROR(sweeps.Measure());
-        choose(sweeps);
-        return sweeps.Gradient();
+        LabelGradient result{at::empty_like(x), at::empty({x.size(0)}, at::kLong)};
+        const int64_t together = RowsTogether(x, options);
+        for (int64_t begin = 0; begin < x.size(0); begin += together) {
+          const int64_t count = std::min(together, x.size(0) - begin);
+          Sweeps sweeps(x.narrow(0, begin, count), head, options);
+          LF_RETURN_IF_ERROR(sweeps.Measure());
+          choose(sweeps, rows.narrow(0, begin, count));
+          LF_ASSIGN_OR_RETURN(const LabelGradient part, sweeps.Gradient());
+          result.gradient.narrow(0, begin, count).copy_(part.gradient);
+          result.labels.narrow(0, begin, count).copy_(part.labels);
+        }
+        return result;
       },
       "gradient of the logits");
 }
@@ -146,13 +166,15 @@ absl::StatusOr<LabelGradient> Run(const at::Tensor& x, const HeadRows& head,
 absl::StatusOr<LabelGradient> SampledLabelGradient(const at::Tensor& x, const at::Tensor& uniforms,
                                                    const HeadRows& head,
                                                    const LabelGradientOptions& options) {
-  return Run(x, head, options, [&](Sweeps& sweeps) { sweeps.Place(uniforms); });
+  return Run(x, head, options, uniforms,
+             [](Sweeps& sweeps, const at::Tensor& rows) { sweeps.Place(rows); });
 }
 
 absl::StatusOr<LabelGradient> TextLabelGradient(const at::Tensor& x, const at::Tensor& labels,
                                                 const HeadRows& head,
                                                 const LabelGradientOptions& options) {
-  return Run(x, head, options, [&](Sweeps& sweeps) { sweeps.Give(labels); });
+  return Run(x, head, options, labels,
+             [](Sweeps& sweeps, const at::Tensor& rows) { sweeps.Give(rows); });
 }
 
 }  // namespace latentforge::calibrate

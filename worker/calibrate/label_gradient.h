@@ -16,8 +16,10 @@ using HeadRows = std::function<absl::StatusOr<at::Tensor>(int64_t begin, int64_t
 
 struct LabelGradientOptions {
   int64_t vocabulary = 0;
-  // Logits in memory at a time: rows * block_vocabulary.
+  // Of the head in memory at a time.
   int64_t block_vocabulary = 1024;
+  // Of logits in memory at a time, or those of one row: as many rows are taken together.
+  int64_t logit_bytes = int64_t{32} << 20;
   // Asked once a block of the vocabulary; true ends with Cancelled.
   std::function<bool()> stop;
 };

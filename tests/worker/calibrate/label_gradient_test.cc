@@ -45,8 +45,10 @@ class LabelGradientTest : public testing::Test {
   }
 
   at::Tensor x_, head_;
-  // Blocks of 10, 10, 10 and 7.
-  LabelGradientOptions options_{.vocabulary = kVocabulary, .block_vocabulary = 10};
+  // Blocks of 10, 10, 10 and 7 words, for 16, 16 and 8 rows.
+  LabelGradientOptions options_{.vocabulary = kVocabulary,
+                                .block_vocabulary = 10,
+                                .logit_bytes = int64_t{16} * kVocabulary * int64_t{sizeof(float)}};
 };
 
 TEST_F(LabelGradientTest, LabelsInvertTheCumulativeDistribution) {
