@@ -1,7 +1,8 @@
 // Stands in for latentforge-convert in tests: the same command line, and a script
 // instead of a computation.
 //
-//   fake_convert --spec FILE --work-dir DIR [--statistics DIR] [--allowed-root DIR]...
+//   fake_convert --spec FILE --work-dir DIR [--statistics DIR] [--lease FILE]
+//               [--allowed-root DIR]...
 // writes these arguments into DIR/arguments.
 //
 // The script is JSON: OUT.script.json, where OUT is the path of spec.output.uri,
@@ -16,8 +17,9 @@
 //   {"wait_for": PATH}   until PATH exists; SIGTERM ends it as above
 //   {"append": PATH, "text": "…"}  adds a line to a file
 //   {"once": NAME, "append": PATH, "text": "…"}  only if DIR/NAME is absent; makes it
-//   {"publish": PATH, "log": FILE}  makes the folder PATH whole or not at all, as the real
-//                        program does, and adds who did it to FILE; nothing where it is
+//   {"publish": PATH, "log": FILE}  makes the folder PATH whole or not at all, by the real
+//                        program's code, and adds who did it to FILE; nothing where an attempt
+//                        has made it; exit code 3 where it may not be made
 //   {"spawn_sleeper": PATH}  starts a grandchild that sleeps, writes its pid to PATH
 //   {"signal": N}        sends N to itself
 //   {"hang": true}       never ends
@@ -29,6 +31,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -43,13 +46,19 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/shared_deadline.h"
 #include "base/status_macros.h"
+#include "worker/export/manifest.h"
+#include "worker/export/published.h"
+#include "worker/export/staging.h"
 
 namespace latentforge {
 namespace {
 
+constexpr char kArtifactId[] = "fake";
 constexpr int kExitUsage = 2;
 constexpr int kExitSystem = 3;
 constexpr int kExitCancelled = 5;
@@ -72,8 +81,11 @@ void Nap() {
 
 class Script {
  public:
-  Script(std::filesystem::path work_dir, std::string out, int attempt)
-      : work_dir_(std::move(work_dir)), out_(std::move(out)), attempt_(attempt) {}
+  Script(std::filesystem::path work_dir, std::filesystem::path lease, std::string out, int attempt)
+      : work_dir_(std::move(work_dir)),
+        lease_(std::move(lease)),
+        out_(std::move(out)),
+        attempt_(attempt) {}
 
   void Run(const Json& steps) {
     for (const Json& step : steps) RunStep(step);
@@ -109,20 +121,48 @@ class Script {
     std::ofstream(marker) << "done\n";
   }
 
+  // By the real program's own code: what it holds under kills and stops is what is tested.
   void Publish(const Json& step) const {
     const std::filesystem::path out = Text(step, "publish");
-    const std::filesystem::path part = absl::StrCat(out.string(), ".part.", getpid());
     const std::string who = absl::StrCat("attempt ", attempt_, " of ", getpid());
-    std::filesystem::create_directory(part);
-    std::ofstream(part / "weights") << std::string(4096, 'w') << std::flush;
-    std::ofstream(part / "manifest") << who << std::flush;
-    std::error_code taken;
-    std::filesystem::rename(part, out, taken);  // fails on a folder that is not empty
-    if (taken) {
-      std::filesystem::remove_all(part);
-      return;
+    const absl::StatusOr<bool> made = Write(out, who);
+    if (!made.ok()) {
+      std::cerr << "fake_convert: " << made.status() << "\n";
+      _exit(kExitSystem);
     }
-    std::ofstream(Text(step, "log"), std::ios::app) << who << "\n" << std::flush;
+    if (*made) std::ofstream(Text(step, "log"), std::ios::app) << who << "\n" << std::flush;
+  }
+
+  // False where an earlier attempt has made it.
+  absl::StatusOr<bool> Write(const std::filesystem::path& out, const std::string& who) const {
+    LF_RETURN_IF_ERROR(CheckLease());
+    auto staging = exporter::StagingFolder::Create(out, kArtifactId);
+    if (absl::IsAlreadyExists(staging.status())) return Find(out, staging.status());
+    LF_RETURN_IF_ERROR(staging.status());
+    LF_RETURN_IF_ERROR(staging->Write("weights", std::string(4096, 'w')));
+    LF_RETURN_IF_ERROR(staging->Write("manifest", who));
+    exporter::Manifest manifest{.job_id = kArtifactId};
+    LF_RETURN_IF_ERROR(staging->ReadBack(manifest));
+    LF_RETURN_IF_ERROR(
+        WriteFileAtomic(staging->path() / exporter::kManifestName, ManifestToText(manifest)));
+    LF_RETURN_IF_ERROR(CheckLease());
+    const absl::Status published = staging->Publish();
+    if (absl::IsAlreadyExists(published)) return Find(out, published);
+    LF_RETURN_IF_ERROR(published);
+    return true;
+  }
+
+  static absl::StatusOr<bool> Find(const std::filesystem::path& out, const absl::Status& taken) {
+    LF_ASSIGN_OR_RETURN(const auto found, exporter::FindPublished(out, kArtifactId));
+    if (!found.has_value()) return taken;
+    return false;
+  }
+
+  absl::Status CheckLease() const {
+    if (lease_.empty()) return absl::OkStatus();
+    LF_ASSIGN_OR_RETURN(const SharedDeadline deadline, SharedDeadline::Open(lease_));
+    if (RealClock().Monotonic() < deadline.Get()) return absl::OkStatus();
+    return absl::AbortedError("the attempt's lease has ended");
   }
 
   void SpawnSleeper(const Json& step) const {
@@ -169,6 +209,7 @@ class Script {
   }
 
   const std::filesystem::path work_dir_;
+  const std::filesystem::path lease_;  // empty: none
   const std::string out_;
   const int attempt_;
   int sequence_ = 0;
@@ -211,16 +252,24 @@ bool Lock(const std::filesystem::path& work_dir) {
 bool IsUsage(const std::vector<std::string>& arguments) {
   if (arguments.size() < 4 || arguments.size() % 2 != 0) return false;
   for (size_t i = 4; i < arguments.size(); i += 2) {
-    if (arguments[i] != "--statistics" && arguments[i] != "--allowed-root") return false;
+    if (arguments[i] != "--statistics" && arguments[i] != "--allowed-root" &&
+        arguments[i] != "--lease") {
+      return false;
+    }
   }
   return arguments[0] == "--spec" && arguments[2] == "--work-dir";
+}
+
+std::string LeaseOf(const std::vector<std::string>& arguments) {
+  const auto found = std::find(arguments.begin(), arguments.end(), "--lease");
+  return found == arguments.end() ? "" : *(found + 1);
 }
 
 int Main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   if (!IsUsage(arguments)) {
     std::cerr << "usage: fake_convert --spec FILE --work-dir DIR [--statistics DIR] "
-                 "[--allowed-root DIR]...\n";
+                 "[--lease FILE] [--allowed-root DIR]...\n";
     return kExitUsage;
   }
   SetTerminateHandler(OnTerminate);
@@ -239,7 +288,7 @@ int Main(int argc, char** argv) {
   const int attempt = CountAttempt(work_dir);
   const Json& attempts = (*script)["attempts"];
   const size_t index = std::min<size_t>(static_cast<size_t>(attempt), attempts.size()) - 1;
-  Script(work_dir, OutputOf(*spec), attempt).Run(attempts[index]);
+  Script(work_dir, LeaseOf(arguments), OutputOf(*spec), attempt).Run(attempts[index]);
   return 0;
 }
 

@@ -1,6 +1,7 @@
 // T3, T5, T6 and T7: a network that is cut, answers that are lost, and workers that come too late.
 #include <signal.h>
 
+#include <filesystem>
 #include <fstream>
 #include <initializer_list>
 #include <string>
@@ -21,6 +22,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr char kNote[] = R"({"append":"@/pids","text":"$PID"})";
 constexpr char kWaitForGo[] = R"({"wait_for":"@/go"})";
@@ -163,6 +165,25 @@ TEST_F(PartitionTest, T6WhatAWorkerSaysTooLateIsRefusedInEveryCall) {
   EXPECT_EQ(job_now.status().worker(), "other");
   EXPECT_EQ(job_now.status().result().artifact_uri(), "file:///out");
   for (const v1::JobEvent& event : cluster_.History(job)) EXPECT_NE(event.log().text(), "too late");
+}
+
+TEST_F(PartitionTest, T6TheProcessOfAFrozenWorkerPublishesNothing) {
+  Daemon& frozen = cluster_.StartWorker("frozen");
+  const std::string job = cluster_.Submit({Steps({kNote, kWaitForGo, kPublish, kNote, kResult})});
+  const pid_t process = cluster_.AwaitProcess(1);
+  frozen.Signal(SIGSTOP);
+  EXPECT_TRUE(Await([&] { return cluster_.Get(job).status().state() == v1::JOB_STATE_QUEUED; }));
+  cluster_.Go();
+  // Nobody tells it, and nobody would hear it.
+  EXPECT_TRUE(Await([&] { return !IsRunning(process); }));
+  EXPECT_FALSE(std::filesystem::exists(cluster_.Path("artifact")));
+  cluster_.StartWorker("other");
+  const v1::Job ended = cluster_.AwaitEnd(job);
+  EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED) << ended.ShortDebugString();
+  EXPECT_EQ(ended.status().worker(), "other");
+  EXPECT_THAT(Lines(cluster_.Path("artifact.log")),
+              ElementsAre(Not(HasSubstr(absl::StrCat(" of ", process)))));
+  frozen.Signal(SIGCONT);
 }
 
 TEST_F(PartitionTest, T7WhatACutOffWorkerPublishedIsFoundAndNotMadeAgain) {

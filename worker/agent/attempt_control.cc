@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <utility>
 
 #include "base/file.h"
 
@@ -40,6 +41,18 @@ void AttemptControl::RequestStop(StopReason reason) {
 StopReason AttemptControl::reason() const {
   absl::MutexLock lock(&mutex_);
   return reason_;
+}
+
+void AttemptControl::SetDeadline(absl::Duration monotonic) {
+  absl::MutexLock lock(&mutex_);
+  deadline_ = monotonic;
+  if (shared_.has_value()) shared_->Set(deadline_);
+}
+
+void AttemptControl::ShareDeadline(SharedDeadline file) {
+  absl::MutexLock lock(&mutex_);
+  shared_ = std::move(file);
+  shared_->Set(deadline_);
 }
 
 void AttemptControl::GiveUp() {

@@ -1,10 +1,14 @@
 // Why a running attempt has to stop, shared by its threads.
 #pragma once
 
+#include <memory>
+#include <optional>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/shared_deadline.h"
 #include "base/timed_flag.h"
 #include "base/unique_fd.h"
 #include "latentforge/v1/worker_service.pb.h"
@@ -42,6 +46,11 @@ class AttemptControl {
   // reported any more: the lease is lost or we gave up.
   bool Pause(absl::Duration duration) const;
 
+  // Until when the attempt may publish, by the monotonic clock: told to the compute process once
+  // there is a file for that.
+  void SetDeadline(absl::Duration monotonic);
+  void ShareDeadline(SharedDeadline file);
+
   // Readable after a new reason, until ClearWake.
   int wake_fd() const { return wake_fd_.get(); }
   void ClearWake();
@@ -53,6 +62,8 @@ class AttemptControl {
   mutable absl::Mutex mutex_;
   StopReason reason_ ABSL_GUARDED_BY(mutex_) = StopReason::kNone;
   bool gave_up_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Duration deadline_ ABSL_GUARDED_BY(mutex_) = absl::ZeroDuration();
+  std::optional<SharedDeadline> shared_ ABSL_GUARDED_BY(mutex_);
   TimedFlag silenced_;  // gave up, or the lease is lost
 };
 

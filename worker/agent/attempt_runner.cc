@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/shared_deadline.h"
 #include "base/status_macros.h"
 #include "google/protobuf/util/json_util.h"
 #include "worker/agent/attempt_roots.h"
@@ -54,6 +55,9 @@ absl::StatusOr<PathRoots> RootsOf(const v1::AcquireLeaseResponse& grant,
   return AttemptRoots(RootsOfLease(of_lease), of_worker);
 }
 
+// Where the compute process sees until when it may publish.
+std::filesystem::path LeaseFile(const std::filesystem::path& folder) { return folder / "lease"; }
+
 std::string Describe(const std::optional<v1::CompleteAttemptRequest>& outcome) {
   if (!outcome.has_value()) return "lease lost";
   switch (outcome->outcome_case()) {
@@ -80,11 +84,13 @@ AttemptRunner::AttemptRunner(LeaseClient& client, Scratch& scratch, const Clock&
       random_(std::move(random)),
       options_(std::move(options)) {}
 
-absl::StatusOr<std::filesystem::path> AttemptRunner::Prepare(
-    const v1::AcquireLeaseResponse& grant) {
+absl::StatusOr<std::filesystem::path> AttemptRunner::Prepare(const v1::AcquireLeaseResponse& grant,
+                                                             AttemptControl& control) {
   LF_ASSIGN_OR_RETURN(const std::filesystem::path folder, scratch_.Acquire(grant.lease().job()));
   LF_ASSIGN_OR_RETURN(const std::string spec, SpecJson(grant.spec(), options_));
   LF_RETURN_IF_ERROR(WriteFileAtomic(folder / "spec.json", spec));
+  LF_ASSIGN_OR_RETURN(SharedDeadline deadline, SharedDeadline::Create(LeaseFile(folder)));
+  control.ShareDeadline(std::move(deadline));
   return folder;
 }
 
@@ -92,8 +98,9 @@ ChildCommand AttemptRunner::CommandFor(const std::filesystem::path& folder,
                                        const PathRoots& roots) const {
   ChildCommand command;
   command.expendable = true;
-  command.argv = {options_.convert.string(), "--spec", (folder / "spec.json").string(),
-                  "--work-dir", folder.string()};
+  command.argv = {
+      options_.convert.string(), "--spec",  (folder / "spec.json").string(), "--work-dir",
+      folder.string(),           "--lease", LeaseFile(folder).string()};
   if (!options_.statistics.empty()) {
     command.argv.insert(command.argv.end(), {"--statistics", options_.statistics.string()});
   }
@@ -106,7 +113,7 @@ AttemptFacts AttemptRunner::Compute(const v1::AcquireLeaseResponse& grant,
                                     AttemptControl& control) {
   AttemptFacts facts;
   const absl::StatusOr<PathRoots> roots = RootsOf(grant, options_.allowed_roots);
-  const absl::StatusOr<std::filesystem::path> folder = Prepare(grant);
+  const absl::StatusOr<std::filesystem::path> folder = Prepare(grant, control);
   if (!roots.ok() || !folder.ok()) {
     facts.roots = roots.status();
     facts.scratch = folder.status();

@@ -51,7 +51,8 @@ class AttemptRunner {
 
  private:
   AttemptFacts Compute(const v1::AcquireLeaseResponse& grant, AttemptControl& control);
-  absl::StatusOr<std::filesystem::path> Prepare(const v1::AcquireLeaseResponse& grant);
+  absl::StatusOr<std::filesystem::path> Prepare(const v1::AcquireLeaseResponse& grant,
+                                                AttemptControl& control);
   ChildCommand CommandFor(const std::filesystem::path& folder, const PathRoots& roots) const;
   // True when the server took the report.
   bool Report(const v1::CompleteAttemptRequest& outcome, AttemptControl& control);

@@ -24,7 +24,10 @@ LeaseKeeper::LeaseKeeper(LeaseClient& client, const Clock& clock, Random random,
       timer_(terms_.received, terms_.duration),
       // At once: the reply to a waiting call says little about when the lease began.
       next_beat_(terms_.received),
-      thread_([this] { Loop(); }) {}
+      thread_([this] {
+        control_.SetDeadline(timer_.deadline());
+        Loop();
+      }) {}
 
 LeaseKeeper::~LeaseKeeper() {
   stopping_.Set();
@@ -67,6 +70,7 @@ bool LeaseKeeper::Beat(Backoff& backoff) {
   if (response.ok()) {
     backoff.Reset();
     timer_.Extend(sent, FromProto(response->lease_duration()));
+    control_.SetDeadline(timer_.deadline());
     next_beat_ = sent + terms_.interval;
     control_.RequestStop(StopWantedBy(response->command()));
     return true;

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -24,6 +25,7 @@
 #include "worker/convert/work_dir.h"
 #include "worker/evaluate/perplexity.h"
 #include "worker/export/artifact_writer.h"
+#include "worker/export/published.h"
 #include "worker/export/report.h"
 #include "worker/factorize/rank_allocation.h"
 #include "worker/finetune/healer.h"
@@ -42,6 +44,8 @@ struct Attempt {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kBFloat16;
   absl::Duration phase_start;  // of the running phase, by clock.Monotonic()
+  // Whether the artifact may still appear; Aborted LEASE_LOST.
+  std::function<absl::Status()> may_publish = nullptr;
 
   // Someone asked to stop, or nobody listens any more.
   bool stopped() const { return stop.requested() || events.closed(); }
@@ -61,6 +65,12 @@ struct Inputs {
   std::vector<exporter::ReportCorpus> corpora;
   std::string evaluation_text;  // URI, or "held back from URI"
   std::vector<std::string> warnings;
+  // What an earlier attempt published; the job is done then.
+  std::optional<exporter::PublishedArtifact> published;
+
+  // What the job's artifact is called in its manifest and while it is written: the same for every
+  // attempt.
+  std::string artifact_id() const { return job_digest.substr(0, 16); }
 };
 
 // Ranks and errors of all layers; factors lie in the scratch folder.

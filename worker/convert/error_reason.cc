@@ -43,6 +43,7 @@ constexpr Row kTable[] = {
     {"SCRATCH_NOT_WRITABLE", ErrorClass::kSystem, true},
     {"CHECKPOINT_CORRUPT", ErrorClass::kSystem, true},
     {"ARTIFACT_CORRUPT", ErrorClass::kSystem, true},
+    {"LEASE_LOST", ErrorClass::kSystem, true},
     {"NUMERICAL_FAILURE", ErrorClass::kSystem, false},
     {"INTERNAL", ErrorClass::kSystem, true},
 };

@@ -37,6 +37,7 @@ struct Flags {
   std::string spec;
   std::string work_dir;
   std::string statistics;
+  std::string lease;
   std::vector<std::string> allowed_roots;
   EvaluateRequest evaluate;
   bool events = false;
@@ -83,8 +84,8 @@ int Convert(const Flags& flags) {
     ReportEarlyError(status, events);
     return ExitCode(status);
   }
-  const absl::Status status = RunConversion(*spec, {flags.work_dir, flags.statistics}, events,
-                                            SignalStopToken(), RealClock());
+  const absl::Status status = RunConversion(*spec, {flags.work_dir, flags.statistics, flags.lease},
+                                            events, SignalStopToken(), RealClock());
   if (!status.ok()) Log(Severity::kError, std::string(status.message()));
   return ExitCode(status);
 }
@@ -134,6 +135,9 @@ int Main(int argc, char** argv) {
   app.add_option("--work-dir", flags.work_dir, "Scratch folder of the job");
   app.add_option("--statistics", flags.statistics,
                  "Folder of calibration statistics that later jobs use again (default: none)");
+  app.add_option("--lease", flags.lease,
+                 "File of the worker with the moment of the machine's monotonic clock behind which "
+                 "nothing is published (default: none)");
   app.add_option("--allowed-root", flags.allowed_roots,
                  "Folder beneath which the job's files lie; no link leads elsewhere. Repeatable "
                  "(default: any file)")

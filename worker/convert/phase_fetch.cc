@@ -20,6 +20,8 @@
 #include "worker/convert/error_reason.h"
 #include "worker/convert/low_rank_ranks.h"
 #include "worker/convert/text_tokens.h"
+#include "worker/export/manifest.h"
+#include "worker/export/staging.h"
 #include "worker/model/tokenizer/tokenizer.h"
 
 namespace latentforge::convert {
@@ -277,6 +279,35 @@ std::string SettingsDigest(const JobSpec& spec) {
   return Sha256Hex(WriteJson(settings));
 }
 
+absl::Status CheckOutput(const JobSpec& spec) {
+  return WithReasonByCode(exporter::CheckOutput(spec.output),
+                          {{StatusCode::kAlreadyExists, "OUTPUT_NOT_EMPTY"},
+                           {StatusCode::kInvalidArgument, "OUTPUT_NOT_WRITABLE"},
+                           {StatusCode::kNotFound, "OUTPUT_NOT_WRITABLE"},
+                           {StatusCode::kPermissionDenied, "OUTPUT_NOT_WRITABLE"},
+                           {StatusCode::kResourceExhausted, "OUTPUT_DISK_FULL"}});
+}
+
+// Whether what stands in the way, as `output` says, is worth a look at source and texts: by its
+// manifest an artifact of these settings.
+bool MayBeOwn(const JobSpec& spec, const absl::Status& output) {
+  if (!absl::IsAlreadyExists(output)) return false;
+  const absl::StatusOr<std::string> text = ReadFile(spec.output / exporter::kManifestName);
+  if (!text.ok()) return false;
+  const absl::StatusOr<exporter::Manifest> manifest = exporter::ParseManifest(*text);
+  return manifest.ok() && manifest->settings_digest == SettingsDigest(spec);
+}
+
+// An attempt that died, or was cut off, behind its rename has done the job: on whatever machine,
+// and also where the server's database is older than that.
+absl::Status FindOwn(const JobSpec& spec, const absl::Status& output, Inputs& inputs) {
+  auto published = exporter::FindPublished(spec.output, inputs.artifact_id());
+  if (!published.ok()) return WithReason(published.status(), "ARTIFACT_CORRUPT");
+  if (!*published) return output;
+  inputs.published = *std::move(published);
+  return absl::OkStatus();
+}
+
 // Refuses texts that the model cannot run, warns of those that it was not trained for.
 absl::Status CheckContext(Attempt& attempt, Inputs& inputs) {
   int64_t longest = std::max(attempt.spec.sequence_length, attempt.spec.window_length);
@@ -297,14 +328,8 @@ absl::StatusOr<Inputs> FetchInputs(Attempt& attempt) {
   LF_ASSIGN_OR_RETURN(Checkpoint source, OpenSource(spec.source));
   LF_RETURN_IF_ERROR(CheckRanks(spec, source.config()));
   LF_RETURN_IF_ERROR(CheckLabels(spec));
-  if (!attempt.work.state().publishing) {
-    LF_RETURN_IF_ERROR(WithReasonByCode(exporter::CheckOutput(spec.output),
-                                        {{StatusCode::kAlreadyExists, "OUTPUT_NOT_EMPTY"},
-                                         {StatusCode::kInvalidArgument, "OUTPUT_NOT_WRITABLE"},
-                                         {StatusCode::kNotFound, "OUTPUT_NOT_WRITABLE"},
-                                         {StatusCode::kPermissionDenied, "OUTPUT_NOT_WRITABLE"},
-                                         {StatusCode::kResourceExhausted, "OUTPUT_DISK_FULL"}}));
-  }
+  const absl::Status output = CheckOutput(spec);
+  if (!output.ok() && !MayBeOwn(spec, output)) return output;
   LF_ASSIGN_OR_RETURN(const checkpoint::TensorView projection,
                       source.Tensor(checkpoint::LayerTensor(0, "self_attn.k_proj.weight")));
   const checkpoint::DType source_dtype = projection.dtype();
@@ -318,6 +343,10 @@ absl::StatusOr<Inputs> FetchInputs(Attempt& attempt) {
   LF_ASSIGN_OR_RETURN(inputs.source_digest, SourceDigest(attempt, inputs.checkpoint));
   inputs.job_digest = Sha256Hex(absl::StrCat(kVersion, "\n", inputs.settings_digest, "\n",
                                              inputs.source_digest, "\n", text_digests));
+  if (!output.ok()) {
+    LF_RETURN_IF_ERROR(FindOwn(spec, output, inputs));
+    return inputs;
+  }
   LF_RETURN_IF_ERROR(WithReasonByCode(attempt.work.Adopt(inputs.job_digest),
                                       {{StatusCode::kPermissionDenied, "SCRATCH_NOT_WRITABLE"}}));
   LF_RETURN_IF_ERROR(CheckDiskSpace(attempt, inputs));

@@ -22,14 +22,12 @@
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/process_memory.h"
+#include "worker/convert/published_result.h"
 
 namespace latentforge::convert {
 namespace {
 
 using absl::StatusCode;
-
-// What the artifact is called while it is written; the same for every attempt.
-std::string JobId(const Inputs& inputs) { return inputs.job_digest.substr(0, 16); }
 
 std::vector<checkpoint::LayerRanks> CheckpointRanks(const factorize::RankProfile& profile) {
   std::vector<checkpoint::LayerRanks> ranks;
@@ -266,6 +264,7 @@ absl::Status CheckQuality(const Attempt& attempt, const exporter::Report& report
 absl::Status WithPublishReason(absl::Status status) {
   return WithReasonByCode(std::move(status),
                           {{StatusCode::kAlreadyExists, "OUTPUT_NOT_EMPTY"},
+                           {StatusCode::kAborted, "LEASE_LOST"},
                            {StatusCode::kPermissionDenied, "OUTPUT_NOT_WRITABLE"},
                            {StatusCode::kResourceExhausted, "OUTPUT_DISK_FULL"},
                            {StatusCode::kDataLoss, "ARTIFACT_CORRUPT"},
@@ -295,27 +294,18 @@ absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
   ResultEvent result = MakeResult(attempt, inputs, factorization, evaluation);
   LF_RETURN_IF_ERROR(CheckQuality(
       attempt, MakeReport(attempt, inputs, factorization, healing, evaluation, result)));
-  if (attempt.work.state().publishing) {
-    // An earlier attempt may have died between the rename and its last event.
-    const auto published = exporter::FindPublished(attempt.spec.output, JobId(inputs));
-    if (!published.ok()) return WithPublishReason(published.status());
-    if (*published) {
-      attempt.events.Info("an earlier attempt published this artifact; its checksums are right");
-      result.manifest_sha256 = (*published)->manifest_sha256;
-      return result;
-    }
-  }
   attempt.work.state().publishing = true;
   LF_RETURN_IF_ERROR(attempt.work.SaveState());
 
   exporter::ArtifactRequest request{.output = attempt.spec.output,
-                                    .job_id = JobId(inputs),
+                                    .job_id = inputs.artifact_id(),
                                     .joint = factorization.ranks[0].joint > 0,
                                     .ranks = CheckpointRanks(factorization.ranks),
                                     .dtype = inputs.output_dtype,
                                     .source_digest = inputs.source_digest,
                                     .settings_digest = inputs.settings_digest,
-                                    .render_plot = MakeRenderer(attempt)};
+                                    .render_plot = MakeRenderer(attempt),
+                                    .may_publish = attempt.may_publish};
   if (attempt.spec.low_rank) request.low_rank = LowRankConfigOf(attempt, factorization);
   const int64_t layers = inputs.checkpoint.config().num_layers;
   const auto layer_source = [&](int layer) -> absl::StatusOr<exporter::ConvertedLayer> {
@@ -330,6 +320,12 @@ absl::StatusOr<ResultEvent> Publish(Attempt& attempt, const Inputs& inputs,
     return MakeReport(attempt, inputs, factorization, healing, evaluation, result);
   };
   const auto published = exporter::WriteArtifact(inputs.checkpoint, request, layer_source, report);
+  if (absl::IsAlreadyExists(published.status())) {
+    // Another attempt of the job may have come first: one that was cut off, but not dead.
+    const auto other = exporter::FindPublished(attempt.spec.output, inputs.artifact_id());
+    if (!other.ok()) return WithPublishReason(other.status());
+    if (*other) return ResultOf(**other);
+  }
   if (!published.ok()) return WithPublishReason(published.status());
   result.manifest_sha256 = published->manifest_sha256;
   return result;

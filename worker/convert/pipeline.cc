@@ -5,13 +5,16 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "base/shared_deadline.h"
 #include "base/status_macros.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/phase_files.h"
 #include "worker/convert/process_memory.h"
+#include "worker/convert/published_result.h"
 #include "worker/model/device.h"
 
 namespace latentforge::convert {
@@ -31,6 +34,7 @@ class Pipeline {
     LF_ASSIGN_OR_RETURN(const Inputs inputs,
                         InPhase(Phase::kFetching, !attempt_.work.state().job_digest.empty(),
                                 [&] { return FetchInputs(attempt_); }));
+    if (inputs.published) return AdoptPublished(*inputs.published);
     attempt_.progress.SetCosts(Costs(inputs));
     const int64_t layers = inputs.checkpoint.config().num_layers;
     LF_RETURN_IF_ERROR(InPhase(Phase::kCalibrating, FinishedLayers(attempt_, layers) > 0, [&] {
@@ -62,6 +66,19 @@ class Pipeline {
                         InPhase(Phase::kPublishing, attempt_.work.state().publishing, [&] {
                           return Publish(attempt_, inputs, factorization, healing, evaluation);
                         }));
+    return End(result);
+  }
+
+  Phase phase() const { return phase_; }
+
+ private:
+  absl::Status AdoptPublished(const exporter::PublishedArtifact& artifact) {
+    LF_ASSIGN_OR_RETURN(const ResultEvent result, ResultOf(artifact));
+    attempt_.events.Info("an earlier attempt published this artifact; its checksums are right");
+    return End(result);
+  }
+
+  absl::Status End(const ResultEvent& result) {
     attempt_.events.Result(result);
     // The job is done whether or not its scratch files can be removed.
     if (const absl::Status removed = attempt_.work.RemoveScratch(); !removed.ok()) {
@@ -70,9 +87,6 @@ class Pipeline {
     return absl::OkStatus();
   }
 
-  Phase phase() const { return phase_; }
-
- private:
   static bool Exists(const std::filesystem::path& path) {
     std::error_code error;
     return std::filesystem::exists(path, error);
@@ -167,6 +181,17 @@ absl::Status Prepare(const JobSpec& spec, at::Device& device) {
   return absl::OkStatus();
 }
 
+// Whoever held the lease may be stopped and not know that it is over.
+absl::Status CheckLease(const std::optional<SharedDeadline>& lease, const Clock& clock) {
+  if (!lease) return absl::OkStatus();
+  const absl::Duration late = clock.Monotonic() - lease->Get();
+  if (late < absl::ZeroDuration()) return absl::OkStatus();
+  return WithReason(
+      absl::AbortedError(absl::StrCat("the attempt's lease ended ", absl::FormatDuration(late),
+                                      " ago: another one publishes")),
+      "LEASE_LOST");
+}
+
 absl::Status RunInWorkDir(const JobSpec& spec, const ConversionFolders& folders,
                           EventWriter& events, const StopToken& stop, const Clock& clock,
                           Phase& phase) {
@@ -180,6 +205,13 @@ absl::Status RunInWorkDir(const JobSpec& spec, const ConversionFolders& folders,
                              {absl::StatusCode::kPermissionDenied, "SCRATCH_NOT_WRITABLE"},
                              {absl::StatusCode::kNotFound, "SCRATCH_NOT_WRITABLE"}});
   }
+  std::optional<SharedDeadline> lease;
+  if (!folders.lease.empty()) {
+    absl::StatusOr<SharedDeadline> opened = SharedDeadline::Open(folders.lease);
+    if (!opened.ok())
+      return WithReason(Annotate(opened.status(), "--lease"), "SCRATCH_NOT_WRITABLE");
+    lease = *std::move(opened);
+  }
   ProgressMeter progress(clock, events);
   Pipeline pipeline(
       Attempt{.spec = spec,
@@ -190,7 +222,8 @@ absl::Status RunInWorkDir(const JobSpec& spec, const ConversionFolders& folders,
               .clock = clock,
               .statistics = folders.statistics,
               .device = device,
-              .dtype = spec.dtype == checkpoint::DType::kF32 ? at::kFloat : at::kBFloat16});
+              .dtype = spec.dtype == checkpoint::DType::kF32 ? at::kFloat : at::kBFloat16,
+              .may_publish = [&] { return CheckLease(lease, clock); }});
   const absl::Status status = pipeline.Run();
   phase = pipeline.phase();
   return status;

@@ -15,6 +15,8 @@ namespace latentforge::convert {
 struct ConversionFolders {
   std::filesystem::path work;        // of this job
   std::filesystem::path statistics;  // of all jobs, for StatisticsStore; empty: none
+  // A SharedDeadline behind which nothing is published any more; empty: none.
+  std::filesystem::path lease = {};
 };
 
 // Runs the job in its work folder, goes on from what earlier attempts left there, and

@@ -241,24 +241,7 @@ absl::StatusOr<Json> WriteReport(const Checkpoint& source, const ArtifactRequest
   return report.versions;
 }
 
-PublishedArtifact Describe(const std::filesystem::path& path, const Manifest& manifest,
-                           absl::string_view manifest_text) {
-  PublishedArtifact artifact{path, Sha256Hex(manifest_text), 0};
-  for (const ManifestFile& file : manifest.files) artifact.bytes += file.size;
-  return artifact;
-}
-
 }  // namespace
-
-absl::StatusOr<std::optional<PublishedArtifact>> FindPublished(const std::filesystem::path& output,
-                                                               absl::string_view job_id) {
-  const absl::StatusOr<std::string> text = ReadFile(output / kManifestName);
-  if (!text.ok()) return std::nullopt;
-  const absl::StatusOr<Manifest> manifest = ParseManifest(*text);
-  if (!manifest.ok() || manifest->job_id != job_id) return std::nullopt;
-  LF_RETURN_IF_ERROR(VerifyArtifact(output).status());
-  return Describe(output, *manifest, *text);
-}
 
 absl::StatusOr<PublishedArtifact> WriteArtifact(const Checkpoint& source,
                                                 const ArtifactRequest& request,
@@ -266,6 +249,8 @@ absl::StatusOr<PublishedArtifact> WriteArtifact(const Checkpoint& source,
                                                 const ReportMaker& report) {
   checkpoint::ModelConfig target = source.config();
   LF_ASSIGN_OR_RETURN(const std::string config, SetArtifactSection(source, request, target));
+  // Making a folder takes away that of another attempt, which one whose time is over may not do.
+  if (request.may_publish) LF_RETURN_IF_ERROR(request.may_publish());
   LF_ASSIGN_OR_RETURN(StagingFolder staging, StagingFolder::Create(request.output, request.job_id));
   LF_RETURN_IF_ERROR(staging.Write("config.json", config));
   LF_RETURN_IF_ERROR(CopySmallFiles(source, staging));
@@ -278,6 +263,7 @@ absl::StatusOr<PublishedArtifact> WriteArtifact(const Checkpoint& source,
   LF_RETURN_IF_ERROR(staging.ReadBack(manifest));
   const std::string text = ManifestToText(manifest);
   LF_RETURN_IF_ERROR(WriteFileAtomic(staging.path() / kManifestName, text));
+  if (request.may_publish) LF_RETURN_IF_ERROR(request.may_publish());
   LF_RETURN_IF_ERROR(staging.Publish());
   return Describe(request.output, manifest, text);
 }

@@ -15,6 +15,7 @@
 #include "checkpoint/dtype.h"
 #include "checkpoint/model_config.h"
 #include "worker/export/converted_layer.h"
+#include "worker/export/published.h"
 #include "worker/export/report.h"
 #include "worker/export/sharded_writer.h"
 #include "worker/export/staging.h"
@@ -45,22 +46,13 @@ struct ArtifactRequest {
   std::string settings_digest;  // SHA-256 of the job specification
   int64_t shard_bytes = kDefaultShardBytes;
   PlotRenderer render_plot;  // none: no plots
+  // Asked before the folder is made and again before it is renamed; an error ends with that. None:
+  // it may.
+  std::function<absl::Status()> may_publish;
 };
 
-struct PublishedArtifact {
-  std::filesystem::path path;
-  std::string manifest_sha256;
-  int64_t bytes = 0;  // of all files but manifest.json
-};
-
-// What `job_id` published at `output` earlier, when it still verifies; nullopt when
-// there is nothing or another job's. For an attempt that follows a crash between
-// publishing and saying so. DataLoss when it does not verify.
-absl::StatusOr<std::optional<PublishedArtifact>> FindPublished(const std::filesystem::path& output,
-                                                               absl::string_view job_id);
-
-// Writes the artifact to OUTPUT.partial-JOB (swept first), syncs every file, reads
-// all back, then renames it to OUTPUT. On an error OUTPUT is untouched and the
+// Writes the artifact to a StagingFolder, syncs every file, reads all back, then renames it to
+// OUTPUT. On an error OUTPUT is untouched and the
 // partial folder is removed. One layer's factors and one tensor are in memory at a
 // time. InvalidArgument: ranks, shapes or values that do not fit; AlreadyExists:
 // OUTPUT is not empty; ResourceExhausted: disk full; DataLoss: read back differs, or an order of

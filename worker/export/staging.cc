@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
+#include <random>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -14,6 +16,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sha256.h"
@@ -99,6 +102,38 @@ absl::Status CheckAbsentOrEmpty(const fs::path& output) {
   return absl::OkStatus();
 }
 
+// Beside the target, of one job; what follows is of one attempt. Earlier versions had none.
+std::string PartialPrefix(const fs::path& target, absl::string_view job_id) {
+  return absl::StrCat(target.filename().string(), ".partial-", job_id);
+}
+
+// A name that no other attempt has, on whatever machine.
+fs::path FreshPartial(const fs::path& target, absl::string_view job_id) {
+  std::random_device device;
+  const uint64_t mark = (uint64_t{device()} << 32) | device();
+  return target.parent_path() /
+         absl::StrCat(PartialPrefix(target, job_id), ".", absl::Hex(mark, absl::kZeroPad16));
+}
+
+// Removes the folders of other attempts. First under another name, in one step: who still writes
+// there must not publish what is half removed, or what somebody else writes.
+absl::Status SweepOthers(const fs::path& target, absl::string_view job_id) {
+  const std::string prefix = PartialPrefix(target, job_id);
+  LF_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(target.parent_path()));
+  for (const std::string& name : names) {
+    absl::string_view rest = name;
+    if (!absl::ConsumePrefix(&rest, prefix) || (!rest.empty() && rest.front() != '.')) continue;
+    const fs::path other = target.parent_path() / name;
+    const fs::path aside = FreshPartial(target, job_id);
+    if (rename(other.c_str(), aside.c_str()) != 0) {
+      if (errno == ENOENT) continue;
+      return ErrnoStatus(errno, "taking away", other);
+    }
+    LF_RETURN_IF_ERROR(RemoveTree(aside));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckOutput(const fs::path& output) {
@@ -112,8 +147,9 @@ absl::StatusOr<StagingFolder> StagingFolder::Create(const fs::path& output,
   LF_RETURN_IF_ERROR(CheckJobId(job_id));
   LF_ASSIGN_OR_RETURN(fs::path target, TargetOf(output));
   LF_RETURN_IF_ERROR(CheckAbsentOrEmpty(target));
-  const fs::path partial = absl::StrCat(target.string(), ".partial-", job_id);
-  LF_RETURN_IF_ERROR(RemoveTree(partial));
+  LF_RETURN_IF_ERROR(CreateDirectories(target.parent_path()));
+  LF_RETURN_IF_ERROR(SweepOthers(target, job_id));
+  const fs::path partial = FreshPartial(target, job_id);
   LF_RETURN_IF_ERROR(CreateDirectories(partial));
   return StagingFolder(std::move(target), partial);
 }
@@ -160,10 +196,18 @@ absl::Status StagingFolder::ReadBack(Manifest& manifest) const {
       absl::StrCat((partial_ / missing.begin()->first).string(), " was written and is missing"));
 }
 
+absl::Status StagingFolder::TakenAway() const {
+  return absl::AbortedError(
+      absl::StrCat(partial_.string(), " is gone: a later attempt of the job publishes instead"));
+}
+
 absl::Status StagingFolder::Publish() {
-  LF_RETURN_IF_ERROR(SyncPath(partial_));
+  const absl::Status synced = SyncPath(partial_);
+  if (absl::IsNotFound(synced)) return TakenAway();
+  LF_RETURN_IF_ERROR(synced);
   // An existing empty folder is replaced in the same step.
   if (rename(partial_.c_str(), output_.c_str()) != 0) {
+    if (errno == ENOENT) return TakenAway();
     return ErrnoStatus(errno, "publishing", output_);
   }
   partial_.clear();

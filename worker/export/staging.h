@@ -17,12 +17,13 @@ namespace latentforge::exporter {
 // it tries; InvalidArgument when it has no name.
 absl::Status CheckOutput(const std::filesystem::path& output);
 
-// OUTPUT.partial-JOB beside OUTPUT; removed with its contents when it is destroyed
+// OUTPUT.partial-JOB.X beside OUTPUT, X of its own; removed with its contents when it is destroyed
 // before Publish has succeeded. Not safe for concurrent use.
 class StagingFolder {
  public:
-  // Sweeps what an earlier attempt of the job left and makes the folder and the
-  // parents of `output`. InvalidArgument when job_id is not 1 to 128 of
+  // Takes away what earlier attempts of the job left, also from under one that still writes, which
+  // can publish nothing afterwards, and makes the folder and the parents of `output`.
+  // InvalidArgument when job_id is not 1 to 128 of
   // [A-Za-z0-9._-]; errors of CheckOutput.
   static absl::StatusOr<StagingFolder> Create(const std::filesystem::path& output,
                                               absl::string_view job_id);
@@ -44,12 +45,14 @@ class StagingFolder {
   absl::Status ReadBack(Manifest& manifest) const;
 
   // Renames the folder to OUTPUT, in one step. AlreadyExists when OUTPUT is no longer
-  // absent or empty.
+  // absent or empty; Aborted when a later attempt has taken the folder away.
   absl::Status Publish();
 
  private:
   StagingFolder(std::filesystem::path output, std::filesystem::path partial)
       : output_(std::move(output)), partial_(std::move(partial)) {}
+
+  absl::Status TakenAway() const;
 
   std::filesystem::path output_;
   std::filesystem::path partial_;  // empty after Publish or a move

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/shared_deadline.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_worker_service.h"
@@ -113,6 +114,17 @@ TEST_F(AttemptRunnerTest, FillsDeviceAndThreadsOfTheWorkerIntoTheSpec) {
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_THAT(*spec, HasSubstr(R"("device":"cuda:1")"));
   EXPECT_THAT(*spec, HasSubstr(R"("threads":3)"));
+}
+
+TEST_F(AttemptRunnerTest, TellsTheProcessUntilWhenItMayPublish) {
+  const absl::Duration begin = RealClock().Monotonic();
+  Run(R"({"append":")" + Path("marker") + R"(","text":"x"},{"signal":11})");
+  const fs::path file = scratch_->root() / "a/lease";
+  EXPECT_THAT(*ReadFile(scratch_->root() / "a/arguments"), HasSubstr("--lease " + file.string()));
+  const auto deadline = SharedDeadline::Open(file);
+  ASSERT_TRUE(deadline.ok()) << deadline.status();
+  EXPECT_GT(deadline->Get(), begin);
+  EXPECT_LT(deadline->Get(), RealClock().Monotonic() + absl::Minutes(1));
 }
 
 TEST_F(AttemptRunnerTest, HoldsTheProcessToTheAllowedRoots) {

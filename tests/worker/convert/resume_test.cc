@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "base/sha256.h"
+#include "base/shared_deadline.h"
 #include "tests/worker/convert/run_job.h"
 #include "worker/convert/error_reason.h"
 #include "worker/convert/work_dir.h"
@@ -141,6 +142,42 @@ TEST(ResumeTest, AnAttemptThatDiedAfterTheRenameIsFoundPublished) {
   ASSERT_TRUE(WriteFileAtomic(job.out() / "config.json", "{}").ok());
   const Outcome damaged = RunJob(job);
   EXPECT_EQ(DescribeError(damaged.status).reason, "ARTIFACT_CORRUPT") << damaged.status;
+}
+
+TEST(ResumeTest, AnArtifactOfTheJobIsFoundFromAnotherScratchFolderToo) {
+  const TinyJob job("published_elsewhere");
+  const Outcome first = RunJob(job);
+  ASSERT_TRUE(first.status.ok()) << first.status;
+  ConversionFolders other = FoldersOf(job);
+  other.work = job.root / "other_work";
+  const Outcome again = RunJob(job, 0, other);
+  ASSERT_TRUE(again.status.ok()) << again.status;
+  EXPECT_EQ(again.events.back()["result"], first.events.back()["result"]);
+  EXPECT_THAT(Phases(again, "phaseStarted"), testing::ElementsAre("PHASE_FETCHING"));
+
+  // Another job's is in the way, before and after a look at the texts.
+  TinyJob different = job;
+  different.spec["budget"]["kvBudget"] = 0.6;
+  EXPECT_EQ(DescribeError(RunJob(different, 0, other).status).reason, "OUTPUT_NOT_EMPTY");
+  ASSERT_TRUE(WriteFileAtomic(job.root / "text.txt", RandomText(800, 9)).ok());
+  EXPECT_EQ(DescribeError(RunJob(job, 0, other).status).reason, "OUTPUT_NOT_EMPTY");
+}
+
+TEST(ResumeTest, AnAttemptWhoseLeaseHasEndedPublishesNothing) {
+  const TinyJob job("lease");
+  ConversionFolders folders = FoldersOf(job);
+  folders.lease = job.root / "lease";
+  auto lease = SharedDeadline::Create(folders.lease);
+  ASSERT_TRUE(lease.ok()) << lease.status();
+  lease->Set(absl::Seconds(1));  // StepClock counts to more
+  const Outcome late = RunJob(job, 0, folders);
+  EXPECT_EQ(DescribeError(late.status).reason, "LEASE_LOST") << late.status;
+  EXPECT_EQ(job.Outputs(), std::vector<std::string>());
+  lease->Set(absl::Hours(1000));
+  const Outcome again = RunJob(job, 0, folders);
+  EXPECT_TRUE(again.status.ok()) << again.status;
+  folders.lease = job.root / "nowhere";
+  EXPECT_EQ(DescribeError(RunJob(job, 0, folders).status).reason, "SCRATCH_NOT_WRITABLE");
 }
 
 // Tokens that went through calibration.

@@ -63,8 +63,12 @@ struct Outcome {
   std::vector<Json> events;
 };
 
+inline ConversionFolders FoldersOf(const TinyJob& job) {
+  return {.work = job.work(), .statistics = job.root / "statistics"};
+}
+
 // Runs an attempt; asks it to stop at its event number `stop_at` (0: never).
-inline Outcome RunJob(const TinyJob& job, int stop_at = 0) {
+inline Outcome RunJob(const TinyJob& job, int stop_at, const ConversionFolders& folders) {
   const std::filesystem::path path = job.root / "events.jsonl";
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   StopToken stop;
@@ -75,11 +79,13 @@ inline Outcome RunJob(const TinyJob& job, int stop_at = 0) {
   EventWriter events(fd.get(), clock);
   Outcome outcome;
   const absl::StatusOr<JobSpec> spec = ParseJobSpec(WriteJson(job.spec));
-  outcome.status =
-      spec.ok() ? RunConversion(*spec, {job.work(), job.root / "statistics"}, events, stop, clock)
-                : spec.status();
+  outcome.status = spec.ok() ? RunConversion(*spec, folders, events, stop, clock) : spec.status();
   outcome.events = ReadEvents(path);
   return outcome;
+}
+
+inline Outcome RunJob(const TinyJob& job, int stop_at = 0) {
+  return RunJob(job, stop_at, FoldersOf(job));
 }
 
 // The bytes of an artifact that do not hold times.

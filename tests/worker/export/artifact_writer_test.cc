@@ -24,7 +24,9 @@ namespace fs = std::filesystem;
 using checkpoint::Checkpoint;
 using checkpoint::DType;
 using checkpoint::Family;
+using testing::Contains;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 constexpr int64_t kHidden = 32;
 constexpr int64_t kWidth = 16;
@@ -326,10 +328,13 @@ TEST_F(ArtifactWriterTest, SameInputsGiveTheSameBytes) {
 
 TEST_F(ArtifactWriterTest, ReplacesAnEmptyFolderAndAStalePartialOne) {
   fs::create_directories(request_.output);
-  fs::create_directories(root_ / "out.partial-job-7" / "old");
+  fs::create_directories(root_ / "out.partial-job-7" / "old");  // of an earlier version
+  fs::create_directories(root_ / "out.partial-job-7.0123" / "old");
+  fs::create_directories(root_ / "out.partial-job-77.0123" / "old");  // another job's
   request_.output += "/";
   ASSERT_TRUE(Write().ok());
-  EXPECT_EQ(ListDirectory(root_).value(), (std::vector<std::string>{"out", "source"}));
+  EXPECT_EQ(ListDirectory(root_).value(),
+            (std::vector<std::string>{"out", "out.partial-job-77.0123", "source"}));
   EXPECT_TRUE(VerifyArtifact(root_ / "out").ok());
 }
 
@@ -356,12 +361,13 @@ TEST_F(ArtifactWriterTest, OutputFilledMeanwhileStaysAsItIs) {
 }
 
 TEST_F(ArtifactWriterTest, NothingIsVisibleBeforeTheEndOrAfterAFailure) {
-  const absl::Status status = Write([this](int layer) -> absl::StatusOr<ConvertedLayer> {
-                                EXPECT_FALSE(fs::exists(request_.output));
-                                EXPECT_TRUE(fs::exists(root_ / "out.partial-job-7"));
-                                if (layer == 1) return absl::CancelledError("stop");
-                                return Layer(layer);
-                              }).status();
+  const absl::Status status =
+      Write([this](int layer) -> absl::StatusOr<ConvertedLayer> {
+        EXPECT_FALSE(fs::exists(request_.output));
+        EXPECT_THAT(ListDirectory(root_).value(), Contains(StartsWith("out.partial-job-7.")));
+        if (layer == 1) return absl::CancelledError("stop");
+        return Layer(layer);
+      }).status();
   EXPECT_TRUE(absl::IsCancelled(status)) << status;
   ExpectNothingLeft();
 }
