@@ -12,6 +12,8 @@ namespace {
 
 // Rows of one fp32 product; longer sums lose digits before they reach fp64.
 constexpr int64_t kFisherRows = 1024;
+// Of one sum of squares, which are as wide as the MLP.
+constexpr int64_t kSquareRows = 128;
 
 void AddProducts(const at::Tensor& rows, const at::Tensor& total) {
   for (int64_t begin = 0; begin < rows.size(0); begin += kFisherRows) {
@@ -22,7 +24,10 @@ void AddProducts(const at::Tensor& rows, const at::Tensor& total) {
 }
 
 void AddSquares(const at::Tensor& rows, const at::Tensor& total) {
-  total.add_(rows.to(at::kFloat).square_().sum(0, /*keepdim=*/false, at::kDouble));
+  for (int64_t begin = 0; begin < rows.size(0); begin += kSquareRows) {
+    const int64_t count = std::min(kSquareRows, rows.size(0) - begin);
+    total.add_(rows.narrow(0, begin, count).to(at::kFloat).square().sum(0));
+  }
 }
 
 }  // namespace

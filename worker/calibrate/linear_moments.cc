@@ -10,8 +10,12 @@
 namespace latentforge::calibrate {
 namespace {
 
-// Rows of one fp32 product; longer sums lose digits before they reach fp64.
-constexpr int64_t kProductRows = 1024;
+// Rows of one fp32 sum or product; longer ones lose digits before they reach fp64.
+constexpr int64_t kMostRows = 1024;
+constexpr int64_t kLeastRows = 128;
+// Of a block in fp32: larger ones come fresh from the kernel each time, which takes longer than the
+// sums.
+constexpr int64_t kBlockBytes = int64_t{2} << 20;
 // Rows that are kept of each call, so that many sequences have some.
 constexpr int64_t kKeptOfCall = 256;
 
@@ -31,13 +35,17 @@ absl::Status MomentSum::Add(const at::Tensor& x) {
                                                    x.dim() == 2 ? x.size(1) : -1,
                                                    " channels, expected ", sum_.size(0)));
   }
-  for (int64_t begin = 0; begin < x.size(0); begin += kProductRows) {
-    const at::Tensor block =
-        x.narrow(0, begin, std::min(kProductRows, x.size(0) - begin)).to(at::kFloat);
-    sum_ += block.sum(0, /*keepdim=*/false, at::kDouble);
-    sum_abs_ += block.abs().sum(0, /*keepdim=*/false, at::kDouble);
-    sum_square_ += block.square().sum(0, /*keepdim=*/false, at::kDouble);
-    if (covariance_.defined()) covariance_ += at::mm(block.t(), block);
+  const int64_t fitting = kBlockBytes / (x.size(1) * int64_t{sizeof(float)});
+  const int64_t rows = std::clamp(fitting, kLeastRows, kMostRows);
+  for (int64_t begin = 0; begin < x.size(0); begin += rows) {
+    const at::Tensor block = x.narrow(0, begin, std::min(rows, x.size(0) - begin)).to(at::kFloat);
+    sum_ += block.sum(0);
+    sum_abs_ += block.abs().sum(0);
+    if (covariance_.defined()) {
+      covariance_ += at::mm(block.t(), block);
+    } else {
+      sum_square_ += block.square().sum(0);
+    }
   }
   rows_ += x.size(0);
   return absl::OkStatus();
@@ -60,7 +68,9 @@ absl::StatusOr<low_rank::InputMoments> MomentSum::Finish() const {
   return moments;
 }
 
-absl::StatusOr<at::Tensor> MomentSum::MeanSquare() const { return Mean(sum_square_); }
+absl::StatusOr<at::Tensor> MomentSum::MeanSquare() const {
+  return Mean(covariance_.defined() ? covariance_.diagonal() : sum_square_);
+}
 
 LinearMomentsCollector::LinearMomentsCollector(const checkpoint::ModelConfig& config,
                                                const LinearMomentsNeeds& needs,

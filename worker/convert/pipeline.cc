@@ -22,7 +22,7 @@ namespace {
 
 int HeapOf(Phase phase) {
   if (phase == Phase::kFineTuning) return kRoomyHeap;
-  return phase == Phase::kCalibrating ? kWarmHeap : kTightHeap;
+  return phase == Phase::kCalibrating || phase == Phase::kFactorizing ? kWarmHeap : kTightHeap;
 }
 
 // Runs the phases in order and keeps their times. Borrows everything.
