@@ -29,7 +29,7 @@ def running_server(binaries, folder, database):
     ready = folder / "ready"
     command = [binaries / "latentforge-server", "--listen", f"unix:{folder}/server.sock",
                "--database", database, "--ready-file", ready,
-               "--max-watches", 100_000]
+               "--max-watches", 100_000, "--max-watches-per-tenant", 0]
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen([str(part) for part in command], stderr=log)
     try:

@@ -120,7 +120,7 @@ constexpr Row kAdvice[] = {
     {"TOKEN_INVALID", "ask the server's operator for a new token"},
     {"TOO_FEW_TOKENS",
      "give more text, or ask for fewer sequences or windows; --help names the flags"},
-    {"TOO_MANY_WATCHES", "close watches, or raise the server's --max-watches"},
+    {"TOO_MANY_WATCHES", "close watches, or raise the server's limit that the message names"},
     {"UNKNOWN", "look into the worker's log"},
     {"UNSUPPORTED_ARCHITECTURE",
      "give a checkpoint whose family and options README.md lists; latentforge model inspect MODEL "

@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/queue_reason_words.h"
 #include "client/result_table.h"
 #include "client/text_format.h"
 
@@ -32,6 +34,10 @@ std::optional<std::string> QueueHint::Next(const v1::Job& job) {
   if (reason.empty()) return std::nullopt;
   said_ = true;
   const std::string server = absl::StrCat(" --server ", ShellWord(address_));
+  if (absl::StartsWith(reason, kTenantLimitReason)) {
+    return absl::StrCat(reason, ", so the job waits until one ends  (latentforge job list", server,
+                        " lists them)");
+  }
   return absl::StrCat(reason, ", so the job waits; start a worker for it: latentforge-worker",
                       server, "  (latentforge worker list", server, " lists them)");
 }

@@ -1,6 +1,7 @@
 #include "service/jobs.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -46,13 +47,43 @@ std::string Binding(const v1::JobFilter& filter, const std::string& tenant) {
   return absl::StrCat("jobs:", tenant, ":", Canonical(sorted));
 }
 
-// The job as clients see it.
-v1::Job View(JobRecord record, const std::vector<v1::WorkerInfo>& workers) {
-  v1::Job job = std::move(record.job);
-  if (job.status().state() == v1::JOB_STATE_QUEUED)
-    job.mutable_status()->set_queue_reason(QueueReason(ParseNeedsKey(record.needs), workers));
-  return job;
-}
+// Jobs as clients see them: those that wait with the reason why.
+class Viewer {
+ public:
+  Viewer(JobEngine& engine, std::vector<v1::WorkerInfo> workers)
+      : engine_(engine), workers_(std::move(workers)) {}
+
+  // Errors of Store::Use.
+  absl::StatusOr<v1::Job> View(JobRecord record) {
+    v1::Job job = std::move(record.job);
+    if (job.status().state() != v1::JOB_STATE_QUEUED) return job;
+    const Needs needs = ParseNeedsKey(record.needs);
+    std::string reason = QueueReason(needs, workers_);
+    if (reason.empty()) {
+      LF_ASSIGN_OR_RETURN(const TenantRuns* runs, RunsOf(record.tenant));
+      reason = LimitReason(*runs, needs, workers_);
+    }
+    job.mutable_status()->set_queue_reason(std::move(reason));
+    return job;
+  }
+
+ private:
+  // Counted once for a page of jobs, and only for a tenant that has a limit.
+  absl::StatusOr<const TenantRuns*> RunsOf(const std::string& tenant) {
+    if (const auto found = runs_.find(tenant); found != runs_.end()) return &found->second;
+    TenantRuns runs{.tenant = tenant, .limits = engine_.LimitsOf(tenant)};
+    if (runs.limits.max_running_jobs > 0 || runs.limits.max_running_gpus > 0) {
+      LF_ASSIGN_OR_RETURN(const TenantUse use, engine_.store().Use(tenant));
+      runs.jobs = use.running;
+      runs.gpus = use.gpus;
+    }
+    return &(runs_[tenant] = std::move(runs));
+  }
+
+  JobEngine& engine_;
+  const std::vector<v1::WorkerInfo> workers_;
+  std::map<std::string, TenantRuns> runs_;
+};
 
 }  // namespace
 
@@ -141,7 +172,8 @@ absl::StatusOr<v1::GetJobResponse> Jobs::Get(const Identity& caller,
                                              const v1::GetJobRequest& request) {
   LF_ASSIGN_OR_RETURN(JobRecord record, Find(caller, request.name()));
   v1::GetJobResponse response;
-  *response.mutable_job() = View(std::move(record), options_.workers());
+  LF_ASSIGN_OR_RETURN(*response.mutable_job(),
+                      Viewer(engine_, options_.workers()).View(std::move(record)));
   return response;
 }
 
@@ -165,9 +197,11 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const Identity& caller,
   if (!wanted.empty() && !caller.Sees(wanted)) return v1::ListJobsResponse();
   LF_ASSIGN_OR_RETURN(std::vector<JobRecord> records, engine_.store().List(query));
   v1::ListJobsResponse response;
-  const std::vector<v1::WorkerInfo> workers = options_.workers();
+  Viewer viewer(engine_, options_.workers());
   const size_t shown = std::min<size_t>(records.size(), page_size);
-  for (size_t i = 0; i < shown; ++i) *response.add_jobs() = View(std::move(records[i]), workers);
+  for (size_t i = 0; i < shown; ++i) {
+    LF_ASSIGN_OR_RETURN(*response.add_jobs(), viewer.View(std::move(records[i])));
+  }
   if (records.size() > shown)
     response.set_next_page_token(tokens_.Encode(absl::StrCat(records[shown - 1].ordinal), binding));
   return response;

@@ -1,5 +1,6 @@
 #include "service/options.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "CLI/CLI.hpp"
@@ -17,6 +18,7 @@ struct Flags {
   std::vector<std::string> listen = {"127.0.0.1:8470"};
   std::vector<std::string> allowed_roots;
   bool insecure = false;
+  std::optional<int> watches_per_tenant;
   absl::Duration drain_delay = absl::InfiniteDuration();  // infinite: not given
 };
 
@@ -62,14 +64,14 @@ void AddOidcFlags(CLI::App& app, OidcOptions& oidc) {
 }
 
 // What is bounded, so that no caller and no job takes all.
-void AddLimitFlags(CLI::App& app, ServerOptions& options) {
+void AddLimitFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_option("--max-watches", options.max_watches, "Most open watches")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  app.add_option("--max-watches-per-tenant", options.max_watches_per_tenant,
+  app.add_option("--max-watches-per-tenant", flags.watches_per_tenant,
                  "Most of one tenant; 0: as many as --max-watches allows")
       ->check(CLI::Range(0, 1'000'000))
-      ->capture_default_str();
+      ->default_str("a quarter of --max-watches");
   AddDuration(app, "--watch-stall-timeout", options.watch_stall_timeout,
               "A watch, or a reading of logs, whose caller reads nothing for this long is closed");
   app.add_option("--max-streams-per-connection", options.max_streams_per_connection,
@@ -143,7 +145,7 @@ void AddFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_flag("--one-machine", options.one_machine,
                "Every worker is on this machine: a full disk fails a job at once, for no other "
                "worker has more room");
-  AddLimitFlags(app, options);
+  AddLimitFlags(app, flags, options);
   app.add_option("--threads", options.threads, "Threads for calls")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
@@ -225,6 +227,9 @@ absl::Status Interpret(const Flags& flags, ServerOptions& options) {
                      " lets other machines in: name the folders that their "
                      "jobs may use with --allowed-root"));
   }
+  // Else one tenant could hold them all.
+  options.max_watches_per_tenant =
+      flags.watches_per_tenant.value_or(std::max(1, options.max_watches / 4));
   // A load balancer needs time to see NOT_SERVING; on one machine there is none.
   options.drain_delay = flags.drain_delay != absl::InfiniteDuration() ? flags.drain_delay
                         : reachable.empty()                           ? absl::ZeroDuration()

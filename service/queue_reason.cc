@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/queue_reason_words.h"
 
 namespace latentforge::service {
 namespace {
@@ -25,6 +26,13 @@ Workers Those(const Workers& workers, Test test) {
   Workers those;
   std::copy_if(workers.begin(), workers.end(), std::back_inserter(those), test);
   return those;
+}
+
+std::string AtLimit(const TenantRuns& runs, int64_t running, absl::string_view what,
+                    absl::string_view key, int64_t limit) {
+  return absl::StrCat(kTenantLimitReason, runs.tenant, " has ", running, " ", what,
+                      running == 1 ? "" : "s", " running, and its ", key,
+                      " in the tenants file is ", limit);
 }
 
 }  // namespace
@@ -55,6 +63,25 @@ std::string QueueReason(const Needs& needs, const Workers& workers) {
   return absl::StrCat("needs ", GiB(needs.memory_bytes), " of memory; the largest of ",
                       Count(with_labels, all ? "" : " such"), " gives an attempt ",
                       GiB(largest->memory_bytes()));
+}
+
+std::string LimitReason(const TenantRuns& runs, const Needs& needs, const Workers& workers) {
+  const TenantLimits& limits = runs.limits;
+  if (limits.max_running_jobs > 0 && runs.jobs >= limits.max_running_jobs)
+    return AtLimit(runs, runs.jobs, "job", "max_running_jobs", limits.max_running_jobs);
+  // As a claim counts them (store/claim_choice.h), for each worker. One that has not said what
+  // it is may have no GPU.
+  const auto may_have = [&](const v1::WorkerInfo& worker) {
+    const int gpus = GpusTaken(worker, needs);
+    return gpus == 0 || runs.gpus + gpus <= limits.max_running_gpus;
+  };
+  const Workers able = Those(workers, [&](const v1::WorkerInfo& worker) {
+    return worker.slots() == 0 || Meets(worker, needs);
+  });
+  if (limits.max_running_gpus == 0 || able.empty() ||
+      std::any_of(able.begin(), able.end(), may_have))
+    return "";
+  return AtLimit(runs, runs.gpus, "GPU", "max_running_gpus", limits.max_running_gpus);
 }
 
 }  // namespace latentforge::service

@@ -34,6 +34,7 @@
 #include "service/retention.h"
 #include "service/scheduler.h"
 #include "service/server_tls.h"
+#include "service/shared_roots.h"
 #include "service/store/open_store.h"
 #include "service/store_clock.h"
 #include "service/store_follower.h"
@@ -49,6 +50,7 @@ namespace {
 
 constexpr int kMaxMessageBytes = 4 << 20;  // weights never travel here, only paths
 constexpr int kMaxMetadataBytes = 8 << 10;
+constexpr size_t kMostSharedRootsTold = 10;
 constexpr int kListenerDeadExitCode = 70;  // EX_SOFTWARE
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 // Less than the second after which followers of a log look again.
@@ -104,6 +106,18 @@ absl::StatusOr<TenantSource> OpenTenants(const ServerOptions& options, const Clo
   LF_ASSIGN_OR_RETURN(std::shared_ptr<FollowedFile<TenantTable>> file,
                       FollowedFile<TenantTable>::Open(options.tenants_file, clock, parse));
   return TenantSource([file] { return file->Current(); });
+}
+
+// Also where it is meant, as for a folder of public models: the log is where that can be seen.
+void WarnOfSharedRoots(const TenantTable& tenants, const Gatekeeper& gatekeeper,
+                       const OidcOptions& oidc) {
+  const std::vector<SharedRoot> roots =
+      SharedRoots(tenants, gatekeeper.ListedTenants(), !oidc.issuer.empty());
+  for (size_t i = 0; i < std::min(roots.size(), kMostSharedRootsTold); ++i)
+    Log(Severity::kWarning, Describe(roots[i]));
+  if (roots.size() > kMostSharedRootsTold)
+    Log(Severity::kWarning, absl::StrCat(roots.size() - kMostSharedRootsTold,
+                                         " more folders are open to more than one tenant"));
 }
 
 // The web server inside would only say that it could not start.
@@ -305,6 +319,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   LF_ASSIGN_OR_RETURN(std::unique_ptr<Gatekeeper> gatekeeper,
                       Gatekeeper::Open(options.token_file, options.oidc, clock));
   LF_ASSIGN_OR_RETURN(TenantSource tenants, OpenTenants(options, clock));
+  WarnOfSharedRoots(*tenants(), *gatekeeper, options.oidc);
   LF_ASSIGN_OR_RETURN(
       std::unique_ptr<Store> store,
       OpenStore({options.database, options.database_max_bytes, options.threads}, clock));

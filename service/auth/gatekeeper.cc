@@ -44,4 +44,8 @@ absl::StatusOr<std::unique_ptr<Gatekeeper>> Gatekeeper::Open(
   return keeper;
 }
 
+std::set<std::string> Gatekeeper::ListedTenants() const {
+  return tokens_ == nullptr ? std::set<std::string>() : tokens_->Current()->Tenants();
+}
+
 }  // namespace latentforge::service

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
@@ -25,6 +27,9 @@ class Gatekeeper {
                                                           const Clock& clock);
 
   const Authenticator& authenticator() const { return *authenticator_; }
+
+  // Whose jobs the token file lets callers submit.
+  std::set<std::string> ListedTenants() const;
 
  private:
   Gatekeeper() = default;

@@ -96,4 +96,12 @@ const Identity* TokenTable::Find(absl::string_view credential) const {
   return found;
 }
 
+std::set<std::string> TokenTable::Tenants() const {
+  std::set<std::string> tenants;
+  for (const Row& row : rows_) {
+    if (row.identity.role != Role::kWorker) tenants.insert(row.identity.tenant);
+  }
+  return tenants;
+}
+
 }  // namespace latentforge::service

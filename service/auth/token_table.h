@@ -1,6 +1,7 @@
 // Who has which token or certificate: the contents of --token-file.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,9 @@ class TokenTable {
 
   // nullptr when unknown. Takes as long for every credential of one length.
   const Identity* Find(absl::string_view credential) const;
+
+  // Of those who may submit jobs, which workers may not.
+  std::set<std::string> Tenants() const;
 
   size_t size() const { return rows_.size(); }
 

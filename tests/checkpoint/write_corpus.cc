@@ -1,5 +1,5 @@
-// Writes the seed corpora of the fuzzers: write_corpus DIR makes DIR/safetensors, DIR/config,
-// DIR/manifest and DIR/rank_profile.
+// Writes the seed corpora of the fuzzers: write_corpus DIR makes a folder in DIR for each but
+// rpc_fuzzer, whose inputs are calls in a form of its own.
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -79,6 +79,93 @@ absl::Status WriteRankProfiles(const std::filesystem::path& dir) {
   return WriteFileAtomic(dir / "proto", R"({"layers":[{"rankK":3,"rankV":4},{"rankKv":5}]})");
 }
 
+absl::Status WriteJobSpecs(const std::filesystem::path& dir) {
+  LF_RETURN_IF_ERROR(CreateDirectories(dir));
+  Json spec = {{"source", {{"uri", "/m"}}},
+               {"budget", {{"kvBudget", 0.5}}},
+               {"calibration", {{"corpora", {{{"uri", "file:///c.txt"}}}}}},
+               {"output", {{"uri", "/o"}}}};
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "smallest", WriteJson(spec)));
+  Json low_rank = spec;
+  low_rank["method"] = "METHOD_LOW_RANK";
+  low_rank["budget"] = {{"parameterRatio", 0.3}};
+  low_rank["factorization"] = {{"preconditioner", "PRECONDITIONER_DIAGONAL_HESSIAN"},
+                               {"allocation", "RANK_ALLOCATION_UNIFORM"},
+                               {"rankMultiple", 8}};
+  low_rank["lowRank"] = {{"layout", "FACTOR_LAYOUT_PLAIN"},
+                         {"queryKey", "JOINT_MODE_LOCAL"},
+                         {"valueOutput", "JOINT_MODE_LOCAL"},
+                         {"mlp", "MLP_COMPRESSION_ALTERNATION"},
+                         {"biasUpdate", true},
+                         {"activations", "ACTIVATION_SOURCE_COMPRESSED"}};
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "low_rank", WriteJson(low_rank)));
+  spec["calibration"] = {{"corpora", {{{"uri", "/c.jsonl"}, {"textField", "body"}, {"weight", 2}}}},
+                         {"sequences", 8},
+                         {"sequenceLength", 32},
+                         {"seed", "18446744073709551615"},
+                         {"labels", "FISHER_LABELS_TEXT"}};
+  spec["evaluation"] = {
+      {"corpus", {{"uri", "/e.txt"}}}, {"windows", 3}, {"windowLength", 32}, {"qualityGate", 1.2}};
+  spec["output"]["dtype"] = "DATA_TYPE_FLOAT16";
+  spec["dtype"] = "DATA_TYPE_FLOAT32";
+  spec["device"] = "cuda:0";
+  spec["threads"] = 2;
+  spec["deadline"] = "3600s";
+  spec["priority"] = "PRIORITY_HIGH";
+  spec["workerSelector"] = {{"zone", "a"}};
+  Json healed = spec;
+  healed["budget"] = {{"maxPerplexityRatio", 1.1}};
+  healed["factorization"] = {{"preconditioner", "PRECONDITIONER_FISHER"}, {"sinkWeight", 0.5}};
+  healed["healing"] = {{"tokens", "4096"},      {"sequenceLength", 64}, {"batchSequences", 3},
+                       {"learningRate", 1e-3},  {"warmupSteps", 0},     {"weightDecay", 0.5},
+                       {"attentionLoss", 0.25}, {"evaluateEvery", 7}};
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "healed", WriteJson(healed)));
+  spec["factorization"] = {
+      {"preconditioner", "PRECONDITIONER_COVARIANCE"},
+      {"damping", "0.25"},
+      {"allocation", "RANK_ALLOCATION_PROFILE"},
+      {"rankProfile",
+       {{"layers", {{{"rankK", 3}, {"rankV", "4"}}, {{"layer", 1}, {"rankK", 5}}}}}}};
+  return WriteFileAtomic(dir / "profile", WriteJson(spec));
+}
+
+// As FuzzedDataProvider takes them apart: a backslash and another character end a string.
+absl::Status WritePageTokens(const std::filesystem::path& dir) {
+  LF_RETURN_IF_ERROR(CreateDirectories(dir));
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "none", "41\\njobs:search\\njobs:speech\\n"));
+  // That of the fuzzer's key for 41 in jobs:search.
+  return WriteFileAtomic(dir / "own", "41\\njobs:search\\njobs:speech\\n7vSvEio8sohV7qMwfa-pXzQx");
+}
+
+absl::Status WriteNames(const std::filesystem::path& dir) {
+  LF_RETURN_IF_ERROR(CreateDirectories(dir));
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "job", "jobs/jokc1dka3l897fth"));
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "attempt", "jobs/j-1/attempts/12"));
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "path", "/models/a b/../c"));
+  return WriteFileAtomic(dir / "uri", "file://localhost/models/a%20b/%C3%A9");
+}
+
+absl::Status WriteWebTokens(const std::filesystem::path& dir) {
+  LF_RETURN_IF_ERROR(CreateDirectories(dir));
+  // {"alg":"ES256","typ":"JWT"} and {"iss":"i","aud":"a","sub":"s","exp":9999999999,
+  // "tenant":"t","role":"user"}, signed by nobody; then with "alg" none.
+  const std::string claims =
+      ".eyJpc3MiOiJpIiwiYXVkIjoiYSIsInN1YiI6InMiLCJleHAiOjk5OTk5OTk5OTksInRlbmFudCI6InQiLCJyb2xlIjo"
+      "idXNlciJ9.";
+  LF_RETURN_IF_ERROR(WriteFileAtomic(
+      dir / "es256",
+      absl::StrCat("eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9", claims, std::string(86, 'A'))));
+  LF_RETURN_IF_ERROR(
+      WriteFileAtomic(dir / "none", absl::StrCat("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0", claims)));
+  LF_RETURN_IF_ERROR(WriteFileAtomic(dir / "keys", R"({"keys":[{"kty":"EC","crv":"P-256","kid":"k",
+      "use":"sig","alg":"ES256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+      "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]})"));
+  return WriteFileAtomic(dir / "tokens",
+                         absl::StrCat("# people\nsha256:", std::string(64, 'a'),
+                                      " alice search user\nuri:spiffe://a/w w1 default worker\n"
+                                      "cn:ops ops default admin\n"));
+}
+
 }  // namespace
 }  // namespace latentforge::checkpoint
 
@@ -92,7 +179,10 @@ int main(int argc, char** argv) {
   for (const absl::Status& status :
        {checkpoint::WriteSafetensors(dir / "safetensors"), checkpoint::WriteConfigs(dir / "config"),
         checkpoint::WriteManifests(dir / "manifest"),
-        checkpoint::WriteRankProfiles(dir / "rank_profile")}) {
+        checkpoint::WriteRankProfiles(dir / "rank_profile"),
+        checkpoint::WriteJobSpecs(dir / "job_spec"),
+        checkpoint::WritePageTokens(dir / "page_token"), checkpoint::WriteNames(dir / "names"),
+        checkpoint::WriteWebTokens(dir / "web_token")}) {
     if (status.ok()) continue;
     std::fprintf(stderr, "%s\n", status.ToString().c_str());
     return 1;

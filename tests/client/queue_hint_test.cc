@@ -63,5 +63,13 @@ TEST_F(QueueHintTest, ABusyWorkerOrASilentServerIsNoReason) {
   EXPECT_THAT(Said(absl::Minutes(1)), StartsWith("needs 12.3 GiB of memory; the largest"));
 }
 
+TEST_F(QueueHintTest, AnotherWorkerIsNoHelpAgainstALimitOfTheTenant) {
+  seen_ = WithReason(
+      "tenant search has 3 jobs running, and its max_running_jobs in the tenants file is 3");
+  EXPECT_EQ(Said(absl::Minutes(1)),
+            "tenant search has 3 jobs running, and its max_running_jobs in the tenants file is 3, "
+            "so the job waits until one ends  (latentforge job list --server host:1 lists them)");
+}
+
 }  // namespace
 }  // namespace latentforge::client

@@ -79,7 +79,8 @@ class LoadTest : public testing::Test {
   }
 
   TempDir files_;
-  Cluster cluster_{{.lease = "60s"}};
+  // All calls here are of one tenant.
+  Cluster cluster_{{.server_flags = {"--max-watches-per-tenant", "0"}, .lease = "60s"}};
   std::vector<absl::Duration> submits_;
 };
 

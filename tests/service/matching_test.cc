@@ -76,5 +76,26 @@ TEST_F(MatchingTest, AWorkerThatIsBusyIsNoReason) {
   EXPECT_EQ(GetJob(CreateJob()).status().queue_reason(), "");
 }
 
+TEST_F(MatchingTest, AJobThatItsOwnTenantsLimitHoldsBackSaysSo) {
+  SetTenants(R"({"*": {"max_running_jobs": 1}})");
+  const std::string first = CreateJob();
+  const v1::AcquireLeaseResponse got = Acquire("w");
+  ASSERT_TRUE(got.has_lease());
+  const std::string second = CreateJob(), third = CreateJob();
+  EXPECT_EQ(GetJob(first).status().queue_reason(), "");
+  const std::string reason = absl::StrCat("tenant ", kCaller.tenant,
+                                          " has 1 job running, and its max_running_jobs in the "
+                                          "tenants file is 1");
+  EXPECT_EQ(GetJob(second).status().queue_reason(), reason);
+  faulty_.TakeCalls("Use");
+  const auto listed = jobs_->List({});
+  ASSERT_TRUE(listed.ok());
+  EXPECT_EQ(listed->jobs(0).status().queue_reason(), reason);
+  EXPECT_EQ(listed->jobs(1).status().queue_reason(), reason);
+  EXPECT_EQ(faulty_.TakeCalls("Use"), 1) << "once for a page";
+  ASSERT_TRUE(Complete(got.lease(), Succeeded()).ok());
+  EXPECT_EQ(GetJob(third).status().queue_reason(), "");
+}
+
 }  // namespace
 }  // namespace latentforge::service

@@ -32,6 +32,17 @@ TEST(OptionsTest, TenantsHaveNoLimitsUnlessAFileSaysSo) {
   EXPECT_EQ(ParseLocal({"--tenants=/etc/tenants.json"})->options.tenants_file, "/etc/tenants.json");
 }
 
+TEST(OptionsTest, ATenantHasAQuarterOfTheWatchesUnlessSaidOtherwise) {
+  EXPECT_EQ(ParseLocal({})->options.max_watches_per_tenant, 250);
+  EXPECT_EQ(ServerOptions().max_watches_per_tenant, 250);
+  EXPECT_EQ(ParseLocal({"--max-watches=5000"})->options.max_watches_per_tenant, 1250);
+  EXPECT_EQ(ParseLocal({"--max-watches=3"})->options.max_watches_per_tenant, 1);
+  EXPECT_EQ(ParseLocal({"--max-watches-per-tenant=0"})->options.max_watches_per_tenant, 0);
+  EXPECT_EQ(
+      ParseLocal({"--max-watches=8", "--max-watches-per-tenant=7"})->options.max_watches_per_tenant,
+      7);
+}
+
 TEST(OptionsTest, DefaultsListenOnThisMachineOnly) {
   const auto line = Parse({"--insecure"});
   ASSERT_TRUE(line.ok()) << line.status();

@@ -5,6 +5,8 @@
 namespace latentforge::service {
 namespace {
 
+using Workers = std::vector<v1::WorkerInfo>;
+
 constexpr int64_t kGibibyte = int64_t{1} << 30;
 
 v1::WorkerInfo Worker(int64_t memory, const std::string& device = "cpu",
@@ -43,6 +45,28 @@ TEST(QueueReasonTest, AWorkerThatHasNotSaidWhatItIsMayBeTheOne) {
   v1::WorkerInfo silent;
   silent.set_name("w");
   EXPECT_EQ(QueueReason({.device = "cuda"}, {Worker(0), silent}), "");
+  TenantRuns runs{.tenant = "search", .gpus = 1};
+  runs.limits.max_running_gpus = 1;
+  EXPECT_EQ(LimitReason(runs, {}, {Worker(0, "cuda:0"), silent}), "");
+}
+
+TEST(LimitReasonTest, NamesTheLimitItsUseAndItsSetting) {
+  TenantRuns runs{.tenant = "search", .jobs = 2, .gpus = 1};
+  const Workers both = {Worker(0), Worker(0, "cuda:0")};
+  EXPECT_EQ(LimitReason(runs, {}, both), "") << "no limits";
+  runs.limits.max_running_jobs = 3;
+  runs.limits.max_running_gpus = 2;
+  EXPECT_EQ(LimitReason(runs, {.device = "cuda"}, both), "");
+  runs.limits.max_running_gpus = 1;
+  EXPECT_EQ(LimitReason(runs, {.device = "cuda"}, both),
+            "tenant search has 1 GPU running, and its max_running_gpus in the tenants file is 1");
+  EXPECT_EQ(LimitReason(runs, {}, both), "") << "the worker without a GPU may take it";
+  EXPECT_EQ(LimitReason(runs, {}, {Worker(0, "cuda:0")}),
+            "tenant search has 1 GPU running, and its max_running_gpus in the tenants file is 1");
+  EXPECT_EQ(LimitReason(runs, {.device = "cuda"}, {}), "") << "QueueReason's to tell";
+  runs.limits.max_running_jobs = 2;
+  EXPECT_EQ(LimitReason(runs, {.device = "cuda"}, both),
+            "tenant search has 2 jobs running, and its max_running_jobs in the tenants file is 2");
 }
 
 }  // namespace

@@ -178,6 +178,24 @@ TEST_F(ServerTest, WatchesAboveTheLimitAreRefused) {
   EXPECT_EQ(ReasonOf(second->Finish()), "TOO_MANY_WATCHES");
 }
 
+TEST_F(ServerTest, OneTenantDoesNotGetEveryWatch) {
+  ServerOptions options = Options();
+  options.max_watches = 4;
+  options.max_watches_per_tenant = 1;
+  Start(options);
+  const std::string job = CreateJob();
+  Context first_context;
+  const auto first = client_->jobs->WatchJob(&first_context, WatchRequest(job, 0));
+  v1::WatchJobResponse message;
+  ASSERT_TRUE(first->Read(&message));
+  Context second_context;
+  const auto second = client_->jobs->WatchJob(&second_context, WatchRequest(job, 0));
+  EXPECT_FALSE(second->Read(&message));
+  const grpc::Status refused = second->Finish();
+  EXPECT_EQ(ReasonOf(refused), "TOO_MANY_WATCHES");
+  EXPECT_THAT(refused.error_message(), testing::HasSubstr("--max-watches-per-tenant"));
+}
+
 TEST_F(ServerTest, AWorkerThatHangsUpWhileWaitingTakesNoJob) {
   Start(Options());
   {

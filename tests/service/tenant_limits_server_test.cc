@@ -52,6 +52,7 @@ class TenantLimitsServerTest : public testing::Test {
     options.database = dir_.path() / "jobs.db";
     options.metrics_address = "127.0.0.1:0";
     options.tenants_file = Path();
+    options.token_file = token_file_;
     options.allowed_roots = allowed_roots_;
     auto started = Server::Start(options, RealClock());
     if (!started.ok()) return started.status();
@@ -67,6 +68,7 @@ class TenantLimitsServerTest : public testing::Test {
 
   TempDir dir_;
   PathRoots allowed_roots_;
+  std::filesystem::path token_file_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<RpcClient> client_;
 };
@@ -84,6 +86,27 @@ TEST_F(TenantLimitsServerTest, RootsOutsideTheServersKeepItFromStarting) {
                      R"(/default"]}})"));
   ASSERT_TRUE(Start().ok());
   EXPECT_EQ(ReasonOf(Submit(0)), "PATH_NOT_ALLOWED");
+}
+
+TEST_F(TenantLimitsServerTest, ItWarnsWhereTenantsMayReadEachOthersFiles) {
+  allowed_roots_ = {std::filesystem::canonical(dir_.path())};
+  const std::string root = allowed_roots_[0].string();
+  token_file_ = dir_.path() / "tokens";
+  std::ofstream(token_file_) << "cn:alice alice search user\ncn:bob bob speech user\n"
+                             << "cn:w1 w1 default worker\n";
+  Write("{}");
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(Start().ok());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::HasSubstr("tenants (search, speech) may read each other's files beneath " +
+                                 root + ":"));
+  server_.reset();
+  Write(absl::StrCat(R"({"search": {"allowed_roots": [")", root, R"(/search"]},)",
+                     R"("speech": {"allowed_roots": [")", root, R"(/speech"]}})"));
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(Start().ok());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::Not(testing::HasSubstr("each other's files")));
 }
 
 TEST_F(TenantLimitsServerTest, AWrongFileKeepsTheServerFromStarting) {

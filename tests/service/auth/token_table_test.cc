@@ -39,6 +39,13 @@ TEST(TokenTableTest, FindsTokensAndCertificates) {
   EXPECT_EQ(table->Find(""), nullptr);
 }
 
+TEST(TokenTableTest, WorkersAreOfNoTenantThatSubmits) {
+  const auto table =
+      TokenTable::Parse("cn:a a search user\ncn:b b ops admin\ncn:w w pool worker\n");
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_THAT(table->Tenants(), testing::ElementsAre("ops", "search"));
+}
+
 TEST(TokenTableTest, AnEmptyFileKnowsNobody) {
   const auto table = TokenTable::Parse("");
   ASSERT_TRUE(table.ok()) << table.status();
