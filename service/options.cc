@@ -71,7 +71,7 @@ void AddLimitFlags(CLI::App& app, Flags& flags, ServerOptions& options) {
   app.add_option("--max-watches-per-tenant", flags.watches_per_tenant,
                  "Most of one tenant; 0: as many as --max-watches allows")
       ->check(CLI::Range(0, 1'000'000))
-      ->default_str("a quarter of --max-watches");
+      ->default_str("a quarter of --max-watches where callers have credentials, else 0");
   AddDuration(app, "--watch-stall-timeout", options.watch_stall_timeout,
               "A watch, or a reading of logs, whose caller reads nothing for this long is closed");
   app.add_option("--max-streams-per-connection", options.max_streams_per_connection,
@@ -227,9 +227,10 @@ absl::Status Interpret(const Flags& flags, ServerOptions& options) {
                      " lets other machines in: name the folders that their "
                      "jobs may use with --allowed-root"));
   }
-  // Else one tenant could hold them all.
+  // Else one of several tenants could hold them all. Without credentials there is one.
+  const bool tenants = !options.token_file.empty() || !options.oidc.issuer.empty();
   options.max_watches_per_tenant =
-      flags.watches_per_tenant.value_or(std::max(1, options.max_watches / 4));
+      flags.watches_per_tenant.value_or(tenants ? std::max(1, options.max_watches / 4) : 0);
   // A load balancer needs time to see NOT_SERVING; on one machine there is none.
   options.drain_delay = flags.drain_delay != absl::InfiniteDuration() ? flags.drain_delay
                         : reachable.empty()                           ? absl::ZeroDuration()

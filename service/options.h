@@ -40,7 +40,7 @@ struct ServerOptions {
   absl::Duration drain_delay = absl::ZeroDuration();  // between NOT_SERVING and refusing
   absl::Duration drain_grace = absl::Seconds(5);      // for calls that are under way
   int max_watches = 1000;
-  int max_watches_per_tenant = 250;  // 0: as many as there may be in all
+  int max_watches_per_tenant = 0;  // 0: as many as there may be in all
   int max_streams_per_connection = 200;
   int64_t call_memory_bytes = int64_t{1} << 30;  // of gRPC, for calls and connections
   absl::Duration handshake_timeout = absl::Seconds(10);

@@ -32,15 +32,16 @@ TEST(OptionsTest, TenantsHaveNoLimitsUnlessAFileSaysSo) {
   EXPECT_EQ(ParseLocal({"--tenants=/etc/tenants.json"})->options.tenants_file, "/etc/tenants.json");
 }
 
-TEST(OptionsTest, ATenantHasAQuarterOfTheWatchesUnlessSaidOtherwise) {
-  EXPECT_EQ(ParseLocal({})->options.max_watches_per_tenant, 250);
-  EXPECT_EQ(ServerOptions().max_watches_per_tenant, 250);
-  EXPECT_EQ(ParseLocal({"--max-watches=5000"})->options.max_watches_per_tenant, 1250);
-  EXPECT_EQ(ParseLocal({"--max-watches=3"})->options.max_watches_per_tenant, 1);
-  EXPECT_EQ(ParseLocal({"--max-watches-per-tenant=0"})->options.max_watches_per_tenant, 0);
-  EXPECT_EQ(
-      ParseLocal({"--max-watches=8", "--max-watches-per-tenant=7"})->options.max_watches_per_tenant,
-      7);
+TEST(OptionsTest, OneOfSeveralTenantsHasAQuarterOfTheWatchesUnlessSaidOtherwise) {
+  const auto of_tenant = [](std::vector<std::string> flags) {
+    return ParseLocal(std::move(flags))->options.max_watches_per_tenant;
+  };
+  EXPECT_EQ(of_tenant({}), 0) << "without credentials there is one";
+  EXPECT_EQ(of_tenant({"--token-file=t"}), 250);
+  EXPECT_EQ(of_tenant({"--token-file=t", "--max-watches=5000"}), 1250);
+  EXPECT_EQ(of_tenant({"--token-file=t", "--max-watches=3"}), 1);
+  EXPECT_EQ(of_tenant({"--token-file=t", "--max-watches-per-tenant=0"}), 0);
+  EXPECT_EQ(of_tenant({"--token-file=t", "--max-watches=8", "--max-watches-per-tenant=7"}), 7);
 }
 
 TEST(OptionsTest, DefaultsListenOnThisMachineOnly) {
