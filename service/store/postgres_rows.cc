@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "service/store/record_columns.h"
 
 namespace latentforge::service::postgres {
@@ -51,6 +52,14 @@ PgParams BindMutable(const JobRecord& record) {
 }
 
 absl::StatusOr<JobRecord> ReadJob(PgRows& row) { return ReadJobColumns(row); }
+
+absl::StatusOr<std::vector<JobRecord>> ReadJobs(PgRows& rows) {
+  std::vector<JobRecord> records;
+  while (rows.Next()) {
+    LF_ASSIGN_OR_RETURN(records.emplace_back(), ReadJob(rows));
+  }
+  return records;
+}
 
 std::string SelectAttempts() { return absl::StrCat("SELECT ", kAttemptColumns, " FROM attempts "); }
 

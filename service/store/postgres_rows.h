@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "service/job_record.h"
@@ -26,6 +27,9 @@ PgParams BindMutable(const JobRecord& record);
 
 // DataLoss when a stored message does not parse.
 absl::StatusOr<JobRecord> ReadJob(PgRows& row);
+
+// What is left of the rows.
+absl::StatusOr<std::vector<JobRecord>> ReadJobs(PgRows& rows);
 
 // "SELECT all columns FROM attempts " for ReadAttempt; append a WHERE.
 std::string SelectAttempts();

@@ -178,6 +178,10 @@ CREATE INDEX job_states_long ON job_states (thousands) WHERE thousands > 0;
 ALTER TABLE job_states ADD COLUMN lease_subject text NOT NULL DEFAULT '',
   ADD COLUMN subject_epoch bigint NOT NULL DEFAULT 0;
 )sql",
+    // A tenant's jobs in a state are listed without those in others.
+    R"sql(
+CREATE INDEX job_states_by_tenant ON job_states (share_tenant, state, ordinal);
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(PgConnection& connection) {

@@ -3,12 +3,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/store/postgres_claim.h"
 #include "service/store/postgres_create.h"
 #include "service/store/postgres_events.h"
+#include "service/store/postgres_list.h"
 #include "service/store/postgres_logs.h"
 #include "service/store/postgres_rows.h"
 #include "service/store/postgres_schema.h"
@@ -20,20 +20,6 @@ namespace latentforge::service {
 namespace {
 
 constexpr int kMaxRounds = 5;
-
-absl::StatusOr<std::vector<JobRecord>> ReadJobs(PgRows& rows) {
-  std::vector<JobRecord> records;
-  while (rows.Next()) {
-    LF_ASSIGN_OR_RETURN(records.emplace_back(), postgres::ReadJob(rows));
-  }
-  return records;
-}
-
-std::string StateList(const std::vector<v1::JobState>& states) {
-  return absl::StrJoin(states, ",", [](std::string* out, v1::JobState state) {
-    absl::StrAppend(out, static_cast<int>(state));
-  });
-}
 
 }  // namespace
 
@@ -59,7 +45,7 @@ absl::StatusOr<PgRows> PostgresStore::Query(const std::string& sql, const PgPara
 absl::StatusOr<std::vector<JobRecord>> PostgresStore::Jobs(const std::string& condition,
                                                            const PgParams& params) {
   LF_ASSIGN_OR_RETURN(PgRows rows, Query(postgres::SelectJobs() + condition, params));
-  return ReadJobs(rows);
+  return postgres::ReadJobs(rows);
 }
 
 absl::Status PostgresStore::InTransaction(const std::function<absl::Status(PgConnection&)>& body) {
@@ -122,21 +108,8 @@ absl::StatusOr<std::optional<StoredRequest>> PostgresStore::FindRequest(
 }
 
 absl::StatusOr<std::vector<JobRecord>> PostgresStore::List(const JobQuery& query) {
-  PgParams params;
-  params.Bind(query.before_ordinal).Bind(int64_t{query.limit});
-  std::string condition = "WHERE ordinal < $1";
-  if (!query.states.empty())
-    absl::StrAppend(&condition, " AND state IN (", StateList(query.states), ")");
-  if (!query.tenant.empty()) {
-    params.BindText(query.tenant);
-    absl::StrAppend(&condition, " AND tenant = $", params.size());
-  }
-  for (const auto& [key, value] : query.labels) {
-    params.BindBlob(key).BindBlob(value);
-    absl::StrAppend(&condition, " AND ordinal IN (SELECT ordinal FROM job_labels WHERE key = $",
-                    params.size() - 1, " AND value = $", params.size(), ")");
-  }
-  return Jobs(condition + " ORDER BY ordinal DESC LIMIT $2", params);
+  LF_ASSIGN_OR_RETURN(PgPool::Loan connection, pool_.Borrow());
+  return postgres::ListJobs(*connection, query);
 }
 
 absl::StatusOr<JobRecord> PostgresStore::Commit(const JobUpdate& update) {

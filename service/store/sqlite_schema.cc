@@ -178,6 +178,10 @@ CREATE INDEX jobs_long ON jobs (last_sequence) WHERE last_sequence >= 1000;
 ALTER TABLE jobs ADD COLUMN lease_subject TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN subject_epoch INTEGER NOT NULL DEFAULT 0;
 )sql",
+    // A tenant's jobs in a state are listed without those in others.
+    R"sql(
+CREATE INDEX jobs_by_tenant_and_state ON jobs (tenant, state, ordinal);
+)sql",
 };
 
 absl::StatusOr<int> ReadVersion(Database& db) {

@@ -5,10 +5,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "service/store/sqlite_claim.h"
 #include "service/store/sqlite_events.h"
+#include "service/store/sqlite_list.h"
 #include "service/store/sqlite_logs.h"
 #include "service/store/sqlite_rows.h"
 #include "service/store/sqlite_schema.h"
@@ -118,24 +118,8 @@ absl::StatusOr<std::optional<StoredRequest>> SqliteStore::FindRequest(
 }
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const JobQuery& query) {
-  std::string sql = SelectJobs() + "WHERE ordinal < ?";
-  if (!query.tenant.empty()) sql += " AND tenant = ?";
-  if (!query.states.empty())
-    absl::StrAppend(&sql, " AND state IN (",
-                    absl::StrJoin(query.states, ",",
-                                  [](std::string* out, v1::JobState state) {
-                                    absl::StrAppend(out, static_cast<int>(state));
-                                  }),
-                    ")");
-  for (size_t i = 0; i < query.labels.size(); ++i)
-    sql += " AND ordinal IN (SELECT ordinal FROM job_labels WHERE key = ? AND value = ?)";
-  sql += " ORDER BY ordinal DESC LIMIT ?";
   absl::MutexLock lock(&read_mutex_);
-  LF_ASSIGN_OR_RETURN(Statement select, reader_.Prepare(sql));
-  select.Bind(query.before_ordinal);
-  if (!query.tenant.empty()) select.BindText(query.tenant);
-  for (const auto& [key, value] : query.labels) select.BindText(key).BindText(value);
-  return ReadJobs(select.Bind(int64_t{query.limit}));
+  return sqlite::ListJobs(reader_, query);
 }
 
 absl::StatusOr<JobRecord> SqliteStore::Commit(const JobUpdate& update) {

@@ -1,9 +1,9 @@
 #include "service/store/postgres_claim.h"
 
-#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "service/store/postgres_store.h"
+#include "tests/service/store/postgres_plan.h"
 #include "tests/service/store/postgres_server.h"
 
 namespace latentforge::service {
@@ -12,17 +12,6 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-// Jobs of a tenant: `first` to `last` by number, in a state.
-std::string InsertJobs(int first, int last, const std::string& tenant, v1::JobState state) {
-  const std::string numbers = absl::StrCat("generate_series(", first, ", ", last, ") AS n");
-  return absl::StrCat(
-      "INSERT INTO jobs (id, tenant, job, estimate) SELECT 'j' || n, '", tenant, "', '', '' FROM ",
-      numbers, ";", "INSERT INTO job_states SELECT n, 1, '', 0, ", int{state},
-      ", '', '', 1, 0, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, n, 0, 0, '", tenant,
-      "', CASE n % 3 WHEN 0 THEN '' WHEN 1 THEN '1024' ELSE 'cuda 4096' END, 0 FROM ", numbers,
-      ";");
-}
 
 class PostgresClaimTest : public testing::Test {
  protected:
@@ -43,12 +32,7 @@ class PostgresClaimTest : public testing::Test {
   }
 
   std::string PlanOf(const std::string& sql, const PgParams& params) {
-    auto rows =
-        connection_->Run("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) " + sql, params);
-    EXPECT_TRUE(rows.ok()) << rows.status();
-    std::string plan;
-    while (rows.ok() && rows->Next()) absl::StrAppend(&plan, rows->Text(), "\n");
-    return plan;
+    return RunPlanOf(*connection_, sql, params);
   }
 
   inline static std::string uri_;

@@ -116,6 +116,7 @@ TEST_F(PostgresStoreTest, AServerOfTheVersionBeforeGoesOnMeanwhile) {
   EXPECT_EQ(store->Get("gpu")->needs, "cuda");
   EXPECT_EQ(store->Get("gpu")->lease_subject, "") << "anybody's";
   EXPECT_EQ(store->Use("search")->queued, 2);
+  EXPECT_EQ(store->List({.tenant = "search", .states = {v1::JOB_STATE_QUEUED}})->size(), 2u);
   // How it finds the new server's jobs.
   NewJob job = QueuedJob("new");
   job.record.needs = "cuda:1 4096";

@@ -4,6 +4,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "service/store/sqlite_schema.h"
+#include "tests/service/store/sqlite_plan.h"
 #include "tests/service/temp_dir.h"
 
 namespace latentforge::service {
@@ -12,21 +13,6 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-// How SQLite would run the statement, a line for each step.
-std::string PlanOf(Database& db, const std::string& sql) {
-  auto explain = db.Prepare("EXPLAIN QUERY PLAN " + sql);
-  EXPECT_TRUE(explain.ok()) << explain.status();
-  std::string plan;
-  while (explain.ok()) {
-    const auto row = explain->Step();
-    EXPECT_TRUE(row.ok()) << row.status();
-    if (!row.ok() || !*row) break;
-    for (int i = 0; i < 3; ++i) explain->Int();
-    absl::StrAppend(&plan, explain->Text(), "\n");
-  }
-  return plan;
-}
 
 class SqliteClaimTest : public testing::Test {
  protected:

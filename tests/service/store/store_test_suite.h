@@ -180,6 +180,56 @@ TEST_P(StoreTestSuite, ListsNewestFirstByPageAndFilter) {
   EXPECT_THAT(ListIds({.labels = {{"parity", "none"}}}), testing::IsEmpty());
 }
 
+// Against every job, asked one by one.
+TEST_P(StoreTestSuite, ListsByTenantStatesAndLabelsAtOnceByPages) {
+  std::vector<JobRecord> jobs;
+  for (int i = 0; i < 24; ++i) {
+    NewJob job = Job(absl::StrCat("j", i));
+    if (i % 3 == 0) job.record.tenant = "search";
+    (*job.record.job.mutable_labels())["parity"] = i % 2 == 0 ? "even" : "odd";
+    if (i % 4 != 0) (*job.record.job.mutable_labels())["most"] = "yes";
+    const JobRecord record = Create(job);
+    const v1::JobState later[] = {v1::JOB_STATE_QUEUED, v1::JOB_STATE_RUNNING,
+                                  v1::JOB_STATE_CANCELLED};
+    jobs.insert(jobs.begin(), i % 5 < 3 ? Commit(To(later[i % 5], record)) : record);
+  }
+  const std::vector<v1::JobState> states[] = {
+      {},
+      {v1::JOB_STATE_QUEUED},
+      {v1::JOB_STATE_CANCELLED, v1::JOB_STATE_QUEUED, v1::JOB_STATE_CANCELLED},
+      {v1::JOB_STATE_RUNNING, v1::JOB_STATE_CANCELLED, v1::JOB_STATE_PAUSED}};
+  const std::map<std::string, std::string> labels[] = {
+      {}, {{"most", "yes"}}, {{"most", "yes"}, {"parity", "odd"}}, {{"most", "no"}}};
+  for (const std::string tenant : {"", kDefaultTenant, "search"}) {
+    for (const auto& of_states : states) {
+      for (const auto& of_labels : labels) {
+        JobQuery query{.tenant = tenant, .states = of_states, .labels = of_labels, .limit = 3};
+        std::vector<std::string> expected;
+        for (const JobRecord& job : jobs) {
+          const bool labelled =
+              std::all_of(of_labels.begin(), of_labels.end(), [&job](const auto& label) {
+                const auto found = job.job.labels().find(label.first);
+                return found != job.job.labels().end() && found->second == label.second;
+              });
+          const bool in_state = of_states.empty() || std::count(of_states.begin(), of_states.end(),
+                                                                job.job.status().state()) > 0;
+          if (labelled && in_state && (tenant.empty() || job.tenant == tenant))
+            expected.push_back(job.id);
+        }
+        std::vector<std::string> listed;
+        while (true) {
+          const std::vector<std::string> page = ListIds(query);
+          if (page.empty()) break;
+          listed.insert(listed.end(), page.begin(), page.end());
+          query.before_ordinal = store_->Get(page.back())->ordinal;
+        }
+        EXPECT_EQ(listed, expected)
+            << tenant << " " << of_states.size() << " states, " << of_labels.size() << " labels";
+      }
+    }
+  }
+}
+
 TEST_P(StoreTestSuite, EventsComeInOrderAfterASequence) {
   JobRecord record = Create(Job("a"));
   for (int i = 0; i < 9; ++i) record = Commit(To(v1::JOB_STATE_RUNNING, record));

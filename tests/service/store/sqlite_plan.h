@@ -1,0 +1,27 @@
+// What SQLite does for a statement.
+#pragma once
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "service/store/sqlite_db.h"
+
+namespace latentforge::service {
+
+// How it would run the statement, a line for each step.
+inline std::string PlanOf(Database& db, const std::string& sql) {
+  auto explain = db.Prepare("EXPLAIN QUERY PLAN " + sql);
+  EXPECT_TRUE(explain.ok()) << explain.status();
+  std::string plan;
+  while (explain.ok()) {
+    const auto row = explain->Step();
+    EXPECT_TRUE(row.ok()) << row.status();
+    if (!row.ok() || !*row) break;
+    for (int i = 0; i < 3; ++i) explain->Int();
+    absl::StrAppend(&plan, explain->Text(), "\n");
+  }
+  return plan;
+}
+
+}  // namespace latentforge::service
