@@ -33,7 +33,7 @@ TEST(OptionsTest, TenantsHaveNoLimitsUnlessAFileSaysSo) {
 }
 
 TEST(OptionsTest, OneOfSeveralTenantsHasAQuarterOfTheWatchesUnlessSaidOtherwise) {
-  const auto of_tenant = [](std::vector<std::string> flags) {
+  const auto of_tenant = [](std::vector<const char*> flags) {
     return ParseLocal(std::move(flags))->options.max_watches_per_tenant;
   };
   EXPECT_EQ(of_tenant({}), 0) << "without credentials there is one";
