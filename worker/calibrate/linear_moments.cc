@@ -41,11 +41,9 @@ absl::Status MomentSum::Add(const at::Tensor& x) {
     const at::Tensor block = x.narrow(0, begin, std::min(rows, x.size(0) - begin)).to(at::kFloat);
     sum_ += block.sum(0);
     sum_abs_ += block.abs().sum(0);
-    if (covariance_.defined()) {
-      covariance_ += at::mm(block.t(), block);
-    } else {
-      sum_square_ += block.square().sum(0);
-    }
+    // Also with a covariance, so that a job's moments are the same bits with or without one.
+    sum_square_ += block.square().sum(0);
+    if (covariance_.defined()) covariance_ += at::mm(block.t(), block);
   }
   rows_ += x.size(0);
   return absl::OkStatus();
@@ -68,9 +66,7 @@ absl::StatusOr<low_rank::InputMoments> MomentSum::Finish() const {
   return moments;
 }
 
-absl::StatusOr<at::Tensor> MomentSum::MeanSquare() const {
-  return Mean(covariance_.defined() ? covariance_.diagonal() : sum_square_);
-}
+absl::StatusOr<at::Tensor> MomentSum::MeanSquare() const { return Mean(sum_square_); }
 
 LinearMomentsCollector::LinearMomentsCollector(const checkpoint::ModelConfig& config,
                                                const LinearMomentsNeeds& needs,

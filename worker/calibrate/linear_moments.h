@@ -49,7 +49,7 @@ class MomentSum {
   int64_t rows_ = 0;
   at::Tensor sum_;         // [width], fp64
   at::Tensor sum_abs_;     // [width], fp64
-  at::Tensor sum_square_;  // [width], fp64; zeros with a covariance, whose diagonal it is
+  at::Tensor sum_square_;  // [width], fp64
   at::Tensor covariance_;  // [width, width], fp64; undefined without
 };
 
