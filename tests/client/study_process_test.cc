@@ -75,6 +75,23 @@ class StudyTest : public ProgramsFixture {
         more);
   }
 
+  // Within a cell whose script hangs.
+  void KillWhileItRuns() {
+    const std::unique_ptr<ChildProcess> child = Start();
+    ASSERT_TRUE(Await([&] { return fs::exists(folder_ / "pid"); }));
+    child->Signal(SIGKILL);
+    ASSERT_TRUE(child->Wait(absl::Seconds(20)));
+  }
+
+  // Attempts of a cell: one that hangs, then some that note their number and succeed.
+  std::string HangingAtFirst() const {
+    return absl::StrCat(
+        hang_, ", ",
+        absl::StrReplaceAll(success_, {{"[{\"publish\"",
+                                        "[{\"append\": \"@/attempt\", \"text\": \"$ATTEMPT\"}, "
+                                        "{\"publish\""}}));
+  }
+
   // The lines of cells.jsonl.
   std::vector<Json> Cells() const {
     std::vector<Json> cells;
@@ -185,16 +202,8 @@ TEST_F(StudyTest, CtrlCStopsCleanlyAndTheSameCommandGoesOn) {
 
 TEST_F(StudyTest, AKilledStudyGoesOnInTheSameJob) {
   const std::string hanging = Key("root-covariance", 0.2);
-  Script(absl::StrCat(hang_, ", ",
-                      absl::StrReplaceAll(success_,
-                                          {{"[{\"publish\"",
-                                            "[{\"append\": \"@/attempt\", \"text\": \"$ATTEMPT\"}, "
-                                            "{\"publish\""}})),
-         hanging);
-  const std::unique_ptr<ChildProcess> child = Start();
-  ASSERT_TRUE(Await([&] { return fs::exists(folder_ / "pid"); }));
-  child->Signal(SIGKILL);
-  ASSERT_TRUE(child->Wait(absl::Seconds(20)));
+  Script(HangingAtFirst(), hanging);
+  KillWhileItRuns();
   EXPECT_EQ(Cells().size(), 2u);
   // As if the kill had come after a record and before the end of its artifact, within a line.
   const std::string recorded = Cells()[0]["key"];
@@ -212,10 +221,7 @@ TEST_F(StudyTest, AKilledStudyGoesOnInTheSameJob) {
 TEST_F(StudyTest, AKilledStudyGoesOnWithOtherThreads) {
   const std::string hanging = Key("root-covariance", 0.2);
   Script(hang_, hanging);
-  const std::unique_ptr<ChildProcess> child = Start();
-  ASSERT_TRUE(Await([&] { return fs::exists(folder_ / "pid"); }));
-  child->Signal(SIGKILL);
-  ASSERT_TRUE(child->Wait(absl::Seconds(20)));
+  KillWhileItRuns();
   EXPECT_EQ(Cells().size(), 2u);
   // As if it had been killed after publishing.
   const fs::path artifact = folder_ / "study" / "cells" / hanging;
@@ -234,16 +240,8 @@ TEST_F(StudyTest, AKilledStudyGoesOnWithOtherThreads) {
 // Until its turn has come, what a kill left of a cell is kept.
 TEST_F(StudyTest, ARefusedFlagOrAnInterruptionLeavesWhatAKillLeft) {
   const std::string hanging = Key("root-covariance", 0.2);
-  Script(absl::StrCat(hang_, ", ",
-                      absl::StrReplaceAll(success_,
-                                          {{"[{\"publish\"",
-                                            "[{\"append\": \"@/attempt\", \"text\": \"$ATTEMPT\"}, "
-                                            "{\"publish\""}})),
-         hanging);
-  const std::unique_ptr<ChildProcess> child = Start();
-  ASSERT_TRUE(Await([&] { return fs::exists(folder_ / "pid"); }));
-  child->Signal(SIGKILL);
-  ASSERT_TRUE(child->Wait(absl::Seconds(20)));
+  Script(HangingAtFirst(), hanging);
+  KillWhileItRuns();
   const Ending refused = Finish(*Start({"--calibration-sequences", "1000000"}));
   EXPECT_EQ(refused.how, "exit code 2") << refused.progress;
   EXPECT_THAT(refused.progress, HasSubstr("kept: "));

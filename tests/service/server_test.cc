@@ -163,35 +163,35 @@ TEST_F(ServerTest, WatchErrorsEndTheStream) {
   EXPECT_EQ(ReasonOf(status), "SEQUENCE_AHEAD");
 }
 
-TEST_F(ServerTest, WatchesAboveTheLimitAreRefused) {
+class WatchLimitTest : public ServerTest {
+ protected:
+  // Of a second watch while a first one is open.
+  grpc::Status WatchTwice() {
+    const std::string job = CreateJob();
+    Context first_context;
+    const auto first = client_->jobs->WatchJob(&first_context, WatchRequest(job, 0));
+    v1::WatchJobResponse message;
+    EXPECT_TRUE(first->Read(&message));
+    Context second_context;
+    const auto second = client_->jobs->WatchJob(&second_context, WatchRequest(job, 0));
+    EXPECT_FALSE(second->Read(&message));
+    return second->Finish();
+  }
+};
+
+TEST_F(WatchLimitTest, WatchesAboveTheLimitAreRefused) {
   ServerOptions options = Options();
   options.max_watches = 1;
   Start(options);
-  const std::string job = CreateJob();
-  Context first_context;
-  const auto first = client_->jobs->WatchJob(&first_context, WatchRequest(job, 0));
-  v1::WatchJobResponse message;
-  ASSERT_TRUE(first->Read(&message));
-  Context second_context;
-  const auto second = client_->jobs->WatchJob(&second_context, WatchRequest(job, 0));
-  EXPECT_FALSE(second->Read(&message));
-  EXPECT_EQ(ReasonOf(second->Finish()), "TOO_MANY_WATCHES");
+  EXPECT_EQ(ReasonOf(WatchTwice()), "TOO_MANY_WATCHES");
 }
 
-TEST_F(ServerTest, OneTenantDoesNotGetEveryWatch) {
+TEST_F(WatchLimitTest, OneTenantDoesNotGetEveryWatch) {
   ServerOptions options = Options();
   options.max_watches = 4;
   options.max_watches_per_tenant = 1;
   Start(options);
-  const std::string job = CreateJob();
-  Context first_context;
-  const auto first = client_->jobs->WatchJob(&first_context, WatchRequest(job, 0));
-  v1::WatchJobResponse message;
-  ASSERT_TRUE(first->Read(&message));
-  Context second_context;
-  const auto second = client_->jobs->WatchJob(&second_context, WatchRequest(job, 0));
-  EXPECT_FALSE(second->Read(&message));
-  const grpc::Status refused = second->Finish();
+  const grpc::Status refused = WatchTwice();
   EXPECT_EQ(ReasonOf(refused), "TOO_MANY_WATCHES");
   EXPECT_THAT(refused.error_message(), testing::HasSubstr("--max-watches-per-tenant"));
 }

@@ -3,9 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "service/store/sqlite_schema.h"
 #include "tests/service/store/sqlite_plan.h"
-#include "tests/service/temp_dir.h"
 
 namespace latentforge::service {
 namespace {
@@ -14,18 +12,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-class SqliteClaimTest : public testing::Test {
- protected:
-  void SetUp() override {
-    auto opened = Database::Open(dir_.path() / "jobs.db", Database::Mode::kReadWrite);
-    ASSERT_TRUE(opened.ok()) << opened.status();
-    db_.emplace(*std::move(opened));
-    ASSERT_TRUE(Migrate(*db_, absl::UnixEpoch()).ok());
-  }
-
-  TempDir dir_;
-  std::optional<Database> db_;
-};
+class SqliteClaimTest : public SqliteTablesTest {};
 
 // Without statistics, which no server collects, a plan does not depend on how many rows
 // there are.

@@ -3,9 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "service/store/sqlite_schema.h"
 #include "tests/service/store/sqlite_plan.h"
-#include "tests/service/temp_dir.h"
 
 namespace latentforge::service {
 namespace {
@@ -19,15 +17,8 @@ using testing::Not;
 constexpr v1::JobState kQueued = v1::JOB_STATE_QUEUED;
 constexpr v1::JobState kSucceeded = v1::JOB_STATE_SUCCEEDED;
 
-class SqliteListTest : public testing::Test {
+class SqliteListTest : public SqliteTablesTest {
  protected:
-  void SetUp() override {
-    auto opened = Database::Open(dir_.path() / "jobs.db", Database::Mode::kReadWrite);
-    ASSERT_TRUE(opened.ok()) << opened.status();
-    db_.emplace(*std::move(opened));
-    ASSERT_TRUE(Migrate(*db_, absl::UnixEpoch()).ok());
-  }
-
   // Jobs of one tenant, which succeeded but for every tenth, with ordinals from 1 on.
   void InsertJobs(int64_t count) {
     const std::string insert = absl::StrCat(
@@ -55,9 +46,6 @@ class SqliteListTest : public testing::Test {
       for (const JobRecord& record : *listed) ordinals.push_back(record.ordinal);
     return ordinals;
   }
-
-  TempDir dir_;
-  std::optional<Database> db_;
 };
 
 TEST_F(SqliteListTest, EveryListWalksAnIndexAndSortsNothing) {

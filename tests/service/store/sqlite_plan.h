@@ -1,11 +1,15 @@
 // What SQLite does for a statement.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "service/store/sqlite_db.h"
+#include "service/store/sqlite_schema.h"
+#include "tests/service/temp_dir.h"
 
 namespace latentforge::service {
 
@@ -23,5 +27,19 @@ inline std::string PlanOf(Database& db, const std::string& sql) {
   }
   return plan;
 }
+
+// A store's tables, empty.
+class SqliteTablesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto opened = Database::Open(dir_.path() / "jobs.db", Database::Mode::kReadWrite);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    db_.emplace(*std::move(opened));
+    ASSERT_TRUE(Migrate(*db_, absl::UnixEpoch()).ok());
+  }
+
+  TempDir dir_;
+  std::optional<Database> db_;
+};
 
 }  // namespace latentforge::service

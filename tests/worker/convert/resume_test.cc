@@ -27,6 +27,17 @@ int EventWithDetail(const std::vector<Json>& events, const char* detail) {
   return at;
 }
 
+// As a restart of the machine leaves a file that was not synced: its name without its blocks.
+void Spoil(const fs::path& path) {
+  ASSERT_TRUE(WriteFileAtomic(path, std::string(fs::file_size(path), '\0')).ok());
+}
+
+void SayTheMachineRestarted(const TinyJob& job) {
+  Json state = ParseJson(ReadFile(job.work() / "state.json").value()).value();
+  state["boot_id"] = "another";
+  ASSERT_TRUE(WriteFileAtomic(job.work() / "state.json", WriteJson(state)).ok());
+}
+
 // Stops a job when `phase` begins.
 void StopBefore(const TinyJob& job, const std::vector<Json>& events, const char* phase) {
   int at = 0;
@@ -86,7 +97,6 @@ TEST(ResumeTest, FinishedLayersAreNotDoneAgain) {
   EXPECT_EQ(second.events[0]["phaseStarted"]["resumed"], true);
 }
 
-// A restart of the machine leaves unsynced files with their names and without their blocks.
 TEST(ResumeTest, FilesLostWithTheMachineAreMadeAgain) {
   const TinyJob whole("restart_whole");
   const Outcome reference = RunJob(whole);
@@ -98,14 +108,11 @@ TEST(ResumeTest, FilesLostWithTheMachineAreMadeAgain) {
   const std::vector<std::string> names = ListDirectory(job.work() / "calibrate").value();
   for (const std::string& name : names) {
     if (!absl::EndsWith(name, ".bin")) continue;
-    const fs::path path = job.work() / "calibrate" / name;
-    ASSERT_TRUE(WriteFileAtomic(path, std::string(fs::file_size(path), '\0')).ok());
+    Spoil(job.work() / "calibrate" / name);
     ++spoilt;
   }
   EXPECT_GT(spoilt, 0);
-  Json state = ParseJson(ReadFile(job.work() / "state.json").value()).value();
-  state["boot_id"] = "another";
-  ASSERT_TRUE(WriteFileAtomic(job.work() / "state.json", WriteJson(state)).ok());
+  SayTheMachineRestarted(job);
   const Outcome second = RunJob(job);
   ASSERT_TRUE(second.status.ok()) << second.status;
   EXPECT_EQ(ArtifactDigest(job.out()), ArtifactDigest(whole.out()));
@@ -120,10 +127,8 @@ TEST(ResumeTest, FactorsLostWithTheMachineAreMadeAgain) {
   ASSERT_TRUE(absl::IsCancelled(RunJob(job, at).status));
   const fs::path path = job.work() / "factorize/layer.0.safetensors";
   ASSERT_TRUE(fs::exists(path));
-  ASSERT_TRUE(WriteFileAtomic(path, std::string(fs::file_size(path), '\0')).ok());
-  Json state = ParseJson(ReadFile(job.work() / "state.json").value()).value();
-  state["boot_id"] = "another";
-  ASSERT_TRUE(WriteFileAtomic(job.work() / "state.json", WriteJson(state)).ok());
+  Spoil(path);
+  SayTheMachineRestarted(job);
   const Outcome second = RunJob(job);
   ASSERT_TRUE(second.status.ok()) << second.status;
   EXPECT_EQ(ArtifactDigest(job.out()), ArtifactDigest(whole.out()));
