@@ -2,15 +2,11 @@
 
 #include <algorithm>
 
+#include "checkpoint/gradient_sequences.h"
 #include "checkpoint/tensor_catalogue.h"
 
 namespace latentforge::checkpoint {
 namespace {
-
-// Of the method low_rank, as worker/convert/phase_low_rank_calibrate.cc has them: one sequence of
-// as many goes back too, or as many as make this many tokens.
-constexpr int64_t kSequencesOfGradient = 8;
-constexpr int64_t kLeastTokensOfGradient = 4096;
 
 int64_t Elements(const TensorSpec& spec) {
   int64_t elements = 1;
@@ -33,10 +29,8 @@ int64_t GradientMoments(const ModelConfig& config) {
 }
 
 int64_t SequencesOfGradient(const EstimateSettings& settings) {
-  const int64_t length = std::max<int64_t>(settings.sequence_length, 1);
-  const int64_t least = (kLeastTokensOfGradient + length - 1) / length;
   const int64_t all = settings.calibration_sequences;
-  const int64_t step = std::clamp<int64_t>(all / least, 1, kSequencesOfGradient);
+  const int64_t step = GradientStep(all, settings.sequence_length);
   return (all + step - 1) / step;
 }
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "checkpoint/gradient_sequences.h"
 #include "checkpoint/tensor_catalogue.h"
 #include "worker/calibrate/row_file.h"
 #include "worker/convert/low_rank_layer.h"
@@ -78,11 +79,6 @@ absl::StatusOr<std::unique_ptr<calibrate::LayerSums>> BeginSums(const Attempt& a
   return std::make_unique<LinearSums>(layer, std::move(collector), std::move(mlp_rows), keep);
 }
 
-// One of as many sequences goes back too: second moments of gradients settle soon, and the way back
-// costs four times the way forward. But too few tokens leave most directions unseen.
-constexpr int64_t kSequencesOfGradient = 8;
-constexpr int64_t kLeastTokensOfGradient = 4096;
-
 // An inner channel is fitted to this many tokens: more cost inner_width^2 multiplications each.
 constexpr int64_t kMlpTokensOfChannel = 8;
 
@@ -99,8 +95,7 @@ calibrate::HiddenShape MlpRowsShape(const Attempt& attempt, const Inputs& inputs
 }
 
 calibrate::TokenSequences SequencesOfGradient(const calibrate::TokenSequences& all) {
-  const int64_t least = (kLeastTokensOfGradient + all.length - 1) / all.length;
-  const int64_t step = std::clamp<int64_t>(all.count / least, 1, kSequencesOfGradient);
+  const int64_t step = checkpoint::GradientStep(all.count, all.length);
   calibrate::TokenSequences some{.count = 0, .length = all.length};
   for (int64_t i = 0; i < all.count; i += step) {
     const auto ids = all.Sequence(i);

@@ -13,6 +13,7 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "base/version.h"
+#include "checkpoint/gradient_sequences.h"
 #include "worker/calibrate/gradient_pass.h"
 #include "worker/convert/attempt.h"
 #include "worker/convert/kept_folder.h"
@@ -28,8 +29,8 @@ namespace {
 
 using calibrate::TokenSequences;
 
-// Of the phase, in units of a forward pass over all sequences.
-constexpr double kGradientCost = 4.0 / 8;
+// Of the way back, in units of a forward pass over the same sequences.
+constexpr double kGradientCost = 4;
 
 class FisherSums : public calibrate::GradientSums {
  public:
@@ -187,7 +188,9 @@ absl::StatusOr<int64_t> CollectLinearMoments(Attempt& attempt, const Inputs& inp
   const LowRankSpec& spec = *attempt.spec.low_rank;
   // Global ranks are those of the original's activations, whichever the maps are compressed for.
   const bool moments = !spec.compressed_activations || spec.global_ranks;
-  const double share = !spec.loss_aware ? 1 : moments ? 1 / (1 + kGradientCost) : 0;
+  const double back_cost = kGradientCost / double(checkpoint::GradientStep(
+                                               inputs.sequences.count, inputs.sequences.length));
+  const double share = !spec.loss_aware ? 1 : moments ? 1 / (1 + back_cost) : 0;
   int64_t tokens = 0;
   if (moments) {
     const LayerFiles files{"its moments", MomentsId(attempt, inputs), LinearMomentsPath, false,
