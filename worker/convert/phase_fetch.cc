@@ -292,7 +292,8 @@ absl::Status CheckOutput(const JobSpec& spec) {
 // manifest an artifact of these settings.
 bool MayBeOwn(const JobSpec& spec, const absl::Status& output) {
   if (!absl::IsAlreadyExists(output)) return false;
-  const absl::StatusOr<std::string> text = ReadFile(spec.output / exporter::kManifestName);
+  const absl::StatusOr<std::string> text =
+      ReadFile(spec.output / exporter::kManifestName, exporter::kMaxManifestBytes);
   if (!text.ok()) return false;
   const absl::StatusOr<exporter::Manifest> manifest = exporter::ParseManifest(*text);
   return manifest.ok() && manifest->settings_digest == SettingsDigest(spec);

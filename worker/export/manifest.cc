@@ -13,8 +13,6 @@ namespace latentforge::exporter {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kMaxManifestBytes = 64 << 20;
-
 bool IsPlainName(const std::string& name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
          name.find('\0') == std::string::npos;

@@ -15,6 +15,7 @@ namespace latentforge::exporter {
 
 inline constexpr int kManifestFormatVersion = 1;
 inline constexpr char kManifestName[] = "manifest.json";
+inline constexpr int64_t kMaxManifestBytes = 64 << 20;
 
 struct ManifestFile {
   std::string name;  // a plain file name inside the folder

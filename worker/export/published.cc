@@ -15,7 +15,7 @@ PublishedArtifact Describe(const std::filesystem::path& path, const Manifest& ma
 
 absl::StatusOr<std::optional<PublishedArtifact>> FindPublished(const std::filesystem::path& output,
                                                                absl::string_view job_id) {
-  const absl::StatusOr<std::string> text = ReadFile(output / kManifestName);
+  const absl::StatusOr<std::string> text = ReadFile(output / kManifestName, kMaxManifestBytes);
   if (!text.ok()) return std::nullopt;
   const absl::StatusOr<Manifest> manifest = ParseManifest(*text);
   if (!manifest.ok() || manifest->job_id != job_id) return std::nullopt;

@@ -119,8 +119,11 @@ fs::path FreshPartial(const fs::path& target, absl::string_view job_id) {
 // there must not publish what is half removed, or what somebody else writes.
 absl::Status SweepOthers(const fs::path& target, absl::string_view job_id) {
   const std::string prefix = PartialPrefix(target, job_id);
-  LF_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(target.parent_path()));
-  for (const std::string& name : names) {
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(target.parent_path());
+  // In a folder that takes files and shows none they stay: names of their own keep them apart.
+  if (absl::IsPermissionDenied(names.status())) return absl::OkStatus();
+  LF_RETURN_IF_ERROR(names.status());
+  for (const std::string& name : *names) {
     absl::string_view rest = name;
     if (!absl::ConsumePrefix(&rest, prefix) || (!rest.empty() && rest.front() != '.')) continue;
     const fs::path other = target.parent_path() / name;
@@ -207,8 +210,10 @@ absl::Status StagingFolder::Publish() {
   LF_RETURN_IF_ERROR(synced);
   // An existing empty folder is replaced in the same step.
   if (rename(partial_.c_str(), output_.c_str()) != 0) {
-    if (errno == ENOENT) return TakenAway();
-    return ErrnoStatus(errno, "publishing", output_);
+    const int error = errno;
+    std::error_code ignored;
+    if (error == ENOENT && !fs::exists(partial_, ignored)) return TakenAway();
+    return ErrnoStatus(error, "publishing", output_);
   }
   partial_.clear();
   return SyncPath(output_.parent_path());
